@@ -1,0 +1,1 @@
+"""Code generation: kernels, compiled through Numba and LLVM into relocatable object code."""
