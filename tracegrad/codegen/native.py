@@ -75,7 +75,8 @@ class ObjectCodegen(codegen.AOTCPUCodegen):
     _library_class = ObjectLibrary
 
     def _customize_tm_options(self, options: dict[str, Any]) -> None:
-        codegen.JITCPUCodegen._customize_tm_options(self, options)
+        jit_options: Any = codegen.JITCPUCodegen._customize_tm_options
+        jit_options(self, options)
 
     def _customize_tm_features(self) -> str:
         features: str = self._get_host_cpu_features()
@@ -174,12 +175,13 @@ def compile_functions(entries: dict[str, tuple[Callable[..., Any], Signature]], 
     context = KERNEL_TARGET.target_context
     library = context.codegen().create_library(name)
     module = context.create_module(name)
-    for symbol, (function, signature) in entries.items():
-        dispatcher = function if isinstance(function, KernelDispatcher) else kernel(function)
-        dispatcher.compile(signature)
-        result = dispatcher.overloads[signature.args]
-        library.add_linking_library(result.library)
-        _export(module, symbol, result.fndesc)
+    with target_extension.target_override(TARGET_NAME):
+        for symbol, (function, signature) in entries.items():
+            dispatcher = function if isinstance(function, KernelDispatcher) else kernel(function)
+            dispatcher.compile(signature)
+            result: Any = dispatcher.overloads[signature.args]
+            library.add_linking_library(result.library)
+            _export(module, symbol, result.fndesc)
     library.add_ir_module(module)
     return library.emit(entries)
 
