@@ -1,0 +1,3 @@
+"""Elementary functions on f64: branch-free, without tables."""
+
+from __future__ import annotations
