@@ -152,6 +152,9 @@ def kernel_with(**options: Any) -> Callable[[Callable[..., Any]], KernelDispatch
     return lambda pyfunc: KernelDispatcher(pyfunc, targetoptions=KERNEL_OPTIONS | options)
 
 
+target_extension.jit_registry[KernelHardware] = kernel_with  # what Numba compiles an `@overload` with
+
+
 @compiler_lock.global_compiler_lock
 def compile_ir(text: str, name: str) -> bytes:
     """Compile LLVM assembly to object code; every function it defines with external linkage is exported.

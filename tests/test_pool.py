@@ -1,0 +1,147 @@
+"""The thread pool: every task runs once, whoever enters, and a fork or the end of the process does no harm."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import types
+
+from tracegrad.codegen import pool_kernels
+from tracegrad.codegen.addresses import add_atomic, load_word, par_for, task_address
+from tracegrad.codegen.native import compile_functions
+from tracegrad.runtime.objects import define_symbols, load_object
+from tracegrad.runtime.pool import Pool
+
+WORD = types.int64
+count_task_address = task_address("count_task")
+
+
+def count_task(arguments, index, thread):
+    """arguments[index] += 1."""
+    add_atomic(arguments + 8 * index, 1)
+
+
+def count_region(control, arguments, count):
+    par_for(control, count_task_address(), arguments, count)
+
+
+def nest_task(arguments, index, thread):
+    """Enter the pool from inside a task."""
+    par_for(load_word(arguments, 0), count_task_address(), load_word(arguments, 1), load_word(arguments, 2))
+
+
+def build_objects() -> tuple[bytes, bytes]:
+    tasks = {
+        "count_task": (count_task, types.void(WORD, WORD, WORD)),
+        "nest_task": (nest_task, types.void(WORD, WORD, WORD)),
+        "count_region": (count_region, types.void(WORD, WORD, WORD)),
+    }
+    return compile_functions(pool_kernels.entries(), "pool"), compile_functions(tasks, "tasks")
+
+
+class Machine:
+    """Loaded code and a pool of some threads."""
+
+    def __init__(self, objects: tuple[bytes, bytes], threads: int) -> None:
+        native = load_object(objects[0], ["tg_worker", "tg_par_for"])
+        define_symbols({"tg_par_for": native["tg_par_for"]})
+        tasks = load_object(objects[1], ["count_region", "nest_task"])
+        self.nest = tasks["nest_task"]
+        self.region = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(tasks["count_region"])
+        self.par_for = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(native["tg_par_for"])
+        self.pool = Pool(threads, native["tg_worker"])
+
+    def count(self, tasks: int, regions: int = 1) -> np.ndarray:
+        counts = np.zeros(tasks, np.int64)
+        for _ in range(regions):
+            self.pool.wake()
+            self.region(self.pool.ctl, counts.ctypes.data, tasks)
+        return counts
+
+
+@pytest.fixture(scope="module")
+def objects() -> tuple[bytes, bytes]:
+    return build_objects()
+
+
+@pytest.fixture
+def machine(objects):
+    machine = Machine(objects, 2)
+    yield machine
+    machine.pool.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("tasks", [0, 1, 2, 37, 1000])
+def test_every_task_runs_once(objects, threads, tasks):
+    machine = Machine(objects, threads)
+    assert (machine.count(tasks, regions=50) == 50).all()
+    machine.pool.close()
+
+
+def test_more_tasks_than_a_claim_word_holds(machine):
+    assert (machine.count((1 << 20) + 17) == 1).all()
+
+
+def test_regions_after_the_workers_parked(machine):
+    for _ in range(3):
+        assert (machine.count(100, regions=3) == 3).all()
+        time.sleep(0.02)
+
+
+def test_no_pool_means_serial(machine):
+    counts = np.zeros(9, np.int64)
+    machine.region(0, counts.ctypes.data, 9)
+    assert (counts == 1).all()
+
+
+def test_a_nested_region_runs(machine):
+    counts = np.zeros(10, np.int64)
+    arguments = np.array([machine.pool.ctl, counts.ctypes.data, 10], np.int64)
+    machine.pool.wake()
+    machine.par_for(machine.pool.ctl, machine.nest, arguments.ctypes.data, 20)
+    assert (counts == 20).all()
+
+
+def test_two_python_threads_at_once(machine):
+    results: list[np.ndarray] = []
+    callers = [threading.Thread(target=lambda: results.append(machine.count(50, regions=500))) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 2
+    assert all((counts == 500).all() for counts in results)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_its_own_workers(machine):
+    machine.count(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (machine.count(100, regions=20) == 20).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (machine.count(100) == 1).all()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+def test_the_process_ends_in_peace(delay):
+    script = f"""
+        import time
+        from tests.test_pool import Machine, build_objects
+        machine = Machine(build_objects(), 3)
+        machine.count(10, regions=10)
+        time.sleep({delay})
+    """
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30, cwd=root)
