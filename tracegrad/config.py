@@ -1,0 +1,51 @@
+"""The only reader of the environment. Values are read once, when the module is imported; tests set the fields directly.
+
+| variable              | field       | meaning                                                    |
+| TRACEGRAD_THREADS     | threads     | threads of the pool, the default is the number of cores    |
+| TRACEGRAD_CACHE       | cache       | 0 switches the cache on disk off                           |
+| TRACEGRAD_CACHE_DIR   | cache_dir   | where compiled programs are kept                           |
+| TRACEGRAD_VERBOSE     | verbose     | 1 prints what is traced and compiled, with times           |
+| TRACEGRAD_FAST_MATH   | fast_math   | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _flag(name: str, default: str) -> bool:
+    return os.environ.get(name, default) not in ("0", "", "false", "no")
+
+
+def _threads() -> int:
+    text = os.environ.get("TRACEGRAD_THREADS", "")
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache_dir() -> Path:
+    if given := os.environ.get("TRACEGRAD_CACHE_DIR"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tracegrad" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tracegrad"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracegrad"
+
+
+@dataclass
+class Config:
+    """Settings of the process."""
+
+    threads: int = field(default_factory=_threads)
+    cache: bool = field(default_factory=lambda: _flag("TRACEGRAD_CACHE", "1"))
+    cache_dir: Path = field(default_factory=_cache_dir)
+    verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
+    fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
+
+
+config = Config()

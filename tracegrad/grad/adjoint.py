@@ -1,0 +1,177 @@
+"""Reverse mode. One walk serves both kinds of value: on tracers it writes the adjoint graph, on arrays it is the eager tape.
+
+Masks keep NaN out of `where`'s gradient. Where a value is used only by the branch of a `where`, its cotangent is zero wherever
+the other branch was taken; but zero times an infinite derivative is NaN. So every node carries the mask under which its value
+matters (the `or` over its users; none means everywhere), and the cotangents that a non-linear rule gives are selected by it.
+This is exact at every order, because outside the mask the cotangent is zero by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegrad.errors import GradientError
+from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
+from tracegrad.ir.aval import is_float
+from tracegrad.ops.elementwise import bitwise_or, convert, where
+from tracegrad.ops.elementwise import bitwise_and as both
+from tracegrad.ops.shape import broadcast
+from tracegrad.trace import Trace, new_trace
+
+SHAPE_KINDS = ("shape", "reduce")
+
+
+def zeros(aval: Aval) -> Any:
+    """Return zeros of `aval`: a broadcast scalar."""
+    return broadcast(aval.dtype.type(0), shape=aval.shape, axes=())
+
+
+def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[Operand]) -> set[Node]:
+    """Return the nodes through which a gradient flows from the outputs to `wrt`."""
+    reached: set[Node] = {n for n in wrt if is_float(n.dtype)}
+    for node in nodes:
+        if is_float(node.dtype) and node.prim.name != "stop_gradient" and any(o in reached for o in node.nodes()):
+            reached.add(node)
+    needed: set[Node] = {o for o in outputs if isinstance(o, Node)}
+    for node in reversed(nodes):
+        if node in needed and node in reached:
+            needed.update(o for o in node.nodes() if o in reached)
+    return reached & needed
+
+
+class Masks:
+    """For each active node, the condition under which its value matters; absent means always."""
+
+    def __init__(self) -> None:
+        self.found: dict[Node, Any] = {}
+        self.always: set[Node] = set()
+
+    def add(self, node: Node, mask: Any | None) -> None:
+        if mask is None:
+            self.always.add(node)
+            self.found.pop(node, None)
+        elif node not in self.always:
+            held = self.found.get(node)
+            self.found[node] = mask if held is None else held if held is mask else bitwise_or(held, mask)
+
+    def visit(self, node: Node, active: set[Node], values: Mapping[Node, Any]) -> None:
+        """Pass the mask of `node` on to its operands."""
+        mask = self.found.get(node)
+        for position, operand in enumerate(node.operands):
+            if not isinstance(operand, Node) or operand not in active:
+                continue
+            if node.prim is where and operand.shape == node.shape:
+                condition = self.condition(node, values)
+                if condition is not None:
+                    taken = condition if position == 1 else condition ^ True
+                    self.add(operand, taken if mask is None else both(mask, taken))
+                    continue
+            self.add(operand, self.through(node, position, mask, values))
+
+    @staticmethod
+    def condition(node: Node, values: Mapping[Node, Any]) -> Any | None:
+        first = node.operands[0]
+        return values[first] if isinstance(first, Node) and first.shape == node.shape else None
+
+    @staticmethod
+    def through(node: Node, position: int, mask: Any | None, values: Mapping[Node, Any]) -> Any | None:
+        """Return the mask of one operand of `node`, or None when it cannot be told."""
+        operand = node.operands[position]
+        if mask is None or not isinstance(operand, Node):
+            return None
+        if node.prim.kind == "elementwise" and operand.shape == node.shape:
+            return mask
+        if node.prim.kind in SHAPE_KINDS and node.prim.linear:
+            ct = convert(mask, dtype=np.dtype(np.float32))
+            operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+            back = as_tuple(node.prim.vjp(ct, ct, *operands, **node.params))[position]
+            return back != 0.0
+        return None
+
+
+def as_tuple(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def pullback(
+    nodes: Sequence[Node],
+    wrt: Sequence[Node],
+    outputs: Sequence[Operand],
+    cts: Sequence[Any],
+    values: Mapping[Node, Any],
+) -> list[Any]:
+    """Pull the cotangents of `outputs` back to `wrt`; `values` holds what every node is (tracers or arrays).
+
+    A missing cotangent (None in `cts`) counts as zero; a gradient that does not depend on the outputs comes back as zeros.
+    """
+    active = active_nodes(nodes, wrt, outputs)
+    masks = Masks()
+    found: dict[Node, Any] = {}
+
+    def accumulate(node: Node, ct: Any) -> None:
+        found[node] = ct if node not in found else found[node] + ct
+
+    for output, ct in zip(outputs, cts, strict=True):
+        if isinstance(output, Node) and output in active and ct is not None:
+            accumulate(output, ct)
+            masks.add(output, None)
+    for node in reversed(nodes):
+        if node not in active or node not in found:
+            continue
+        masks.visit(node, active, values)
+        for operand, ct in zip(node.operands, node_vjp(node, found.pop(node), values), strict=True):
+            if ct is None or not isinstance(operand, Node) or operand not in active:
+                continue
+            mask = masks.found.get(node)
+            if mask is not None and not node.prim.linear and operand.shape == node.shape:
+                ct = where(mask, ct, 0.0)
+            accumulate(operand, ct)
+    return [found[n] if n in found else zeros(n.aval) for n in wrt]
+
+
+def node_vjp(node: Node, ct: Any, values: Mapping[Node, Any]) -> tuple[Any, ...]:
+    """Apply one rule."""
+    operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+    try:
+        found = as_tuple(node.prim.vjp(ct, values[node], *operands, **node.params))
+    except NotImplementedError:
+        raise GradientError(
+            f"{node.prim.name} has no gradient (used at {node.where})",
+            fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
+        ) from None
+    return found if len(found) == len(node.operands) else found * len(node.operands)
+
+
+def replay(graph: Graph, trace: Trace, inputs: Sequence[Any]) -> dict[Node, Any]:
+    """Add the nodes of `graph` to `trace`, keeping the user's lines; return the tracer of every node."""
+    values: dict[Node, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    for node in graph.nodes:
+        operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+        values[node] = trace.bind(node.prim, operands, dict(node.params), node.where)
+    return values
+
+
+def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = None, name: str = "") -> Graph:
+    """Return the joint graph: inputs, then cotangents of the outputs `seeds`; outputs, then cotangents of the inputs `wrt`.
+
+    Without `seeds`, the first output is a scalar whose cotangent is the literal 1.
+    """
+    with new_trace(name or f"{graph.name}_adjoint") as trace:
+        inputs = [trace.input(n.aval, graph.names.get(n, ""), where=n.where) for n in graph.inputs]
+        values = replay(graph, trace, inputs)
+        cts: list[Any] = [None] * len(graph.outputs)
+        if seeds is None:
+            cts[0] = graph.outputs[0].dtype.type(1)
+        else:
+            for position in seeds:
+                cts[position] = trace.input(graph.outputs[position].aval, f"ct{position}")
+        targets = [graph.inputs[i] for i in wrt]
+        gradients = pullback(graph.nodes, targets, graph.outputs, cts, values)
+        outputs = [values[o] if isinstance(o, Node) else o for o in graph.outputs]
+        return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients)])
+
+
+__all__ = ["Builder", "Literal", "active_nodes", "joint", "pullback", "replay", "zeros"]

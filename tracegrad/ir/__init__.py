@@ -1,0 +1,14 @@
+"""The graph IR: immutable array nodes with one output each, a builder that numbers values, text that round-trips."""
+
+from tracegrad.ir.aval import Aval, DTYPES, dtype_name
+from tracegrad.ir.build import Builder
+from tracegrad.ir.graph import Graph, Literal, Node, Operand
+from tracegrad.ir.interpret import interpret
+from tracegrad.ir.primitive import INPUT, PRIMITIVES, Primitive
+from tracegrad.ir.text import parse
+from tracegrad.ir.verify import verify
+
+__all__ = [
+    "Aval", "Builder", "DTYPES", "Graph", "INPUT", "Literal", "Node", "Operand", "PRIMITIVES", "Primitive",
+    "dtype_name", "interpret", "parse", "verify",
+]  # fmt: skip

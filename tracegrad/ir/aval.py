@@ -1,0 +1,84 @@
+"""Abstract values: the shape and dtype that a node is known by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.errors import DTypeError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype(np.bool_),
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the short name, for instance `f32`."""
+    return NAMES[dtype]
+
+
+def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
+    """Return `dtype` as a NumPy dtype, or raise DTypeError when compiled code has no such type."""
+    dtype = np.dtype(dtype)
+    if dtype in NAMES:
+        return dtype
+    native = dtype.newbyteorder("=")
+    if native in NAMES:
+        raise DTypeError(
+            f"{what} has dtype {dtype.str}: its bytes are not in this machine's order",
+            fix="convert it once with x.astype(x.dtype.newbyteorder('='))",
+        )
+    if dtype == np.dtype(object):
+        raise DTypeError(
+            f"{what} has dtype object: it holds Python objects, not numbers",
+            fix="build it with a numeric dtype, for instance np.asarray(x, dtype=np.float32)",
+        )
+    known = " ".join(str(d) for d in NAMES)
+    raise DTypeError(f"{what} has dtype {dtype}: it is not one of {known}", fix="convert it with x.astype(np.float32)")
+
+
+@dataclass(frozen=True, slots=True)
+class Aval:
+    """Shape and dtype; prints as `f32[2, 3]`, a scalar as `f32`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return NAMES[self.dtype] + (f"[{', '.join(map(str, self.shape))}]" if self.shape else "")
+
+    def with_shape(self, shape: tuple[int, ...]) -> Aval:
+        return Aval(tuple(shape), self.dtype)
+
+    def with_dtype(self, dtype: Any) -> Aval:
+        return Aval(self.shape, np.dtype(dtype))
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f"

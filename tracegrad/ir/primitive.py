@@ -1,0 +1,94 @@
+"""The base of every op: one declaration gives shape rule, eager rule, vjp, kind, lowering and samples.
+
+Positional arguments are array operands, keyword arguments are static parameters. Calling a primitive on arrays runs its eager
+rule; on traced values it adds a node to the innermost trace among the operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from tracegrad.ir.aval import Aval
+
+Kind = Literal[
+    "input", "elementwise", "reduce", "shape", "gather", "scatter", "contract", "window", "random", "control", "opaque"
+]
+Sample = dict[str, Any]
+
+
+class Trace(Protocol):
+    """What a traced value belongs to; traces nest by level."""
+
+    level: int
+
+    def bind(self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any]) -> Any: ...
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+class Primitive:
+    """One op. Subclasses fill in the rules; an instance registers itself under its name.
+
+    `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a rule
+    keeps a zero cotangent zero whatever the values are.
+    """
+
+    name: ClassVar[str] | str
+    kind: ClassVar[Kind] | Kind = "opaque"
+    linear: bool = False
+    samples: ClassVar[list[Sample]] | list[Sample] = []
+
+    def __init__(self) -> None:
+        if self.name in PRIMITIVES:
+            raise ValueError(f"primitive {self.name} is declared twice")
+        PRIMITIVES[self.name] = self
+
+    def aval(self, *operands: Aval, **params: Any) -> Aval:
+        """Return shape and dtype of the result, or raise the user's error."""
+        raise NotImplementedError(f"{self.name} has no shape rule")
+
+    def eager(self, *operands: Any, **params: Any) -> Any:
+        """Compute the result with NumPy."""
+        raise NotImplementedError(f"{self.name} has no eager rule")
+
+    def vjp(self, ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
+        """Return the cotangent of each operand: one value, or a tuple with None for the ones without a gradient."""
+        raise NotImplementedError(f"{self.name} has no vjp rule")
+
+    def __call__(self, *operands: Any, **params: Any) -> Any:
+        trace: Trace | None = None
+        for operand in operands:
+            found = getattr(operand, "_trace", None)
+            if found is not None and (trace is None or found.level > trace.level):
+                trace = found
+        if trace is not None:
+            return trace.bind(self, operands, params)
+        return self.eager(*operands, **params)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _Input(Primitive):
+    """An argument of a graph."""
+
+    name = "input"
+    kind = "input"
+
+
+INPUT = _Input()
+
+
+def declared(cls: type[Primitive]) -> Primitive:
+    """Class decorator: the declaration is the one instance."""
+    return cls()
+
+
+def as_eager(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return an eager result with the dtype that the shape rule promises."""
+    array = np.asarray(value)
+    return array if array.dtype == dtype else array.astype(dtype)

@@ -1,0 +1,303 @@
+"""Element-wise primitives: every operand has the result's shape, or is a scalar literal.
+
+A row is the whole declaration. `scalar` is the code of one element, in the subset of Python that `codegen.scalar` compiles; the
+rule in `vjp` is written with operators, so that on tracers it writes the adjoint graph and on arrays it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegrad.errors import DTypeError, ShapeError
+from tracegrad.ir.aval import Aval
+from tracegrad.ir.primitive import Primitive, Sample, as_eager
+
+Rule = Callable[..., Any]
+ANY, FLOAT, NUMBER, INTEGER, BOOL = "biuf", "f", "iuf", "iub", "b"
+WORDS = {ANY: "numeric", FLOAT: "float32 or float64", NUMBER: "numeric, not bool", INTEGER: "integer or bool", BOOL: "bool"}
+
+
+def joint_shape(name: str, operands: Sequence[Aval]) -> tuple[int, ...]:
+    """Return the one shape of the operands that are not scalars."""
+    shapes = {o.shape for o in operands if o.shape != ()}
+    if len(shapes) > 1:
+        shown = " and ".join(str(o) for o in operands if o.shape != ())
+        raise ShapeError(f"{name}: {shown} differ in shape", fix="broadcast them with np.broadcast_to")
+    return shapes.pop() if shapes else ()
+
+
+def settle(operands: Sequence[Any]) -> Sequence[Any]:
+    """Give Python scalars the dtype of the array they stand beside."""
+    if all(hasattr(o, "dtype") for o in operands):
+        return operands
+    dtypes = [o.dtype for o in operands if hasattr(o, "dtype")]
+    beside = next((d for d in reversed(dtypes) if d.kind != "b"), None)
+    if beside is None:
+        beside = np.result_type(*[o for o in operands if not hasattr(o, "dtype")])
+    return [o if hasattr(o, "dtype") else beside.type(o) for o in operands]
+
+
+class Elementwise(Primitive):
+    """A function of single elements."""
+
+    kind = "elementwise"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        eager: Rule,
+        scalar: str,
+        vjp: Rule | None = None,
+        nargs: int = 1,
+        accepts: str = FLOAT,
+        result: str = "same",
+        domain: tuple[float, float] = (-2.0, 2.0),
+        linear: bool = False,
+        cost: int = 1,
+    ):
+        self.name = name
+        self.scalar = scalar
+        self.nargs = nargs
+        self.accepts = accepts
+        self.result = result
+        self.domain = domain
+        self.linear = linear
+        self.cost = cost
+        self._eager = eager
+        self._vjp = vjp
+        dtype = {FLOAT: np.float64, BOOL: np.bool_, INTEGER: np.int64}.get(accepts, np.float64)
+        self.samples: list[Sample] = [{"shapes": [shape] * nargs, "dtype": dtype} for shape in [(), (5,), (3, 4), (0, 2)]]
+        super().__init__()
+
+    @property
+    def differentiable(self) -> bool:
+        return self._vjp is not None
+
+    def aval(self, *operands: Aval, **params: Any) -> Aval:
+        shape = joint_shape(self.name, operands)
+        dtypes = {o.dtype for o in operands}
+        if len(dtypes) > 1:
+            shown = " and ".join(map(str, operands))
+            raise DTypeError(f"{self.name}: {shown} differ in dtype", fix="convert one side with x.astype(...)")
+        dtype = operands[-1].dtype
+        if dtype.kind not in self.accepts:
+            raise DTypeError(
+                f"{self.name}: {operands[-1]} is not {WORDS[self.accepts]}", fix="convert it with x.astype(np.float32)"
+            )
+        return Aval(shape, np.dtype(np.bool_) if self.result == "bool" else dtype)
+
+    def __call__(self, *operands: Any, **params: Any) -> Any:
+        return super().__call__(*settle(operands), **params)
+
+    def eager(self, *operands: Any, **params: Any) -> Any:
+        dtype = np.dtype(np.bool_) if self.result == "bool" else operands[-1].dtype
+        return as_eager(self._eager(*operands, **params), dtype)
+
+    def vjp(self, ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
+        return self._vjp(ct, y, *operands, **params) if self._vjp is not None else (None,) * self.nargs
+
+
+class Select(Elementwise):
+    """where(condition, x, y) on one shape; the condition is bool."""
+
+    def aval(self, *operands: Aval, **params: Any) -> Aval:
+        condition, x, y = operands
+        joint_shape(self.name, operands)
+        if condition.dtype != np.bool_:
+            raise DTypeError(f"where: the condition is {condition}, not bool", fix="compare it, for instance x != 0")
+        if x.dtype != y.dtype:
+            raise DTypeError(f"where: the branches {x} and {y} differ in dtype", fix="convert one with x.astype(...)")
+        return Aval(joint_shape(self.name, operands), x.dtype)
+
+
+class Convert(Primitive):
+    """x.astype(dtype); the gradient is converted back when both dtypes are floating point."""
+
+    name = "convert"
+    kind = "elementwise"
+    linear = True
+    nargs = 1
+    cost = 1
+    scalar = "{0}"
+    samples = [{"shapes": [(3, 4)], "dtype": np.float64, "params": {"dtype": np.dtype(np.float32)}, "order": 0}]
+
+    def aval(self, x: Aval, *, dtype: np.dtype[Any]) -> Aval:  # type: ignore[override]
+        return x.with_dtype(dtype)
+
+    def eager(self, x: Any, *, dtype: np.dtype[Any]) -> Any:  # type: ignore[override]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(x).astype(dtype)
+
+    def vjp(self, ct: Any, y: Any, x: Any, *, dtype: np.dtype[Any]) -> Any:  # type: ignore[override]
+        return convert(ct, dtype=x.dtype) if x.dtype.kind == "f" and dtype.kind == "f" else None
+
+
+def ZERO(ct: Any, y: Any, *operands: Any) -> Any:  # noqa: N802 (a constant rule)
+    """The rule of a piecewise constant function."""
+    return (None,) * len(operands)
+
+
+def unary(name: str, eager: Rule, scalar: str, vjp: Rule | None = None, **more: Any) -> Elementwise:
+    return Elementwise(name, eager=eager, scalar=scalar, vjp=vjp, **more)
+
+
+def binary(name: str, eager: Rule, scalar: str, vjp: Rule | None = None, **more: Any) -> Elementwise:
+    return Elementwise(name, eager=eager, scalar=scalar, vjp=vjp, nargs=2, **{"accepts": NUMBER, **more})
+
+
+def compare(name: str, eager: Rule, scalar: str) -> Elementwise:
+    return Elementwise(name, eager=eager, scalar=scalar, nargs=2, accepts=ANY, result="bool")
+
+
+def sigmoid_array(x: Any) -> Any:
+    """1 / (1 + exp(-x)) without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(np.asarray(x) >= 0, 1.0, e) / (1.0 + e)
+
+
+def libm_array(name: str) -> Rule:
+    """Apply a function of the math module to every element; NumPy has no erf of its own."""
+    function = np.frompyfunc(getattr(math, name), 1, 1)
+    return lambda x: np.asarray(function(np.asarray(x, np.float64)), np.float64)
+
+
+def ct_of_larger(ct: Any, a: Any, b: Any) -> Any:
+    """Return ct where a > b, half of it where they tie, else 0: the subgradient that treats both sides alike."""
+    return where(a > b, ct, where(a == b, 0.5 * ct, 0.0))
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+convert = Convert()
+neg = unary("neg", np.negative, "-{0}", lambda ct, y, x: -ct, accepts=NUMBER, linear=True)
+add = binary("add", np.add, "{0} + {1}", lambda ct, y, a, b: (ct, ct), linear=True)
+sub = binary("sub", np.subtract, "{0} - {1}", lambda ct, y, a, b: (ct, -ct), linear=True)
+mul = binary("mul", np.multiply, "{0} * {1}", lambda ct, y, a, b: (ct * b, ct * a))
+div = binary("div", np.divide, "{0} / {1}", lambda ct, y, a, b: (ct / b, -ct * y / b), accepts=FLOAT, cost=4)
+floor_divide = binary("floor_divide", np.floor_divide, "{0} // {1}", cost=8)
+mod = binary("mod", np.remainder, "{0} % {1}", lambda ct, y, a, b: (ct, -ct * floor(a / b)), cost=8)
+power = binary(
+    "power",
+    np.power,
+    "math.pow({0}, {1})",
+    lambda ct, y, a, b: (ct * where(b == 0.0, 0.0, b * power(a, b - 1.0)), ct * y * log(where(a > 0.0, a, 1.0))),
+    domain=(0.3, 2.0),
+    cost=40,
+)
+sign = unary("sign", np.sign, "math.sign({0})", ZERO, accepts=NUMBER)
+abs_ = unary("abs", np.abs, "math.fabs({0})", lambda ct, y, x: ct * sign(x), accepts=NUMBER)
+square = unary("square", np.square, "{0} * {0}", lambda ct, y, x: ct * (2.0 * x), accepts=NUMBER)
+reciprocal = unary("reciprocal", np.reciprocal, "1.0 / {0}", lambda ct, y, x: -ct * y * y, domain=(0.5, 2.0), cost=4)
+sqrt = unary("sqrt", np.sqrt, "math.sqrt({0})", lambda ct, y, x: ct * 0.5 / y, domain=(0.2, 3.0), cost=6)
+rsqrt = unary(
+    "rsqrt",
+    lambda x: 1.0 / np.sqrt(x),
+    "1.0 / math.sqrt({0})",
+    lambda ct, y, x: ct * (-0.5) * y / x,
+    domain=(0.2, 3.0),
+    cost=10,
+)
+maximum = binary(
+    "maximum",
+    np.maximum,
+    "maximum({0}, {1})",
+    lambda ct, y, a, b: (ct_of_larger(ct, a, b), ct_of_larger(ct, b, a)),
+)
+minimum = binary(
+    "minimum",
+    np.minimum,
+    "minimum({0}, {1})",
+    lambda ct, y, a, b: (ct_of_larger(ct, b, a), ct_of_larger(ct, a, b)),
+)
+relu = unary(
+    "relu", lambda x: np.maximum(x, 0), "maximum({0}, 0)", lambda ct, y, x: where(y > 0.0, ct, 0.0), accepts=NUMBER
+)
+
+# --- rounding ---------------------------------------------------------------------------------------------------------
+floor = unary("floor", np.floor, "math.floor({0})", ZERO)
+ceil = unary("ceil", np.ceil, "math.ceil({0})", ZERO)
+trunc = unary("trunc", np.trunc, "math.trunc({0})", ZERO)
+rint = unary("rint", np.rint, "math.rint({0})", ZERO)
+
+# --- exponentials and logarithms --------------------------------------------------------------------------------------
+exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
+exp2 = unary("exp2", np.exp2, "math.exp2({0})", lambda ct, y, x: ct * y * 0.6931471805599453, cost=15)
+expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18)
+log = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
+log2 = unary("log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18)
+log10 = unary(
+    "log10", np.log10, "math.log10({0})", lambda ct, y, x: ct / (x * 2.302585092994046), domain=(0.1, 4.0), cost=18
+)
+log1p = unary("log1p", np.log1p, "math.log1p({0})", lambda ct, y, x: ct / (1.0 + x), domain=(-0.8, 4.0), cost=20)
+sigmoid = unary("sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: ct * y * (1.0 - y), cost=18)
+
+# --- trigonometric and hyperbolic -------------------------------------------------------------------------------------
+sin = unary("sin", np.sin, "math.sin({0})", lambda ct, y, x: ct * cos(x), cost=20)
+cos = unary("cos", np.cos, "math.cos({0})", lambda ct, y, x: -ct * sin(x), cost=20)
+tan = unary("tan", np.tan, "math.tan({0})", lambda ct, y, x: ct * (1.0 + y * y), domain=(-1.0, 1.0), cost=30)
+arcsin = unary(
+    "arcsin", np.arcsin, "math.asin({0})", lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25
+)
+arccos = unary(
+    "arccos", np.arccos, "math.acos({0})", lambda ct, y, x: -ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25
+)
+arctan = unary("arctan", np.arctan, "math.atan({0})", lambda ct, y, x: ct / (1.0 + x * x), cost=25)
+arctan2 = binary(
+    "arctan2",
+    np.arctan2,
+    "math.atan2({0}, {1})",
+    lambda ct, y, a, b: (ct * b / (a * a + b * b), -ct * a / (a * a + b * b)),
+    accepts=FLOAT,
+    domain=(0.3, 2.0),
+    cost=35,
+)
+sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20)
+cosh = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20)
+tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20)
+arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25)
+arccosh = unary(
+    "arccosh", np.arccosh, "math.acosh({0})", lambda ct, y, x: ct / sqrt(x * x - 1.0), domain=(1.2, 3.0), cost=25
+)
+arctanh = unary(
+    "arctanh", np.arctanh, "math.atanh({0})", lambda ct, y, x: ct / (1.0 - x * x), domain=(-0.8, 0.8), cost=25
+)
+erf = unary(
+    "erf", libm_array("erf"), "math.erf({0})", lambda ct, y, x: ct * (1.1283791670955126 * exp(-(x * x))), cost=25
+)
+erfc = unary(
+    "erfc", libm_array("erfc"), "math.erfc({0})", lambda ct, y, x: ct * (-1.1283791670955126 * exp(-(x * x))), cost=25
+)
+
+# --- comparisons and logic --------------------------------------------------------------------------------------------
+equal = compare("equal", np.equal, "{0} == {1}")
+not_equal = compare("not_equal", np.not_equal, "{0} != {1}")
+less = compare("less", np.less, "{0} < {1}")
+less_equal = compare("less_equal", np.less_equal, "{0} <= {1}")
+greater = compare("greater", np.greater, "{0} > {1}")
+greater_equal = compare("greater_equal", np.greater_equal, "{0} >= {1}")
+isnan = unary("isnan", np.isnan, "{0} != {0}", result="bool")
+isinf = unary("isinf", np.isinf, "math.isinf({0})", result="bool")
+isfinite = unary("isfinite", np.isfinite, "math.isfinite({0})", result="bool")
+logical_not = unary("logical_not", np.logical_not, "~{0}", accepts=BOOL, result="bool")
+bitwise_not = unary("bitwise_not", np.bitwise_not, "~{0}", accepts=INTEGER)
+bitwise_and = binary("bitwise_and", np.bitwise_and, "{0} & {1}", accepts=INTEGER)
+bitwise_or = binary("bitwise_or", np.bitwise_or, "{0} | {1}", accepts=INTEGER)
+bitwise_xor = binary("bitwise_xor", np.bitwise_xor, "{0} ^ {1}", accepts=INTEGER)
+left_shift = binary("left_shift", np.left_shift, "{0} << {1}", accepts="iu")
+right_shift = binary("right_shift", np.right_shift, "{0} >> {1}", accepts="iu")
+where = Select(
+    "where",
+    eager=np.where,
+    scalar="{1} if {0} else {2}",
+    vjp=lambda ct, y, c, a, b: (None, where(c, ct, 0.0), where(c, 0.0, ct)),
+    nargs=3,
+    accepts=ANY,
+    linear=True,
+)
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+stop_gradient = unary("stop_gradient", np.asarray, "{0}", accepts=ANY, linear=True)

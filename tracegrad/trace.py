@@ -1,0 +1,311 @@
+"""Tracing: run a function once on abstract values and keep what it does as a graph.
+
+A `Tracer` stands for an array inside a `Trace`. Two kinds of trace share all code: a graph trace knows only avals; an eager trace
+also computes every value at once with NumPy, which is what `tg.eager()` differentiates through. Arrays met on the way are
+captured: they become hidden inputs that are read again at each call, never frozen constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.errors import ArgumentError, TracerError, TracerLeakError, Where, user_line
+from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand, Primitive
+from tracegrad.ir.aval import check_dtype
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+"""NumPy names and their traced versions; `tracegrad.numpy` fills it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is going on in this context: the live traces, outermost first, and whether `tg.eager()` is on."""
+
+    traces: tuple[Trace, ...] = ()
+    eager: bool = False
+
+
+STATE: ContextVar[State] = ContextVar("tracegrad", default=State())
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run decorated functions op by op in NumPy inside this block: for debugging, and to compare with compiled code.
+
+    >>> import tracegrad as tg
+    >>> with tg.eager():
+    ...     tg.grad(lambda x: x * x)(3.0)
+    6.0
+    """
+    token = STATE.set(replace(STATE.get(), eager=True))
+    try:
+        yield
+    finally:
+        STATE.reset(token)
+
+
+def current_trace() -> Trace | None:
+    """Return the innermost live trace that builds a graph, or None."""
+    traces = STATE.get().traces
+    return traces[-1] if traces else None
+
+
+def scalar_dtype(value: bool | int | float) -> np.dtype[Any]:
+    """Return the dtype a Python scalar has when nothing beside it says otherwise."""
+    return np.dtype(np.bool_ if isinstance(value, bool) else np.int64 if isinstance(value, int) else np.float64)
+
+
+def is_scalar(value: Any) -> bool:
+    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+
+
+@dataclass
+class Capture:
+    """An array (or an outer trace's value) that the traced function reads without it being an argument."""
+
+    node: Node
+    value: Any
+
+
+@dataclass(eq=False)
+class Trace:
+    """One run of a function on tracers."""
+
+    builder: Builder
+    level: int
+    computes: bool = False
+    live: bool = True
+    captures: dict[int, Capture] = field(default_factory=dict)
+    values: dict[Node, Any] = field(default_factory=dict)
+
+    def input(
+        self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None
+    ) -> Tracer:
+        node = self.builder.input(aval, name, where or user_line())
+        if self.computes:
+            self.values[node] = value
+        return Tracer(self, node, weak)
+
+    def bind(
+        self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None = None
+    ) -> Tracer:
+        """Add `prim(*operands)`; an eager trace computes its value, too."""
+        nodes = [self.lift(o) for o in operands]
+        where = where or user_line()
+        if not self.computes:
+            return Tracer(self, self.builder.add(prim, nodes, params, where))
+        aval = prim.aval(*(n.aval for n in nodes), **params)
+        node = Node(prim, tuple(nodes), params, aval, where)
+        self.values[node] = prim(*(self.value(n) for n in nodes), **params)
+        self.builder.nodes.append(node)
+        return Tracer(self, node)
+
+    def value(self, operand: Operand) -> Any:
+        """Return the concrete value (or outer tracer) behind an operand of an eager trace."""
+        return operand.dtype.type(operand.value) if isinstance(operand, Literal) else self.values[operand]
+
+    def lift(self, value: Any) -> Operand:
+        """Return the operand that stands for `value` here, capturing arrays and outer tracers."""
+        if isinstance(value, Tracer):
+            if value._trace is self and self.live:
+                return value._node
+            value.check_live()
+            return self.capture(value, value.aval)
+        if isinstance(value, Literal):
+            return value
+        if is_scalar(value):
+            return Literal(value, scalar_dtype(value))
+        if isinstance(value, np.generic):
+            return Literal(value.item(), check_dtype(value.dtype))
+        if isinstance(value, np.ndarray):
+            return self.capture(value, Aval(value.shape, check_dtype(value.dtype, "a captured array")))
+        raise ArgumentError(
+            f"a value of type {type(value).__name__} is not an array, a number or a traced value",
+            fix="pass np.asarray(x, dtype=np.float32) or a number",
+        )
+
+    def capture(self, value: Any, aval: Aval) -> Node:
+        found = self.captures.get(id(value))
+        if found is None:
+            node = self.builder.input(aval, f"captured{len(self.captures)}", user_line())
+            found = self.captures[id(value)] = Capture(node, value)
+            if self.computes:
+                self.values[node] = value
+        return found.node
+
+
+class Tracer:
+    """Stands for an array while a function is traced. Operators and NumPy functions on it add nodes to the graph."""
+
+    __slots__ = ("_node", "_trace", "weak")
+    __array_priority__ = 1000.0
+
+    def __init__(self, trace: Trace, node: Operand, weak: bool = False):
+        self._trace = trace
+        self._node = node
+        self.weak = weak
+
+    @property
+    def aval(self) -> Aval:
+        return self._node.aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._node.aval.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._node.aval.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.aval.size
+
+    @property
+    def origin(self) -> Where | None:
+        return self._node.where if isinstance(self._node, Node) else None
+
+    def check_live(self) -> None:
+        """Raise TracerLeakError when the trace this value belongs to has ended."""
+        if not self._trace.live:
+            made = f" (it was made at {self.origin})" if self.origin else ""
+            raise TracerLeakError(
+                f"a traced value {self.aval} was used after its function had been traced{made}",
+                fix="return it from the function instead of storing it in a global, a list or an attribute",
+            )
+
+    def concrete(self, what: str, fix: str) -> Any:
+        """Return the value behind an eager tracer; a graph tracer has none."""
+        self.check_live()
+        if not self._trace.computes:
+            raise TracerError(f"{what} of a traced value {self.aval} is not known while tracing", fix=fix)
+        value = self._trace.value(self._node)
+        return value.concrete(what, fix) if isinstance(value, Tracer) else value
+
+    def __bool__(self) -> bool:
+        return bool(self.concrete("the truth value", "use np.where(condition, a, b), or make the argument static"))
+
+    def __int__(self) -> int:
+        return int(self.concrete("int()", "use x.astype(np.int64), or make the argument static"))
+
+    def __float__(self) -> float:
+        return float(self.concrete("float()", "use x.astype(np.float64), or return the value from the function"))
+
+    def __index__(self) -> int:
+        return int(
+            self.concrete("an integer", "index a traced array (tnp.asarray(table)[i]), or make the argument static")
+        )
+
+    def item(self) -> Any:
+        return np.asarray(self.concrete("item()", "return the value from the function and call item() outside")).item()
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TracerError("len() of a scalar: a traced scalar has no length", fix="check the shape of the argument")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))  # type: ignore[index]
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TracerError(
+            f"a traced value {self.aval} cannot be turned into a NumPy array while tracing",
+            fix="use a function of tracegrad.numpy, or return the value from the function",
+        )
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise TracerError(
+            "item assignment: a traced value is immutable",
+            fix="write x = x.at[index].set(value)",
+        )
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return self.dispatch(name, f"numpy.{name}", inputs, kwargs)
+
+    def __array_function__(self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        module = (func.__module__ or "numpy").removeprefix("numpy").strip(".")
+        name = f"{module}.{func.__name__}" if module else func.__name__
+        return self.dispatch(name, f"numpy.{name}", args, kwargs)
+
+    def dispatch(self, name: str, shown: str, args: Any, kwargs: Any) -> Any:
+        function = FUNCTIONS.get(name)
+        if function is None:
+            raise TracerError(
+                f"{shown} has no traced version", fix="write it with the functions of tracegrad.numpy, or open an issue"
+            )
+        if kwargs.get("out") is not None:
+            raise TracerError(f"{shown}: out= cannot be written to while tracing", fix="use the returned value")
+        return function(*args, **{k: v for k, v in kwargs.items() if k != "out"})
+
+    def __repr__(self) -> str:
+        return f"Tracer<{self.aval}>"
+
+
+@contextmanager
+def new_trace(name: str, *, computes: bool = False) -> Iterator[Trace]:
+    """Open a trace inside the ones that are live; it is dead afterwards."""
+    state = STATE.get()
+    trace = Trace(Builder(name), len(state.traces) + 1, computes)
+    token = STATE.set(replace(state, traces=(*state.traces, trace)))
+    try:
+        yield trace
+    finally:
+        trace.live = False
+        STATE.reset(token)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function as a graph: its own inputs come first, then the captured ones."""
+
+    graph: Graph
+    captures: tuple[Any, ...]
+    out_tree: tree.TreeDef
+    weak: tuple[bool, ...]
+
+
+def trace(
+    fn: Callable[..., Any],
+    avals: Sequence[Aval],
+    *,
+    name: str = "main",
+    names: Sequence[str] = (),
+    weak: Sequence[bool] = (),
+) -> Traced:
+    """Trace `fn(*tracers)`, which returns a pytree, once."""
+    with new_trace(name) as this:
+        arguments = [
+            this.input(aval, names[i] if names else "", weak=bool(weak) and weak[i]) for i, aval in enumerate(avals)
+        ]
+        leaves, out_tree = tree.flatten(fn(*arguments))
+        outputs = [this.lift(leaf) for leaf in leaves]
+        graph = this.builder.finish(outputs)
+    captures = tuple(c.value for c in this.captures.values())
+    return Traced(graph, captures, out_tree, tuple(isinstance(x, Tracer) and x.weak for x in leaves))
+
+
+def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
+    """Apply `graph` to `values`, node by node, in whatever trace they belong to (or eagerly)."""
+    here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
+
+    def value(operand: Operand) -> Any:
+        return operand.dtype.type(operand.value) if isinstance(operand, Literal) else here[operand]
+
+    for node in graph.nodes:
+        here[node] = node.prim(*(value(o) for o in node.operands), **node.params)
+    return [value(o) for o in graph.outputs]
