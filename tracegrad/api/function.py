@@ -1,0 +1,213 @@
+"""Transformed functions: signature, cache of programs, and the three ways to run (compiled, inlined in a trace, eager)."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.api.captures import Environment, Source
+from tracegrad.api.signature import Arguments, Parameters, describe, leaf_aval
+from tracegrad.api.transform import Argnums, Call, Grad, Jit, Lowered, Transform
+from tracegrad.config import config
+from tracegrad.errors import ArgumentError
+from tracegrad.runtime.program import Program, build
+from tracegrad.trace import STATE, inline
+
+Static = Sequence[int | str] | int | str
+RETRACE_WARNING = 8
+
+
+class Specialised:
+    """A program for one signature, with what is needed to call it and to put its results together."""
+
+    def __init__(self, program: Program, out_tree: tree.TreeDef, captures: tuple[Source, ...]):
+        self.program = program
+        self.out_tree = out_tree
+        self.captures = captures
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        inputs = [*leaves, *[source.read() for source in self.captures]] if self.captures else leaves
+        return tree.unflatten(self.out_tree, self.program(inputs))
+
+
+class Function:
+    """A function that is traced, transformed and compiled once per signature."""
+
+    def __init__(self, fn: Callable[..., Any], transform: Transform, *, static: Static = (), backend: str = "cpu"):
+        if not callable(fn):
+            raise ArgumentError(f"{type(fn).__name__} is not a function", fix="pass a function: tg.jit(fn), not tg.jit(fn(x))")
+        functools.update_wrapper(self, fn, updated=())
+        self.fn = fn
+        self.transform = transform
+        self.backend = backend
+        self.parameters = Parameters(fn, static)
+        self.programs: dict[Any, Specialised] = {}
+        self._environment: Environment | None = None
+
+    @property
+    def environment(self) -> Environment:
+        if self._environment is None:
+            self._environment = Environment.of(self.fn)
+        return self._environment
+
+    @property
+    def traces(self) -> int:
+        """How many times the function has been traced to a program."""
+        return len(self.programs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self.parameters.split(args, kwargs)
+        state = STATE.get()
+        if state.traces or state.eager:
+            return self.run_traced(arguments)
+        key = (arguments.key, self.environment.key())
+        found = self.programs.get(key)
+        if found is None:
+            found = self.compile(arguments, key)
+        return found(arguments.leaves)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Bind as a method; the instance is an argument like any other."""
+        return self if instance is None else functools.partial(self, instance)
+
+    def call_of(self, arguments: Arguments) -> Call:
+        return Call(self.fn, self.parameters, arguments.treedef, arguments.static)
+
+    def run_traced(self, arguments: Arguments) -> Any:
+        """Run inside a live trace by inlining the transformed graph, or eagerly."""
+        state = STATE.get()
+        call = self.call_of(arguments)
+        if state.eager and all(t.computes for t in state.traces):
+            with np.errstate(all="ignore"):
+                return self.transform.eager(call, arguments.leaves)
+        if isinstance(self.transform, Jit):
+            return call.run(arguments.leaves)
+        lowered = self.transform.lower(call, arguments.leaves)
+        values = [typed(leaf) for leaf in arguments.leaves]
+        return tree.unflatten(lowered.out_tree, inline(lowered.graph, [*values, *lowered.captures]))
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Trace and transform for these arguments (arrays or `tg.spec`) without compiling; `.graph` prints."""
+        arguments = self.parameters.split(args, kwargs)
+        return self.transform.lower(self.call_of(arguments), arguments.leaves)
+
+    def compile(self, arguments: Arguments, key: Any, donate: Sequence[int] = ()) -> Specialised:
+        """Trace, transform, schedule and compile for one signature."""
+        self.explain_retrace(arguments, key)
+        began = time.perf_counter()
+        lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
+        traced = time.perf_counter() - began
+        names = self.parameters.leaf_names(arguments.treedef)
+        program = build(lowered.graph, donate=donate, names=names, backend=self.backend)
+        program.timings["trace"] = traced
+        captures = tuple(self.environment.locate(value) for value in lowered.captures)
+        found = self.programs[key] = Specialised(program, lowered.out_tree, captures)
+        if config.verbose:
+            total = time.perf_counter() - began
+            print(f"tracegrad: {self.fn.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
+        return found
+
+    def explain_retrace(self, arguments: Arguments, key: Any) -> None:
+        """Say what changed in the signature when `config.verbose`; warn when a function is traced again and again."""
+        if not self.programs:
+            return
+        changes = "; ".join(self.changes(arguments, key)) or "its structure or static arguments"
+        name = getattr(self.fn, "__name__", "function")
+        if config.verbose:
+            print(f"tracegrad: {name} is traced again because of {changes}", file=sys.stderr)
+        if len(self.programs) == RETRACE_WARNING:
+            warnings.warn(
+                f"{name} has been traced {RETRACE_WARNING} times, now because of {changes}; every new signature costs a"
+                " compilation. fix: keep shapes and dtypes fixed (pad the last batch), pass changing numbers as arguments",
+                stacklevel=4,
+            )
+
+    def changes(self, arguments: Arguments, key: Any) -> Iterator[str]:
+        """Name the leaves whose key differs from the last signature's."""
+        last = next(reversed(self.programs))
+        (old_tree, old_leaves, _), _ = last
+        (new_tree, new_leaves, _), _ = key
+        if old_tree != new_tree:
+            return
+        names = self.parameters.leaf_names(arguments.treedef)
+        for name, old, new in zip(names, old_leaves, new_leaves, strict=True):
+            if old != new:
+                yield f"{name}: {describe(old)} became {describe(new)}"
+
+
+def typed(leaf: Any) -> Any:
+    """Give a Python scalar the dtype that its parameter was traced with."""
+    if isinstance(leaf, (bool, int, float)):
+        return leaf_aval(leaf, "")[0].dtype.type(leaf)
+    return leaf
+
+
+@overload
+def jit(fn: Callable[..., Any], *, static: Static = (), backend: str = "cpu") -> Function: ...
+@overload
+def jit(fn: None = None, *, static: Static = (), backend: str = "cpu") -> Callable[[Callable[..., Any]], Function]: ...
+def jit(fn: Callable[..., Any] | None = None, *, static: Static = (), backend: str = "cpu") -> Any:
+    """Compile `fn`, once per signature of shapes, dtypes and static arguments.
+
+    Arguments and results are pytrees of NumPy arrays and numbers. Python numbers are traced: changing one does not compile
+    again. `static` names (or numbers) the arguments that are not traced; they must be hashable.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> f = tg.jit(lambda x: np.sin(x) + 1.0)
+    >>> f(np.zeros(2))
+    array([1., 1.])
+    """
+    if fn is None:
+        return functools.partial(jit, static=static, backend=backend)
+    return Function(fn, Jit(), static=static, backend=backend)
+
+
+def grad(
+    fn: Callable[..., Any] | None = None,
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    static: Static = (),
+    backend: str = "cpu",
+) -> Any:
+    """Return the function that computes the gradient of the scalar `fn` by reverse mode, compiled once per signature.
+
+    `argnums` names or numbers the arguments to differentiate by; each may be a pytree, and its gradient has its structure.
+    With `has_aux`, `fn` returns `(loss, aux)` and the gradient function `(gradient, aux)`. Raises GradientError when the
+    result is not a floating-point scalar or an argument is not floating point.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> @tg.grad
+    ... def loss(x):
+    ...     return np.mean(3.0 * (x - 2.0) ** 2)
+    >>> loss(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[-1.5,  0. ],
+           [ 1.5,  3. ]])
+    """
+    if fn is None:
+        return functools.partial(grad, argnums=argnums, has_aux=has_aux, static=static, backend=backend)
+    return Function(fn, Grad(argnums, has_aux, with_value=False), static=static, backend=backend)
+
+
+def value_and_grad(
+    fn: Callable[..., Any] | None = None,
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    static: Static = (),
+    backend: str = "cpu",
+) -> Any:
+    """Like `grad`, but return `(value, gradient)`; with `has_aux`, `((value, aux), gradient)`.
+
+    >>> import tracegrad as tg
+    >>> tg.value_and_grad(lambda x: x * x)(3.0)
+    (np.float64(9.0), np.float64(6.0))
+    """
+    if fn is None:
+        return functools.partial(value_and_grad, argnums=argnums, has_aux=has_aux, static=static, backend=backend)
+    return Function(fn, Grad(argnums, has_aux, with_value=True), static=static, backend=backend)

@@ -1,0 +1,154 @@
+"""Arguments as leaves: what a call looks like to the cache of compiled programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.errors import ArgumentError
+from tracegrad.ir import Aval
+from tracegrad.ir.aval import NAMES, check_dtype
+from tracegrad.trace import Tracer, scalar_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Shape and dtype of an argument that is not there yet; made by `tg.spec`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def spec(shape: int | Sequence[int], dtype: Any = np.float64) -> Spec:
+    """Describe an argument of `tg.compile` by shape and dtype instead of by an example.
+
+    >>> spec((32, 10), np.float32)
+    Spec(shape=(32, 10), dtype=dtype('float32'))
+    """
+    sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    return Spec(sizes, check_dtype(dtype, "spec"))
+
+
+def leaf_key(leaf: Any) -> Any:
+    """Return what makes two leaves call for different programs; Python scalars of one type never do."""
+    kind = type(leaf)
+    if kind is np.ndarray:
+        return leaf.shape, leaf.dtype
+    if kind is float or kind is int or kind is bool:
+        return kind
+    return slow_key(leaf)
+
+
+def slow_key(leaf: Any) -> Any:
+    if isinstance(leaf, (np.ndarray, np.generic, Spec)):
+        return tuple(leaf.shape), leaf.dtype
+    if isinstance(leaf, Tracer):
+        return leaf.shape, leaf.dtype
+    if isinstance(leaf, (bool, int, float)):
+        return scalar_dtype(leaf).type
+    return type(leaf)
+
+
+def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
+    """Return the aval of an argument leaf and whether it is weakly typed, or raise the user's error."""
+    if isinstance(leaf, np.ndarray) or isinstance(leaf, (np.generic, Spec)):
+        return Aval(tuple(leaf.shape), check_dtype(leaf.dtype, f"argument {name}")), False
+    if isinstance(leaf, (bool, int, float)):
+        return Aval((), scalar_dtype(leaf)), True
+    if isinstance(leaf, Tracer):
+        return leaf.aval, leaf.weak
+    if isinstance(leaf, str):
+        raise ArgumentError(
+            f"argument {name}: {leaf!r} is a string, not an array",
+            fix=f"name it in static=, for instance tg.jit(fn, static=({name.split('[')[0]!r},))",
+        )
+    if hasattr(leaf, "__array_interface__") or hasattr(leaf, "__array__"):
+        raise ArgumentError(
+            f"argument {name}: a {type(leaf).__module__}.{type(leaf).__name__} is not a NumPy array",
+            fix="pass np.asarray(x)",
+        )
+    raise ArgumentError(
+        f"argument {name}: a value of type {type(leaf).__name__} is not an array, a number or a pytree of them",
+        fix=f"pass an array, or name the argument in static=({name.split('[')[0]!r},)",
+    )
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """One call, taken apart: dynamic leaves with their structure, static values by parameter position."""
+
+    leaves: list[Any]
+    treedef: tree.TreeDef
+    static: tuple[tuple[str, Any], ...]
+
+    @property
+    def key(self) -> Any:
+        return self.treedef, tuple([leaf_key(leaf) for leaf in self.leaves]), self.static
+
+
+class Parameters:
+    """The parameters of a function: which are static, and how its leaves are named."""
+
+    def __init__(self, fn: Callable[..., Any], static: Sequence[int | str] | int | str = ()):
+        self.fn = fn
+        try:
+            self.names = [
+                p.name for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+            ]
+        except (TypeError, ValueError):
+            self.names = []
+        chosen = (static,) if isinstance(static, (int, str)) else tuple(static)
+        self.static = frozenset(self.name(s) if isinstance(s, int) else s for s in chosen)
+
+    def name(self, position: int) -> str:
+        if position < 0:
+            position += len(self.names)
+        return self.names[position] if position < len(self.names) else f"argument{position}"
+
+    def split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Take a call apart."""
+        if not self.static:
+            leaves, treedef = tree.flatten((args, kwargs))
+            return Arguments(leaves, treedef, ())
+        static = {self.name(i): a for i, a in enumerate(args) if self.name(i) in self.static}
+        static.update({k: v for k, v in kwargs.items() if k in self.static})
+        for name, value in static.items():
+            try:
+                hash(value)
+            except TypeError:
+                raise ArgumentError(
+                    f"static argument {name}: a {type(value).__name__} cannot be hashed", fix="pass a tuple, a number or a string"
+                ) from None
+        dynamic = tuple(None if self.name(i) in self.static else a for i, a in enumerate(args))
+        leaves, treedef = tree.flatten((dynamic, {k: v for k, v in kwargs.items() if k not in self.static}))
+        return Arguments(leaves, treedef, tuple(sorted(static.items())))
+
+    def join(self, treedef: tree.TreeDef, leaves: Sequence[Any], static: tuple[tuple[str, Any], ...]) -> Any:
+        """Return (args, kwargs) with `leaves` put back."""
+        args, kwargs = tree.unflatten(treedef, leaves)
+        if static:
+            given = dict(static)
+            args = tuple(given.pop(self.name(i)) if self.name(i) in given else a for i, a in enumerate(args))
+            kwargs = {**kwargs, **given}
+        return args, kwargs
+
+    def leaf_names(self, treedef: tree.TreeDef) -> list[str]:
+        """Name every leaf of a call, for instance `params['w'][0]`."""
+        found = []
+        for path in treedef.paths():
+            side, first, *rest = path
+            base = self.name(first) if side == 0 else str(first)
+            found.append(base + "".join(f"[{entry!r}]" for entry in rest))
+        return found
+
+
+def describe(key: Any) -> str:
+    """Write the key of a leaf, for a message about why a function was traced again."""
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], np.dtype):
+        return str(Aval(key[0], key[1])) if key[1] in NAMES else f"{key[1]}{list(key[0])}"
+    return getattr(key, "__name__", str(key))

@@ -1,0 +1,198 @@
+"""What a transform does, in each of the two ways it can run: as a pass on graphs, and eagerly on recorded values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.api.signature import Parameters, leaf_aval
+from tracegrad.errors import ArgumentError, GradientError
+from tracegrad.grad.adjoint import joint, pullback
+from tracegrad.ir import Graph
+from tracegrad.ir.graph import Literal, Node
+from tracegrad.trace import Traced, Tracer, new_trace, trace
+
+Argnums = int | str | tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function at one signature: leaves as avals, with their names and how to put them back."""
+
+    fn: Callable[..., Any]
+    parameters: Parameters
+    treedef: tree.TreeDef
+    static: tuple[tuple[str, Any], ...]
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        args, kwargs = self.parameters.join(self.treedef, leaves, self.static)
+        return self.fn(*args, **kwargs)
+
+    @property
+    def name(self) -> str:
+        text = getattr(self.fn, "__name__", type(self.fn).__name__)
+        return text if text.isidentifier() else "main"
+
+    def trace(self, leaves: Sequence[Any]) -> Traced:
+        """Trace the function for leaves of these avals."""
+        names = self.parameters.leaf_names(self.treedef)
+        found = [leaf_aval(leaf, name) for leaf, name in zip(leaves, names, strict=True)]
+        return trace(
+            lambda *tracers: self.run(tracers),
+            [aval for aval, _ in found],
+            name=self.name,
+            names=names,
+            weak=[weak for _, weak in found],
+        )
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph ready to compile, with the structure of what the user gets back."""
+
+    graph: Graph
+    captures: tuple[Any, ...]
+    out_tree: tree.TreeDef
+
+
+class Jit:
+    """The function itself."""
+
+    def lower(self, call: Call, leaves: Sequence[Any]) -> Lowered:
+        traced = call.trace(leaves)
+        return Lowered(traced.graph, traced.captures, traced.out_tree)
+
+    def eager(self, call: Call, leaves: Sequence[Any]) -> Any:
+        return call.run([np.asarray(x) if isinstance(x, np.ndarray) else x for x in leaves])
+
+
+@dataclass(frozen=True)
+class Grad:
+    """The gradient of a scalar function in its arguments `argnums`; with its value, and auxiliary results, when asked for."""
+
+    argnums: Argnums
+    has_aux: bool
+    with_value: bool
+
+    def lower(self, call: Call, leaves: Sequence[Any]) -> Lowered:
+        wrt = self.positions(call, leaves)
+        traced = call.trace(leaves)
+        self.check_loss(call, traced.graph.outputs[0].aval.shape if traced.graph.outputs else None, traced)
+        graph = joint(traced.graph, wrt)
+        n = len(traced.graph.outputs)
+        outputs, gradients = graph.outputs[:n], graph.outputs[n:]
+        shaped = self.arrange(call, traced.out_tree, outputs, gradients, wrt)
+        flat, out_tree = tree.flatten(shaped)
+        picked = Graph(graph.name, graph.inputs, graph.nodes, tuple(flat), graph.names)
+        return Lowered(picked, traced.captures, out_tree)
+
+    def check_loss(self, call: Call, shape: tuple[int, ...] | None, traced: Traced) -> None:
+        """Refuse a function whose (first) result is not one floating-point scalar."""
+        if self.has_aux:
+            probe = tree.unflatten(traced.out_tree, list(range(traced.out_tree.num_leaves)))
+            if not isinstance(probe, tuple) or len(probe) != 2:
+                raise GradientError(f"grad: {call.name} must return (loss, aux) when has_aux=True", fix="return loss, aux")
+            single = isinstance(probe[0], int)
+        else:
+            single = traced.out_tree.num_leaves == 1 and traced.out_tree.is_leaf()
+        if not single:
+            raise GradientError(
+                f"grad: {call.name} returns a structure, not one scalar",
+                fix="return one number, or use has_aux=True and return (loss, aux)",
+            )
+        first = traced.graph.outputs[0]
+        where = first.where if isinstance(first, Node) else None
+        if shape != ():
+            raise GradientError(
+                f"grad: {call.name} returns {first.aval}, not a scalar",
+                fix="reduce it, for instance with .sum() or .mean(), or use tg.vjp",
+                where=where,
+            )
+        if first.dtype.kind != "f":
+            raise GradientError(
+                f"grad: {call.name} returns {first.aval}, which has no gradient", fix="return a floating-point loss", where=where
+            )
+
+    def positions(self, call: Call, leaves: Sequence[Any]) -> list[int]:
+        """Return the leaves to differentiate by, all of which must be floating point."""
+        chosen = self.chosen(call)
+        names = call.parameters.leaf_names(call.treedef)
+        found = []
+        for index, path in enumerate(call.treedef.paths()):
+            side, first = path[0], path[1]
+            key = call.parameters.name(first) if side == 0 else first
+            if key not in chosen:
+                continue
+            aval, _ = leaf_aval(leaves[index], names[index])
+            if aval.dtype.kind != "f":
+                raise GradientError(
+                    f"grad: the argument {names[index]} is {aval}, and only floating-point values have gradients",
+                    fix="convert it with x.astype(np.float32), pass a float, or leave it out of argnums",
+                )
+            found.append(index)
+        return found
+
+    def chosen(self, call: Call) -> list[str]:
+        """Return the parameter names behind `argnums`, checked against the call."""
+        given = (self.argnums,) if isinstance(self.argnums, (int, str)) else self.argnums
+        args, kwargs = tree.unflatten(call.treedef, range(call.treedef.num_leaves))
+        passed = {call.parameters.name(i) for i in range(len(args))} | set(kwargs)
+        names = [call.parameters.name(a) if isinstance(a, int) else a for a in given]
+        for asked, name in zip(given, names, strict=True):
+            if name not in passed:
+                raise ArgumentError(
+                    f"grad: argnums={asked!r} names no argument of this call of {call.name}", fix="check argnums"
+                )
+        return names
+
+    def arrange(self, call: Call, out_tree: Any, outputs: Sequence[Any], gradients: Sequence[Any], wrt: list[int]) -> Any:
+        """Put values and gradients into the structure the user gets."""
+        holes: list[Any] = [None] * call.treedef.num_leaves
+        for index, gradient in zip(wrt, gradients, strict=True):
+            holes[index] = Leaf(gradient)
+        args, kwargs = tree.unflatten(call.treedef, holes)
+        by_name = {call.parameters.name(i): a for i, a in enumerate(args)} | kwargs
+        parts = [tree.map(lambda leaf: leaf.value, by_name[name]) for name in self.chosen(call)]
+        grads = parts[0] if isinstance(self.argnums, (int, str)) else tuple(parts)
+        result = tree.unflatten(out_tree, outputs)
+        match self.with_value, self.has_aux:
+            case False, False:
+                return grads
+            case False, True:
+                return grads, result[1]
+        return result, grads
+
+    def eager(self, call: Call, leaves: Sequence[Any]) -> Any:
+        """Run the function op by op, then its pullback op by op."""
+        wrt = self.positions(call, leaves)
+        names = call.parameters.leaf_names(call.treedef)
+        with new_trace(call.name, computes=True) as this:
+            tracers = []
+            for leaf, name in zip(leaves, names, strict=True):
+                aval, weak = leaf_aval(leaf, name)
+                value = leaf if isinstance(leaf, Tracer) else np.asarray(leaf, aval.dtype)
+                tracers.append(this.input(aval, name, weak=weak, value=value))
+            inputs = list(this.builder.inputs)
+            flat, out_tree = tree.flatten(call.run(tracers))
+            outputs = [this.lift(leaf) for leaf in flat]
+            graph = Graph(call.name, tuple(this.builder.inputs), tuple(this.builder.nodes), tuple(outputs))
+            self.check_loss(call, outputs[0].aval.shape if outputs else None, Traced(graph, (), out_tree, ()))
+            results = [o.dtype.type(o.value) if isinstance(o, Literal) else this.values[o] for o in outputs]
+        seed = [outputs[0].dtype.type(1), *[None] * (len(outputs) - 1)]
+        with np.errstate(all="ignore"):
+            gradients = pullback(graph.nodes, [inputs[i] for i in wrt], outputs, seed, this.values)
+        return self.arrange(call, out_tree, results, gradients, wrt)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Keeps a gradient from being taken apart as a pytree."""
+
+    value: Any
+
+
+Transform = Jit | Grad
