@@ -38,6 +38,11 @@ def where(test: Scalar, yes: Scalar, no: Scalar) -> Scalar:
     return yes if test else no
 
 
+def clamp(x: Scalar, low: float, high: float) -> Scalar:
+    """NaN stays NaN."""
+    return x * 0.0 + low if x < low else x * 0.0 + high if x > high else x
+
+
 def horner(x: Scalar, *coefficients: float) -> Scalar:
     """The polynomial with these coefficients, highest power first."""
     total = x * 0.0 + coefficients[0]
@@ -47,7 +52,9 @@ def horner(x: Scalar, *coefficients: float) -> Scalar:
 
 
 def fma(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
-    """`x * y + z` for doubles, exact where the sum is (Dekker's product); compiled code has the true instruction."""
+    """`x * y + z`, for doubles, exact where the sum is (Dekker's product); compiled code has the true instruction."""
+    if isinstance(x, f32):
+        return f32(f64(x) * f64(y) + f64(z))
     big_x, big_y = x * 134217729.0, y * 134217729.0
     x_high, y_high = big_x - (big_x - x), big_y - (big_y - y)
     x_low, y_low = x - x_high, y - y_high

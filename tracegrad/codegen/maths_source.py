@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import ast
 import inspect
-from functools import lru_cache
+from functools import cache
 
-from tracegrad.codegen import maths, maths_f32, maths_f64, maths_random
+from tracegrad.codegen import maths, maths_f32, maths_f64, maths_random, maths_special
 
-MODULES = (maths_f32, maths_f64, maths_random, maths)
+MODULES = (maths_f32, maths_f64, maths_special, maths_random, maths)
 
 
-@lru_cache(maxsize=None)
+@cache
 def functions() -> dict[str, ast.FunctionDef]:
     """Every function of the maths modules, by name."""
     nodes = [node for module in MODULES for node in ast.parse(inspect.getsource(module)).body]
     return {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def number(name: str) -> float | int:
     """A constant of the maths modules."""
     for module in MODULES:
@@ -33,7 +33,7 @@ def has(name: str, dtype: str) -> bool:
     return name in functions() or f"{name}_{dtype}" in functions() or f"{name}_int" in functions()
 
 
-@lru_cache(maxsize=None)
+@cache
 def find(name: str, dtype: str) -> ast.FunctionDef:
     """The function that `name` means on operands of this dtype: `exp` on f32 is `exp_f32`."""
     for candidate in (f"{name}_{dtype}", f"{name}_int" if dtype[0] in "iu" else name, name):
@@ -42,7 +42,7 @@ def find(name: str, dtype: str) -> ast.FunctionDef:
     raise NameError(f"scalar code: no function {name!r} on {dtype}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def returns_tuple(definition: ast.FunctionDef) -> bool:
     last = definition.body[-1]
     return isinstance(last, ast.Return) and isinstance(last.value, ast.Tuple)

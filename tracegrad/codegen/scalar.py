@@ -24,10 +24,10 @@ import ast
 import re
 import types
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from tracegrad.codegen import maths, maths_builtin, maths_f32, maths_f64, maths_random, translate
+from tracegrad.codegen import maths, maths_builtin, maths_f32, maths_f64, maths_random, maths_special, translate
 from tracegrad.codegen.translate import FLAGS, LLVM_TYPE, Value
 
 __all__ = ["FLAGS", "LLVM_TYPE", "Emitter", "reference_namespace"]
@@ -43,7 +43,7 @@ class Template(NamedTuple):
     needs: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> ast.expr:
     return ast.parse(PLACEHOLDER.sub(r"_\1", text), mode="eval").body
 
@@ -107,7 +107,7 @@ class Emitter:
 def reference_namespace() -> dict[str, Any]:
     """Return the names that make an expression's text run as plain Python on NumPy scalars (`eval(text, namespace)`)."""
     names: dict[str, Any] = {}
-    for module in (maths_builtin, maths_f32, maths_f64, maths_random, maths):
+    for module in (maths_builtin, maths_f32, maths_f64, maths_special, maths_random, maths):
         names.update({name: value for name, value in vars(module).items() if callable(value) and name[0] != "_"})
     names["math"] = types.SimpleNamespace(**names, **translate.MATH_CONSTANTS)
     return names

@@ -16,7 +16,7 @@ import math
 import operator
 import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ def constant(value: Any, dtype: str) -> str:
     return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote(left: str, right: str) -> str:
     """NumPy's result dtype of two dtypes."""
     return NAME_OF[np.promote_types(NUMPY_NAME[left], NUMPY_NAME[right])]
@@ -366,6 +366,10 @@ class Translator:
             case "copysign" | "fma":
                 args = self.unify(args)
                 return self.intrinsic(name, args[0].dtype, args)
+            case "clamp":
+                x, low, high = self.unify(args)
+                raised = self.select(self.compare("Lt", x, low), low, x)
+                return self.select(self.compare("Gt", raised, high), high, raised)
             case "horner":
                 return self.horner(args[0], args[1:])
             case "floor_divide" | "mod" if not any(is_float(v.dtype) for v in self.unify(args)):
@@ -445,7 +449,7 @@ class Translator:
         return result
 
 
-@lru_cache(maxsize=None)
+@cache
 def function(name: str, dtypes: tuple[str, ...]) -> Function:
     """The function `name` of `maths` as an internal LLVM function on these operand dtypes."""
     definition = maths_source.functions()[name]
