@@ -6,12 +6,11 @@ the typed `getelementptr` that LLVM's vectoriser wants.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
 I8 = ir.IntType(8)
 I32 = ir.IntType(32)
@@ -19,7 +18,7 @@ I64 = ir.IntType(64)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-Emitter = Callable[..., Any]
+intrinsic: Any = numba_intrinsic  # its type counts the typing context among the arguments of a call
 
 NUMBA_TYPES: dict[str, types.Type] = {
     "float32": types.float32,
@@ -178,7 +177,7 @@ def task_address(symbol: str) -> Any:
 
 
 def _selection(predicate: str, summary: str) -> Any:
-    """Return an intrinsic of two int64 that selects by a comparison (Numba's min and max compile a function per use)."""
+    """Return an intrinsic that selects one of two int64 (Numba's min and max compile a function per use)."""
 
     @intrinsic
     def select(typing_context: Any, first: Any, second: Any) -> Any:

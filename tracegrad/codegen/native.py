@@ -25,8 +25,21 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import codegen, compiler_lock, cpu, fastmathpass, target_extension, typing
+from numba.core import (
+    codegen,
+    compiler,
+    compiler_lock,
+    cpu,
+    fastmathpass,
+    target_extension,
+    typed_passes,
+    types,
+    typing,
+    untyped_passes,
+)
+from numba.core.compiler_machinery import PassManager
 from numba.core.registry import CPUDispatcher, CPUTarget
+from numba.core.typing import mathdecl
 from numba.core.typing.templates import Signature
 from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401  (registers lowering rules)
 
@@ -49,6 +62,7 @@ class ObjectLibrary(codegen.AOTCodeLibrary):
     """A Numba code library that is optimised only where `exports` names the symbols to keep."""
 
     exports: frozenset[str] = frozenset()
+    level = 3
 
     def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
         ll_module.data_layout = self._codegen._data_layout
@@ -60,13 +74,18 @@ class ObjectLibrary(codegen.AOTCodeLibrary):
         for value in [*module.functions, *module.global_variables]:
             if not value.is_declaration and value.name not in self.exports:
                 value.linkage = "internal"
-        passes, builder = self._codegen._module_pass_manager(opt=3, loop_vectorize=True, slp_vectorize=False)
+        passes, builder = self._codegen._module_pass_manager(opt=self.level, loop_vectorize=True, slp_vectorize=False)
         passes.run(module, builder)
 
-    def emit(self, exports: Iterable[str]) -> bytes:
-        """Optimise, and return the object code that defines `exports`."""
+    def emit(self, exports: Iterable[str], parts: Iterable[ir.Module] = ()) -> bytes:
+        """Optimise, link `parts` in as they are, and return the object code that defines `exports`."""
         self.exports = frozenset(exports)
-        return self.emit_native_object()
+        self._ensure_finalized()
+        for part in parts:
+            module = llvm.parse_assembly(str(part))
+            module.data_layout = self._codegen._data_layout
+            self._final_module.link_in(module)
+        return self._codegen._tm.emit_object(self._final_module)
 
 
 class ObjectCodegen(codegen.AOTCPUCodegen):
@@ -100,8 +119,16 @@ class KernelContext(cpu.CPUContext):
         if self.fastmath:
             fastmathpass.rewrite_module(mod, self.fastmath)
 
-    def get_executable(self, library: codegen.CodeLibrary, fndesc: Any, env: Any) -> None:
-        """Return no callable: kernels are reached through the symbols of the exported object only."""
+    def get_executable(self, library: codegen.CodeLibrary, fndesc: Any, env: Any) -> object:
+        """Return a key under which Numba finds the function again; kernels aren't called from Python."""
+        return object()
+
+
+class KernelTyping(typing.BaseContext):
+    """Numba's typing context with scalar maths only: the array ufuncs make each binary operator slow to resolve."""
+
+    def load_additional_registries(self) -> None:
+        self.install_registry(mathdecl.registry)
 
 
 class KernelHardware(target_extension.CPU):
@@ -113,11 +140,11 @@ class KernelTarget(CPUTarget):
 
     def __init__(self) -> None:
         super().__init__(TARGET_NAME)
-        self._typing = typing.Context()
+        self._typing = KernelTyping()
         self._target = KernelContext(self._typing, TARGET_NAME)
 
     @property
-    def typing_context(self) -> typing.Context:
+    def typing_context(self) -> KernelTyping:
         return self._typing
 
     @property
@@ -129,10 +156,44 @@ target_extension.target_registry[TARGET_NAME] = KernelHardware
 KERNEL_TARGET = KernelTarget()
 
 
+class KernelCompiler(compiler.CompilerBase):
+    """Numba's compiler with the passes that scalar loops need: no closures, rewrites, literals or parallel loops."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        passes = PassManager("tracegrad")
+        for step in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.NativeLowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
+
+
 class KernelDispatcher(CPUDispatcher):
-    """What `kernel` returns: callable from other kernels, compiled into whichever object calls it."""
+    """What `kernel` returns: callable from other kernels, compiled into whichever object calls it.
+
+    Parameters annotated `int` are int64, whatever the caller has; others have the caller's type.
+    """
 
     targetdescr = KERNEL_TARGET
+
+    def __init__(self, pyfunc: Callable[..., Any], targetoptions: dict[str, Any]) -> None:
+        super().__init__(pyfunc, targetoptions=targetoptions, pipeline_class=KernelCompiler)
+        self._integers = [pyfunc.__annotations__.get(name) in (int, "int") for name in self._compiler.pysig.parameters]
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Compile for int64 where a parameter is annotated so; Numba casts the argument."""
+        _, positional = self._compiler.fold_argument_types(args, kws)
+        wanted = [types.int64 if i else t for i, t in zip(self._integers, positional, strict=True)]
+        return super().get_call_template(tuple(wanted), {})
 
     def add_overload(self, cres: Any) -> None:
         """Record the compiled library only: nothing is to be called from Python."""
@@ -170,10 +231,13 @@ def compile_ir(text: str, name: str) -> bytes:
 
 
 @compiler_lock.global_compiler_lock
-def compile_functions(entries: dict[str, tuple[Callable[..., Any], Signature]], name: str) -> bytes:
+def compile_functions(
+    entries: dict[str, tuple[Callable[..., Any], Signature]], name: str, parts: Iterable[ir.Module] = ()
+) -> bytes:
     """Compile Python functions with Numba and export each one as `void symbol(args...)`.
 
     entries: C symbol -> (function or `kernel`, Numba signature).  The functions may not raise: a status is ignored.
+    parts: modules of finished LLVM code that the functions call by external symbol; they skip the optimiser.
     """
     context = KERNEL_TARGET.target_context
     library = context.codegen().create_library(name)
@@ -186,7 +250,8 @@ def compile_functions(entries: dict[str, tuple[Callable[..., Any], Signature]], 
             library.add_linking_library(result.library)
             _export(module, symbol, result.fndesc)
     library.add_ir_module(module)
-    return library.emit(entries)
+    library.level = 2  # a third less time than -O3, and the same loops
+    return library.emit(entries, parts)
 
 
 def _export(module: ir.Module, symbol: str, descriptor: Any) -> None:

@@ -1,7 +1,7 @@
 """The thread pool's compiled half: workers that live in native code, and the parallel loop.
 
-Work is claimed by compare-and-swap on one word (region number | tasks | next task), so a worker that the operating system
-does not schedule never holds up the caller: the caller does the tasks itself.  A region costs 0.2-0.5 us.
+Work is claimed by compare-and-swap on one word (region number | tasks | next task), so a worker that the operating
+system does not schedule never holds up the caller: the caller does the tasks itself.  A region costs 0.2-0.5 us.
 
 The control block is described in `pool_layout`; `tracegrad.runtime.pool` parks and wakes the threads.
 """

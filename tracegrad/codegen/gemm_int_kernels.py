@@ -1,0 +1,76 @@
+"""Integer matrix products in plain loops: a row of C at a time, C[i, :] += A[i, k] * B[k, :]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from tracegrad.codegen import plan_gemm as P
+from tracegrad.codegen.addresses import (
+    NUMBA_TYPES,
+    load_word,
+    loader,
+    par_for,
+    store_word,
+    storer,
+    task_address,
+)
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
+
+TASK_SIGNATURE = types.void(types.int64, types.int64, types.int64)
+ENTRY_SIGNATURE = types.void(types.int64, types.int64, types.int64, types.int64)
+
+
+def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the product of an integer dtype (arithmetic wraps), and its task."""
+    name = SHORT_NAMES[dtype]
+    size = ITEM_SIZES[dtype]
+    number = NUMBA_TYPES[dtype]
+    load = loader(dtype)
+    store = storer(dtype)
+    task = task_address(f"tg_gemm_{name}_task")
+
+    @kernel
+    def multiply_row(a: int, a_column: int, b: int, b_row: int, b_column: int, c: int, n: int, k: int) -> None:
+        """Compute C[:n] = sum_k A[k] * B[k, :n]."""
+        for j in range(n):
+            store(c, j, number(0))
+        for r in range(k):
+            factor = load(a, r * a_column)
+            if b_column == 1:
+                row = b + r * b_row * size
+                for j in range(n):
+                    store(c, j, number(load(c, j) + factor * load(row, j)))
+            else:
+                for j in range(n):
+                    store(c, j, number(load(c, j) + factor * load(b, r * b_row + j * b_column)))
+
+    @kernel
+    def gemm_task(scratch: int, index: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        m = load_word(plan, P.M)
+        n = load_word(plan, P.N)
+        k = load_word(plan, P.K)
+        rows = m * load_word(plan, P.BATCH)
+        tasks = load_word(plan, P.TASKS)
+        for unit in range(rows * index // tasks, rows * (index + 1) // tasks):
+            batch = unit // m
+            i = unit % m
+            a = load_word(operands, load_word(plan, P.A))
+            a += (batch * load_word(plan, P.A_BATCH) + i * load_word(plan, P.A_ROW)) * size
+            b = load_word(operands, load_word(plan, P.B)) + batch * load_word(plan, P.B_BATCH) * size
+            c = load_word(operands, load_word(plan, P.C))
+            c += (batch * load_word(plan, P.C_BATCH) + i * load_word(plan, P.C_ROW)) * size
+            a_column = load_word(plan, P.A_COLUMN)
+            multiply_row(a, a_column, b, load_word(plan, P.B_ROW), load_word(plan, P.B_COLUMN), c, n, k)
+
+    @kernel
+    def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, task(), scratch, load_word(plan, P.TASKS))
+
+    return {f"tg_gemm_{name}": (gemm, ENTRY_SIGNATURE), f"tg_gemm_{name}_task": (gemm_task, TASK_SIGNATURE)}

@@ -1,0 +1,382 @@
+"""Matrix products around the register tile, in Numba: runtime shapes and strides, so one object serves every product.
+
+    C[m, n] = sum over blocks of K:  A[m, block] @ B[block, n]
+
+For each block of K a task packs its rows of A into panels of `shape.rows`, then, eight panels at a time, its columns of B
+into panels of the tile's width, and runs the tile over all pairs.  The panel of A is the outer loop: the tile of C walks
+along its rows (few TLB entries) while panels of B stream from the L2 cache.  A thread packs for itself: no barriers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from tracegrad.codegen import plan_gemm as P
+from tracegrad.codegen.addresses import (
+    NUMBA_TYPES,
+    load_word,
+    loader,
+    maximum,
+    minimum,
+    par_for,
+    store_word,
+    storer,
+    task_address,
+)
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES
+from tracegrad.codegen.tile import tile_intrinsic, tile_part
+from tracegrad.codegen.tile_moves import copy_intrinsic, transpose_intrinsic, transpose_part
+from tracegrad.codegen.tile_shape import TileShape
+
+TASK_SIGNATURE = types.void(types.int64, types.int64, types.int64)
+ENTRY_SIGNATURE = types.void(types.int64, types.int64, types.int64, types.int64)
+
+
+def packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack(source, p_stride, k_stride, width, depth, destination, panel_width).
+
+    destination[k, i] = source[i, k]: a panel, `width` <= panel_width.  Strides in elements, any.
+    """
+    size = bits // 8
+    lanes = shape.lanes(size)
+    columns = shape.columns(size)
+    copy = copy_intrinsic(bits, shape, masked=False)
+    transpose = transpose_intrinsic(bits)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+
+    @kernel
+    def pack(source: int, p_stride: int, k_stride: int, width: int, depth: int, target: int, panel_width: int) -> None:
+        if p_stride == 1:
+            for k in range(depth):
+                for i in range(0, width, columns):
+                    from_, to = source + (k * k_stride + i) * size, target + (k * panel_width + i) * size
+                    copy(from_, to, width - i)
+        elif k_stride == 1:
+            # Descending, so that what a part spills over the next lanes is overwritten by the parts that follow.
+            for i in range((width - 1) // lanes * lanes, -1, -lanes):
+                rows = minimum(lanes, width - i)
+                for k in range(0, depth, lanes):
+                    from_, to = source + (i * p_stride + k) * size, target + (k * panel_width + i) * size
+                    transpose(from_, p_stride * size, rows, minimum(lanes, depth - k), to, panel_width * size)
+        else:
+            for k in range(depth):
+                for i in range(width):
+                    store(target, k * panel_width + i, load(source, i * p_stride + k * k_stride))
+
+    return pack
+
+
+@kernel
+def panel_start(rows: int, panel: int, panels: int) -> int:
+    """Return the first row of a panel when rows are cut into panels of even and nearly equal heights."""
+    return minimum(rows, 2 * ((rows + 1) // 2 * panel // panels))
+
+
+def blocked_product(bits: int, shape: TileShape) -> Any:
+    """Return the kernel block(a, a_row, a_column, b, b_row, b_column, c, c_row, m, n, k, plan, work)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    depth_limit = P.K_BLOCK[size]
+    row_bytes = columns * size
+    pack = packing(bits, shape)
+    tile = tile_intrinsic(bits, indirect=False)
+    copy = copy_intrinsic(bits, shape, masked=False)
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def pack_b(b: int, b_row: int, b_column: int, depth: int, first: int, end: int, target: int, pitch: int) -> None:
+        """Pack columns first..end-1 of B into panels."""
+        if b_column == 1:
+            for k in range(depth):  # all panels at once: long runs of each row of B
+                for j in range(first, end, columns):
+                    place = target + ((j - first) // columns * pitch + k * columns) * size
+                    copy(b + (k * b_row + j) * size, place, end - j)
+        else:
+            for j in range(first, end, columns):
+                place = target + (j - first) // columns * pitch * size
+                pack(b + j * b_column * size, b_column, b_row, minimum(columns, end - j), depth, place, columns)
+
+    @kernel
+    def multiply_panels(
+        panels: int, m: int, depth: int, packed_a: int, a_pitch: int, b: int, b_pitch: int, b_step: int,
+        c: int, c_row: int, first: int, end: int, accumulate: int,
+    ) -> None:  # fmt: skip
+        """Run the tile over every panel of A and the panels of B for columns first..end-1."""
+        for q in range(panels):
+            row = panel_start(m, q, panels)
+            rows = panel_start(m, q + 1, panels) - row
+            for j in range(first, end, columns):
+                b_panel = b + (j - first) // columns * b_pitch * size
+                place = c + (row * c_row + j) * size
+                a_panel = packed_a + q * a_pitch * size
+                tile(rows, depth, a_panel, b_panel, b_step, place, c_row * size, end - j, accumulate)
+
+    @kernel
+    def block(
+        a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int, c_row: int,
+        m: int, n: int, k: int, plan: int, work: int,
+    ) -> None:  # fmt: skip
+        if k == 0:
+            for i in range(m):
+                for j in range(n):
+                    store(c, i * c_row + j, zero)
+        a_pitch = load_word(plan, P.A_PITCH)
+        b_pitch = load_word(plan, P.B_PITCH)
+        width = load_word(plan, P.B_PANELS) * columns
+        packed_a = work + load_word(plan, P.B_PANELS) * b_pitch * size
+        k_blocks = (k + depth_limit - 1) // depth_limit
+        panels = (m + panel_rows - 1) // panel_rows
+        # With one panel of A each row of B is used once: read it in place, as far as whole tiles go.
+        in_place = n // columns * columns if panels == 1 and b_column == 1 else 0
+        for k_block in range(k_blocks):
+            k0 = k * k_block // k_blocks
+            depth = k * (k_block + 1) // k_blocks - k0
+            b_block = b + k0 * b_row * size
+            for q in range(panels):
+                row = panel_start(m, q, panels)
+                rows = panel_start(m, q + 1, panels) - row
+                source = a + (row * a_row + k0 * a_column) * size
+                pack(source, a_row, a_column, rows, depth, packed_a + q * a_pitch * size, panel_rows)
+            if in_place:
+                multiply_panels(panels, m, depth, packed_a, a_pitch, b_block, columns, b_row * size,
+                                c, c_row, 0, in_place, k_block)  # fmt: skip
+            for first in range(in_place, n, width):
+                end = minimum(first + width, n)
+                pack_b(b_block, b_row, b_column, depth, first, end, work, b_pitch)
+                multiply_panels(panels, m, depth, packed_a, a_pitch, work, b_pitch, row_bytes,
+                                c, c_row, first, end, k_block)  # fmt: skip
+
+    return block
+
+
+def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the tiled product and its task."""
+    dtype = f"float{bits}"
+    name = SHORT_NAMES[dtype]
+    size = ITEM_SIZES[dtype]
+    columns = shape.columns(size)
+    block = blocked_product(bits, shape)
+    load = loader(dtype)
+    store = storer(dtype)
+    task = task_address(f"tg_gemm_{name}_task")
+
+    @kernel
+    def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
+        """Compute one block of one product: unit = ((batch, split), column block, row block)."""
+        m = load_word(plan, P.M)
+        n = load_word(plan, P.N)
+        k = load_word(plan, P.K)
+        row_blocks = load_word(plan, P.ROW_BLOCKS)
+        column_blocks = load_word(plan, P.COLUMN_BLOCKS)
+        splits = load_word(plan, P.K_SPLITS)
+        row_block = unit % row_blocks
+        column_block = unit // row_blocks % column_blocks
+        split = unit // (row_blocks * column_blocks) % splits
+        batch = unit // (row_blocks * column_blocks * splits)
+        m0 = m * row_block // row_blocks
+        m1 = m * (row_block + 1) // row_blocks
+        panels = (n + columns - 1) // columns
+        n0 = panels * column_block // column_blocks * columns
+        n1 = minimum(n, panels * (column_block + 1) // column_blocks * columns)
+        k0 = k * split // splits
+        k1 = k * (split + 1) // splits
+        a_row = load_word(plan, P.A_ROW)
+        a_column = load_word(plan, P.A_COLUMN)
+        b_row = load_word(plan, P.B_ROW)
+        b_column = load_word(plan, P.B_COLUMN)
+        c_row = load_word(plan, P.C_ROW)
+        a_start = batch * load_word(plan, P.A_BATCH) + m0 * a_row + k0 * a_column
+        b_start = batch * load_word(plan, P.B_BATCH) + k0 * b_row + n0 * b_column
+        a = load_word(operands, load_word(plan, P.A)) + a_start * size
+        b = load_word(operands, load_word(plan, P.B)) + b_start * size
+        c = load_word(operands, load_word(plan, P.C)) + (batch * load_word(plan, P.C_BATCH) + m0 * c_row + n0) * size
+        if splits > 1:
+            c_row = n
+            c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
+        block(a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work)
+
+    @kernel
+    def gemm_task(scratch: int, index: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        units = load_word(plan, P.BATCH) * load_word(plan, P.ROW_BLOCKS) * load_word(plan, P.COLUMN_BLOCKS)
+        units *= load_word(plan, P.K_SPLITS)
+        tasks = load_word(plan, P.TASKS)
+        work = scratch + HEADER_BYTES + load_word(plan, P.PARTIAL_BYTES) + thread * load_word(plan, P.WORK_BYTES)
+        for unit in range(units * index // tasks, units * (index + 1) // tasks):
+            run_unit(plan, operands, scratch, unit, work)
+
+    @kernel
+    def add_partials(plan: int, operands: int, scratch: int) -> None:
+        """C = the sum of the splits' partial products."""
+        m = load_word(plan, P.M)
+        n = load_word(plan, P.N)
+        c_row = load_word(plan, P.C_ROW)
+        c = load_word(operands, load_word(plan, P.C))
+        partial = scratch + HEADER_BYTES
+        splits = load_word(plan, P.K_SPLITS)
+        for i in range(m):
+            for j in range(n):
+                total = load(partial, i * n + j)
+                for split in range(1, splits):
+                    total += load(partial, (split * m + i) * n + j)
+                store(c, i * c_row + j, total)
+
+    @kernel
+    def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, task(), scratch, load_word(plan, P.TASKS))
+        if load_word(plan, P.K_SPLITS) > 1:
+            add_partials(plan, operands, scratch)
+
+    return {f"tg_gemm_{name}": (gemm, ENTRY_SIGNATURE), f"tg_gemm_{name}_task": (gemm_task, TASK_SIGNATURE)}
+
+
+def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the matrix-vector product y[p] = sum_r matrix[p, r] * vector[r], and its task."""
+    dtype = f"float{bits}"
+    name = SHORT_NAMES[dtype]
+    size = ITEM_SIZES[dtype]
+    load = loader(dtype)
+    store = storer(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+    task = task_address(f"tg_gemv_{name}_task")
+
+    @kernel
+    def dot_rows(matrix: int, p_stride: int, vector: int, results: int, count: int, sums: int) -> None:
+        """Compute sums[p] where rows of the matrix are contiguous: four dot products at a time."""
+        done = results // 4 * 4
+        for p in range(0, done, 4):
+            row0 = matrix + p * p_stride * size
+            row1 = row0 + p_stride * size
+            row2 = row1 + p_stride * size
+            row3 = row2 + p_stride * size
+            s0 = s1 = s2 = s3 = zero
+            for r in range(count):
+                v = load(vector, r)
+                s0 += load(row0, r) * v
+                s1 += load(row1, r) * v
+                s2 += load(row2, r) * v
+                s3 += load(row3, r) * v
+            store(sums, p, s0)
+            store(sums, p + 1, s1)
+            store(sums, p + 2, s2)
+            store(sums, p + 3, s3)
+        for p in range(done, results):
+            total = zero
+            for r in range(count):
+                total += load(matrix, p * p_stride + r) * load(vector, r)
+            store(sums, p, total)
+
+    @kernel
+    def add_columns(matrix: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:
+        """Compute sums[p] where columns of the matrix are contiguous: add four scaled columns at a time."""
+        for p in range(results):
+            store(sums, p, zero)
+        done = count // 4 * 4
+        for r in range(0, done, 4):
+            column0 = matrix + r * r_stride * size
+            column1 = column0 + r_stride * size
+            column2 = column1 + r_stride * size
+            column3 = column2 + r_stride * size
+            v0, v1, v2, v3 = load(vector, r), load(vector, r + 1), load(vector, r + 2), load(vector, r + 3)
+            for p in range(results):
+                left = load(column0, p) * v0 + load(column1, p) * v1
+                right = load(column2, p) * v2 + load(column3, p) * v3
+                store(sums, p, load(sums, p) + left + right)
+        for r in range(done, count):
+            v = load(vector, r)
+            for p in range(results):
+                store(sums, p, load(sums, p) + load(matrix, r * r_stride + p) * v)
+
+    @kernel
+    def strided(matrix: int, p_stride: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:
+        """Compute sums[p] for any strides."""
+        for p in range(results):
+            total = zero
+            for r in range(count):
+                total += load(matrix, p * p_stride + r * r_stride) * load(vector, r)
+            store(sums, p, total)
+
+    @kernel
+    def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
+        """Compute one block of results, or a split's share of it: unit = (batch, split, block)."""
+        total_p = load_word(plan, P.V_P)
+        total_r = load_word(plan, P.V_R)
+        blocks = load_word(plan, P.P_BLOCKS)
+        splits = load_word(plan, P.R_SPLITS)
+        block = unit % blocks
+        split = unit // blocks % splits
+        batch = unit // (blocks * splits)
+        p0 = total_p * block // blocks
+        results = total_p * (block + 1) // blocks - p0
+        r0 = total_r * split // splits
+        count = total_r * (split + 1) // splits - r0
+        p_stride = load_word(plan, P.MATRIX_P)
+        r_stride = load_word(plan, P.MATRIX_R)
+        v_stride = load_word(plan, P.VECTOR_R)
+        matrix = load_word(operands, load_word(plan, P.MATRIX))
+        matrix += (batch * load_word(plan, P.MATRIX_BATCH) + p0 * p_stride + r0 * r_stride) * size
+        vector = load_word(operands, load_word(plan, P.VECTOR))
+        vector += (batch * load_word(plan, P.VECTOR_BATCH) + r0 * v_stride) * size
+        if v_stride != 1:
+            gathered = work + P.P_BLOCK * size
+            for r in range(count):
+                store(gathered, r, load(vector, r * v_stride))
+            vector = gathered
+        if r_stride == 1:
+            dot_rows(matrix, p_stride, vector, results, count, work)
+        elif p_stride == 1:
+            add_columns(matrix, r_stride, vector, results, count, work)
+        else:
+            strided(matrix, p_stride, r_stride, vector, results, count, work)
+        y_stride = load_word(plan, P.RESULT_P)
+        y = load_word(operands, load_word(plan, P.RESULT))
+        y += (batch * load_word(plan, P.RESULT_BATCH) + p0 * y_stride) * size
+        if splits > 1:
+            y_stride = 1
+            y = scratch + HEADER_BYTES + (split * total_p + p0) * size
+        for p in range(results):
+            store(y, p * y_stride, load(work, p))
+
+    @kernel
+    def gemv_task(scratch: int, index: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        units = load_word(plan, P.V_BATCH) * load_word(plan, P.P_BLOCKS) * load_word(plan, P.R_SPLITS)
+        tasks = load_word(plan, P.V_TASKS)
+        work = scratch + HEADER_BYTES + load_word(plan, P.V_PARTIAL_BYTES) + thread * load_word(plan, P.V_WORK_BYTES)
+        for unit in range(units * index // tasks, units * (index + 1) // tasks):
+            run_unit(plan, operands, scratch, unit, work)
+
+    @kernel
+    def gemv(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, task(), scratch, load_word(plan, P.V_TASKS))
+        splits = load_word(plan, P.R_SPLITS)
+        if splits > 1:
+            results = load_word(plan, P.V_P)
+            y = load_word(operands, load_word(plan, P.RESULT))
+            y_stride = load_word(plan, P.RESULT_P)
+            partial = scratch + HEADER_BYTES
+            for p in range(results):
+                total = load(partial, p)
+                for split in range(1, splits):
+                    total += load(partial, split * results + p)
+                store(y, p * y_stride, total)
+
+    return {f"tg_gemv_{name}": (gemv, ENTRY_SIGNATURE), f"tg_gemv_{name}_task": (gemv_task, TASK_SIGNATURE)}
+
+
+def gemm_parts(bits: int, shape: TileShape) -> list[ir.Module]:
+    """Return the finished modules that the tiled product calls."""
+    return [tile_part(bits, shape, indirect=False), transpose_part(bits, shape)]

@@ -1,0 +1,65 @@
+"""The library kernels by family: each is compiled apart, on first need, into one object that a cache may keep.
+
+Every kernel is `void symbol(i64 plan, i64 operands, i64 scratch, i64 pool)` (`plan.LibraryCall`).  Objects of all
+families but the pool need the symbol `tg_par_for`, which the pool's defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llvmlite import ir
+
+from tracegrad.codegen import gemm_int_kernels, gemm_kernels, pool_kernels
+from tracegrad.codegen.native import compile_functions
+from tracegrad.codegen.tile_shape import TileShape, tile_shape
+
+Entries = dict[str, tuple[Any, Any]]
+Source = Callable[[TileShape], tuple[Entries, Iterable[ir.Module]]]
+
+
+def _loops(*makers: Callable[[], Entries]) -> Source:
+    """Return the source of a family of plain loops: it has no parts and no tile."""
+
+    def source(shape: TileShape) -> tuple[Entries, Iterable[ir.Module]]:
+        entries: Entries = {}
+        for maker in makers:
+            entries |= maker()
+        return entries, ()
+
+    return source
+
+
+def _gemm(bits: int) -> Source:
+    return lambda shape: (gemm_kernels.gemm_entries(bits, shape), gemm_kernels.gemm_parts(bits, shape))
+
+
+_SOURCES: dict[str, Source] = {
+    "pool": _loops(pool_kernels.entries),
+    "gemm_f32": _gemm(32),
+    "gemm_f64": _gemm(64),
+    "gemv_f32": _loops(lambda: gemm_kernels.gemv_entries(32)),
+    "gemv_f64": _loops(lambda: gemm_kernels.gemv_entries(64)),
+    "gemm_int": _loops(
+        lambda: gemm_int_kernels.gemm_int_entries("int32"), lambda: gemm_int_kernels.gemm_int_entries("int64")
+    ),
+}
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "pool": ("tg_worker", "tg_par_for"),
+    "gemm_f32": ("tg_gemm_f32",),
+    "gemm_f64": ("tg_gemm_f64",),
+    "gemv_f32": ("tg_gemv_f32",),
+    "gemv_f64": ("tg_gemv_f64",),
+    "gemm_int": ("tg_gemm_i32", "tg_gemm_i64"),
+}
+
+
+def build(family: str, isa: str | None = None) -> bytes:
+    """Compile a family for this host and return its object code.
+
+    isa: the tile's instruction set (`tile_shape`), this host's by default; planners must be given the same.
+    """
+    entries, parts = _SOURCES[family](tile_shape(isa))
+    return compile_functions(entries, f"tracegrad_{family}", parts)

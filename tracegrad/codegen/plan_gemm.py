@@ -1,0 +1,183 @@
+"""Plans of matrix products C[b] = A[b] @ B[b], for any strides: which kernel, how it is cut, how much scratch.
+
+The tile kernel cuts C into row and column blocks (and, where C is small, K into splits whose partial products are
+added at the end).  A task packs what it needs for itself, so blocks are independent.  Shapes with m == 1 or n == 1 go to
+the matrix-vector kernel, integers to plain loops.
+"""
+
+from __future__ import annotations
+
+from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
+from tracegrad.codegen.tile_shape import TileShape, tile_shape
+
+# Words of the plan of a product.  A, B, C say which operand is which; strides are in elements.
+BATCH, M, N, K = range(0, 4)
+A, A_BATCH, A_ROW, A_COLUMN = range(4, 8)
+B, B_BATCH, B_ROW, B_COLUMN = range(8, 12)
+C, C_BATCH, C_ROW = range(12, 15)
+ROW_BLOCKS, COLUMN_BLOCKS, K_SPLITS, TASKS = range(15, 19)
+A_PITCH, B_PITCH, B_PANELS = range(19, 22)  # elements per packed panel of A and of B; panels of B packed at a time
+WORK_BYTES, PARTIAL_BYTES = range(22, 24)  # scratch per thread; all partial products together
+GEMM_WORDS = 24
+
+# Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
+V_BATCH, V_P, V_R = range(0, 3)
+MATRIX, MATRIX_BATCH, MATRIX_P, MATRIX_R = range(3, 7)
+VECTOR, VECTOR_BATCH, VECTOR_R = range(7, 10)
+RESULT, RESULT_BATCH, RESULT_P = range(10, 13)
+P_BLOCKS, R_SPLITS, V_TASKS, V_WORK_BYTES, V_PARTIAL_BYTES = range(13, 18)
+GEMV_WORDS = 18
+
+K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
+PANELS_PER_ROW_BLOCK = {4: 40, 8: 24}  # the packed block of A fits the L2 cache
+COLUMN_BLOCK = 1024
+PANELS_OF_B = 8
+P_BLOCK = 1024  # results of a matrix-vector product that are summed at a time
+FLOPS_PER_TASK = 1 << 17  # below, a second thread costs more than it brings
+
+Strides = tuple[int, int, int]
+
+
+def plan_gemm(
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: Strides,
+    b_strides: Strides,
+    c_strides: Strides,
+    batch: int,
+    threads: int,
+    *,
+    operands: tuple[int, int, int] = (0, 1, 2),
+    isa: str | None = None,
+) -> LibraryCall:
+    """Plan C[batch, m, n] = A[batch, m, k] @ B[batch, k, n].
+
+    Strides are in elements, of (batch, row, column); any of A's and B's may be 0; C's columns are contiguous.
+    operands: the places of A, B and C in the operand table.  isa: the tile's instruction set, this host's by default.
+    """
+    if dtype not in ("float32", "float64"):
+        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands)
+    if min(m, n) == 1 and k > 0:
+        return _plan_gemv(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands)
+    shape = tile_shape(isa)
+    size = ITEM_SIZES[dtype]
+    row_blocks, column_blocks, splits = _cut(m, n, k, batch, threads, shape, size)
+    tasks = min(batch * row_blocks * column_blocks * splits, 8 * threads if batch > 1 else 1 << 19)
+    if 2 * m * n * k * batch < FLOPS_PER_TASK:
+        tasks = min(tasks, 1)
+    a_pitch, b_pitch, b_panels, work = _work_sizes(m, n, k, row_blocks, column_blocks, splits, shape, size)
+    partial = round_up(splits * m * n * size) if splits > 1 else 0
+    plan = (
+        (batch, m, n, k)
+        + (operands[0], *a_strides)
+        + (operands[1], *b_strides)
+        + (operands[2], c_strides[0], c_strides[1])
+        + (row_blocks, column_blocks, splits, tasks)
+        + (a_pitch, b_pitch, b_panels, work, partial)
+    )
+    name = SHORT_NAMES[dtype]
+    scratch = HEADER_BYTES + partial + work * threads
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, 2 * batch * m * n * k)
+
+
+def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
+    """Return the numbers of row blocks, column blocks and splits of K: enough tasks, evenly spread over the threads."""
+    columns = shape.columns(size)
+    rows = max(1, ceil_div(m, shape.rows * PANELS_PER_ROW_BLOCK[size]))
+    cols = max(1, ceil_div(n, COLUMN_BLOCK))
+    if batch >= threads or threads == 1:
+        return rows, cols, 1
+    while batch * rows * cols % threads:
+        if ceil_div(m, rows) * 2 > ceil_div(n, cols) and m >= 2 * shape.rows * rows:
+            rows += 1
+        elif n >= 2 * columns * cols:
+            cols += 1
+        else:
+            break
+    if batch == 1 and rows * cols < threads and k >= 4 * threads * K_BLOCK[size]:
+        return rows, cols, ceil_div(threads, rows * cols)
+    return rows, cols, 1
+
+
+def _work_sizes(
+    m: int, n: int, k: int, row_blocks: int, column_blocks: int, splits: int, shape: TileShape, size: int
+) -> tuple[int, int, int, int]:
+    """Return the pitches of packed panels, the panels of B per pass, and a thread's bytes for one block of each."""
+    columns = shape.columns(size)
+    depth = min(ceil_div(k, splits), K_BLOCK[size])
+    slack = 4 + columns // shape.rows  # what full-vector stores spill past a panel
+    a_pitch = round_up((depth + slack) * shape.rows, 64 // size)
+    b_pitch = (depth + 2) * columns
+    row_panels = ceil_div(ceil_div(m, row_blocks), shape.rows) + 1
+    column_panels = ceil_div(ceil_div(n, columns), column_blocks)
+    b_panels = max(1, min(PANELS_OF_B, column_panels))
+    return a_pitch, b_pitch, b_panels, round_up((row_panels * a_pitch + b_panels * b_pitch) * size) + 64
+
+
+def _plan_gemv(
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: Strides,
+    b_strides: Strides,
+    c_strides: Strides,
+    batch: int,
+    threads: int,
+    operands: tuple[int, int, int],
+) -> LibraryCall:
+    """Plan a product with one column, C = A b, or with one row, C^T = B^T a."""
+    size = ITEM_SIZES[dtype]
+    if n == 1:
+        results = m
+        matrix = (operands[0], *a_strides)
+        vector = (operands[1], b_strides[0], b_strides[1])
+        result = (operands[2], c_strides[0], c_strides[1])
+    else:
+        results = n
+        matrix = (operands[1], b_strides[0], b_strides[2], b_strides[1])
+        vector = (operands[0], a_strides[0], a_strides[2])
+        result = (operands[2], c_strides[0], 1)
+    is_small = 2 * results * k * batch < FLOPS_PER_TASK
+    wanted = 1 if is_small or batch >= threads else ceil_div(threads, batch)
+    blocks = max(ceil_div(results, P_BLOCK), min(wanted, ceil_div(results, 16)))
+    splits = 1
+    if batch == 1 and blocks < wanted:
+        splits = min(wanted, max(1, k // 64))
+    tasks = 1 if is_small else min(batch * blocks * splits, max(8 * threads, blocks * splits))
+    work = round_up((P_BLOCK + k) * size) + 64
+    partial = round_up(splits * results * size) if splits > 1 else 0
+    plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial)
+    name = SHORT_NAMES[dtype]
+    scratch = HEADER_BYTES + partial + work * threads
+    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, 2 * batch * m * n * k)
+
+
+def _plan_loops(
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    a_strides: Strides,
+    b_strides: Strides,
+    c_strides: Strides,
+    batch: int,
+    threads: int,
+    operands: tuple[int, int, int],
+) -> LibraryCall:
+    """Plan a product in plain loops, a row of C per task."""
+    tasks = batch * m
+    if 2 * batch * m * n * k < FLOPS_PER_TASK:
+        tasks = min(1, tasks)
+    tasks = min(tasks, 16 * threads)
+    plan = (
+        (batch, m, n, k)
+        + (operands[0], *a_strides)
+        + (operands[1], *b_strides)
+        + (operands[2], c_strides[0], c_strides[1])
+        + (1, 1, 1, tasks, 0, 0, 0, 0, 0)
+    )
+    name = SHORT_NAMES[dtype]
+    return LibraryCall(f"tg_gemm_{name}", "gemm_int", plan, HEADER_BYTES, 2 * batch * m * n * k)

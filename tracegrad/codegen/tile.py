@@ -1,0 +1,285 @@
+"""The register tile and its companions, as LLVM vector code inside Numba intrinsics.
+
+    tile(rows, k, a, b, step, c, ldc, n, accumulate)       all addresses and strides are in bytes
+        C[i, j] (+)= sum_k  A[k * ROWS + i] * B[offset(k) + j]          i < rows, j < n
+
+A is packed in panels of ROWS (`TileShape.rows`) elements per k.  A row of B is read where it lies: at k * step, or, in
+the indirect tile, at the byte offset step[k] of a table.  Rows of B are read to the full width of the tile (one vector if
+n fits it, else all); only n columns of C are read or written.
+
+Each shape is a function of its own, reached through one switch: instantiated for even numbers of rows (an odd number
+computes a row of junk that is not stored) and for one vector or all, so a GEMM brings 14 of them.  They are written as the
+machine is to run them, in a module of their own that is linked after the optimiser has run: it would only cost time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+
+from tracegrad.codegen.addresses import I8, I32, I64, POINTER, VOID, declare, intrinsic
+from tracegrad.codegen.tile_shape import TileShape
+
+I1 = ir.IntType(1)
+WORD = types.int64
+
+
+def word(value: int) -> ir.Constant:
+    """Return an i64 constant."""
+    return ir.Constant(I64, value)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A vector type, and the operations on it that llvmlite has no method for."""
+
+    bits: int
+    count: int
+
+    @property
+    def element(self) -> ir.Type:
+        return ir.FloatType() if self.bits == 32 else ir.DoubleType()
+
+    @property
+    def type(self) -> ir.VectorType:
+        return ir.VectorType(self.element, self.count)
+
+    @property
+    def mask_type(self) -> ir.VectorType:
+        return ir.VectorType(I1, self.count)
+
+    @property
+    def item_size(self) -> int:
+        return self.bits // 8
+
+    @property
+    def zero(self) -> ir.Constant:
+        return ir.Constant(self.type, [0.0] * self.count)
+
+    @property
+    def _suffix(self) -> str:
+        return f"v{self.count}f{self.bits}"
+
+    def load(self, builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+        """Load a vector from an address that is aligned to its elements only."""
+        return builder.load(pointer, typ=self.type, align=self.item_size)
+
+    def store(self, builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
+        builder.store(value, pointer, align=self.item_size)
+
+    def masked_load(self, builder: ir.IRBuilder, pointer: ir.Value, mask: ir.Value) -> ir.Value:
+        """Load the lanes of a mask; the others are zero, and are not touched in memory."""
+        name = f"llvm.masked.load.{self._suffix}.p0"
+        function = declare(builder.module, name, self.type, [POINTER, I32, self.mask_type, self.type])
+        return builder.call(function, [pointer, ir.Constant(I32, self.item_size), mask, self.zero])
+
+    def masked_store(self, builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, mask: ir.Value) -> None:
+        name = f"llvm.masked.store.{self._suffix}.p0"
+        function = declare(builder.module, name, VOID, [self.type, POINTER, I32, self.mask_type])
+        builder.call(function, [value, pointer, ir.Constant(I32, self.item_size), mask])
+
+    def fma(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a * b + c."""
+        return builder.call(declare(builder.module, f"llvm.fma.{self._suffix}", self.type, [self.type] * 3), [a, b, c])
+
+    def splat(self, builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
+        """Return a vector with all lanes equal to a scalar of any type."""
+        vector_type = ir.VectorType(scalar.type, self.count)
+        undefined = ir.Constant(vector_type, ir.Undefined)
+        vector = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(I32, self.count), [0] * self.count))
+
+    def first(self, builder: ir.IRBuilder, n: ir.Value) -> ir.Value:
+        """Return the mask of the lanes below n (an i64 of any value)."""
+        lane_numbers = ir.Constant(ir.VectorType(I64, self.count), list(range(self.count)))
+        return builder.icmp_signed("<", lane_numbers, self.splat(builder, n))
+
+
+def offset(builder: ir.IRBuilder, pointer: ir.Value, *byte_counts: ir.Value) -> ir.Value:
+    """Return pointer + the sum of byte counts."""
+    for count in byte_counts:
+        pointer = builder.gep(pointer, [count], source_etype=I8)
+    return pointer
+
+
+def prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool) -> None:
+    """Ask for a cache line."""
+    function = declare(builder.module, "llvm.prefetch.p0", VOID, [POINTER, I32, I32, I32])
+    builder.call(function, [pointer, ir.Constant(I32, int(write)), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+
+
+def part_module(name: str) -> ir.Module:
+    """Return an empty module for code that is linked after the optimiser (`native.compile_functions(parts=...)`)."""
+    module = ir.Module(name)
+    module.triple = binding.get_process_triple()
+    return module
+
+
+def part_function(module: ir.Module, name: str, argument_count: int) -> ir.Function:
+    """Return a new function of int64 arguments."""
+    return ir.Function(module, ir.FunctionType(VOID, [I64] * argument_count), name)
+
+
+def part_call(name: str, argument_count: int) -> Callable[[Any, ir.IRBuilder, Any, Any], Any]:
+    """Return the code generator of an intrinsic: a call of a part's function."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.call(declare(builder.module, name, VOID, [I64] * argument_count), args)
+        return context.get_dummy_value()
+
+    return generate
+
+
+@dataclass(frozen=True)
+class TileEmitter:
+    """Emits the tile of one number of rows and vectors."""
+
+    lanes: Lanes
+    panel_rows: int
+    rows: int
+    vectors: int
+    indirect: bool
+
+    def emit(self, module: ir.Module, name: str) -> ir.Function:
+        """Add void name(rows, k, a, b, step, c, ldc, n, accumulate) to the module."""
+        function = part_function(module, name, 9)
+        function.linkage = "internal"
+        entry = function.append_basic_block("entry")
+        loop = function.append_basic_block("loop")
+        done = function.append_basic_block("done")
+        sums = self._emit_loop(function, entry, loop, done)
+        self._emit_store(function, done, sums)
+        return function
+
+    def _emit_loop(
+        self, function: ir.Function, entry: ir.Block, loop: ir.Block, done: ir.Block
+    ) -> list[list[ir.Value]]:
+        """Emit sum_k A[k, i] * B[k, j] with one accumulator per (i, vector of j)."""
+        lanes = self.lanes
+        _, k_count, a_start, b_start, step, c_start, ldc, _, _ = function.args
+        head = ir.IRBuilder(entry)
+        starts = [head.inttoptr(value, POINTER) for value in (a_start, b_start, c_start)]
+        table = head.inttoptr(step, POINTER)
+        ahead = head.mul(step, word(8))
+        head.branch(loop)
+
+        builder = ir.IRBuilder(loop)
+        k = self._carried(builder, word(0), entry)
+        a, b, c = (self._carried(builder, start, entry) for start in starts)
+        sums = [[self._carried(builder, lanes.zero, entry) for _ in range(self.vectors)] for _ in range(self.rows)]
+        self._emit_prefetch(builder, b, c, ahead)
+        row = b
+        if self.indirect:
+            row = offset(builder, b, builder.load(builder.gep(table, [k], source_etype=I64), typ=I64))
+        vector_bytes = lanes.count * lanes.item_size
+        b_vectors = [lanes.load(builder, offset(builder, row, word(j * vector_bytes))) for j in range(self.vectors)]
+        results = []
+        for i in range(self.rows):
+            element = builder.load(offset(builder, a, word(i * lanes.item_size)), typ=lanes.element)
+            spread = lanes.splat(builder, element)
+            results.append([lanes.fma(builder, spread, b_vectors[j], sums[i][j]) for j in range(self.vectors)])
+
+        next_k = builder.add(k, word(1))
+        next_b = b if self.indirect else offset(builder, b, step)
+        c_step = builder.select(builder.icmp_signed("<", next_k, function.args[0]), ldc, word(0))
+        k.add_incoming(next_k, loop)
+        a.add_incoming(offset(builder, a, word(self.panel_rows * lanes.item_size)), loop)
+        b.add_incoming(next_b, loop)
+        c.add_incoming(offset(builder, c, c_step), loop)
+        for i in range(self.rows):
+            for j in range(self.vectors):
+                sums[i][j].add_incoming(results[i][j], loop)
+        builder.cbranch(builder.icmp_signed("<", next_k, k_count), loop, done)
+        return results
+
+    @staticmethod
+    def _carried(builder: ir.IRBuilder, start: ir.Value, entry: ir.Block) -> ir.PhiInstr:
+        """Return a value carried around the loop."""
+        value = builder.phi(start.type)
+        value.add_incoming(start, entry)
+        return value
+
+    def _emit_prefetch(self, builder: ir.IRBuilder, b: ir.Value, c: ir.Value, ahead: ir.Value) -> None:
+        """Prefetch one row of C per k (a burst would exhaust the line fill buffers) and the row of B eight k ahead."""
+        vector_bytes = self.lanes.count * self.lanes.item_size
+        for j in range(self.vectors):
+            prefetch(builder, offset(builder, c, word(j * vector_bytes)), write=True)
+            if not self.indirect:
+                prefetch(builder, offset(builder, b, ahead, word(j * vector_bytes)), write=False)
+
+    def _emit_store(self, function: ir.Function, done: ir.Block, sums: list[list[ir.Value]]) -> None:
+        """Emit C (+)= sums for the first `rows` rows and n columns; the last row may be one of junk."""
+        rows, _, _, _, _, c_start, ldc, n, accumulate = function.args
+        add, write, leave = (function.append_basic_block(x) for x in ("add", "write", "leave"))
+        lanes = self.lanes
+        vector_bytes = lanes.count * lanes.item_size
+        builder = ir.IRBuilder(done)
+        c = builder.inttoptr(c_start, POINTER)
+        masks = [lanes.first(builder, builder.sub(n, word(j * lanes.count))) for j in range(self.vectors)]
+        has_last = builder.icmp_signed(">=", rows, word(self.rows))
+        nothing = ir.Constant(lanes.mask_type, [0] * lanes.count)
+        last_masks = [builder.select(has_last, mask, nothing) for mask in masks]
+        cells = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
+        mask_of = {(i, j): (last_masks if i == self.rows - 1 else masks)[j] for i, j in cells}
+        places = {}
+        for i, j in cells:
+            places[i, j] = offset(builder, c, builder.mul(word(i), ldc), word(j * vector_bytes))
+        builder.cbranch(builder.icmp_signed("!=", accumulate, word(0)), add, write)
+
+        builder.position_at_end(add)  # all loads before all stores: rows of C may alias modulo 4 KiB
+        old = {cell: lanes.masked_load(builder, places[cell], mask_of[cell]) for cell in cells}
+        totals = {(i, j): builder.fadd(old[i, j], sums[i][j]) for i, j in cells}
+        for cell in cells:
+            lanes.masked_store(builder, totals[cell], places[cell], mask_of[cell])
+        builder.branch(leave)
+
+        builder.position_at_end(write)
+        for i, j in cells:
+            lanes.masked_store(builder, sums[i][j], places[i, j], mask_of[i, j])
+        builder.branch(leave)
+        ir.IRBuilder(leave).ret_void()
+
+
+def tile_name(bits: int, indirect: bool) -> str:
+    """Return the symbol of the tile."""
+    return f"tg_tile_f{bits}_{'indirect' if indirect else 'direct'}"
+
+
+def tile_part(bits: int, shape: TileShape, indirect: bool) -> ir.Module:
+    """Return the module that defines the tile: a switch over functions for each height and width."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+    name = tile_name(bits, indirect)
+    module = part_module(name)
+    function = part_function(module, name, 9)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    end = function.append_basic_block("end")
+    is_wide = builder.zext(builder.icmp_signed(">", function.args[7], word(lanes.count)), I64)
+    even_rows = builder.and_(builder.add(function.args[0], word(1)), word(-2))
+    switch = builder.switch(builder.add(even_rows, is_wide), end)
+    for rows in range(2, shape.rows + 1, 2):
+        for wide, vectors in enumerate((1, shape.vectors)):
+            emitter = TileEmitter(lanes, shape.rows, rows, vectors, indirect)
+            block = function.append_basic_block("case")
+            switch.add_case(word(rows + wide), block)
+            builder.position_at_end(block)
+            call = builder.call(emitter.emit(module, f"{name}_{rows}x{vectors}"), function.args)
+            call.tail = "tail"
+            builder.branch(end)
+    ir.IRBuilder(end).ret_void()
+    return module
+
+
+def tile_intrinsic(bits: int, indirect: bool) -> Any:
+    """Return the intrinsic tile(rows, k, a, b, step, c, ldc, n, accumulate)."""
+
+    @intrinsic
+    def tile(
+        typing_context: Any, rows: Any, k: Any, a: Any, b: Any, step: Any, c: Any, ldc: Any, n: Any, accumulate: Any
+    ) -> Any:
+        return types.void(*[WORD] * 9), part_call(tile_name(bits, indirect), 9)
+
+    return tile

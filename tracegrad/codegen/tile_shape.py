@@ -1,0 +1,51 @@
+"""Sizes of the register tile, from the CPU's features.  Planners and kernels must agree on them.
+
+The tile computes `rows` x (`vectors` * lanes) elements of C in registers: rows * vectors accumulators, `vectors` rows of
+B and a broadcast element of A have to fit the register file, and about ten accumulators hide the latency of an FMA.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """A register tile: rows of A by vectors of B."""
+
+    isa: str
+    vector_bytes: int
+    rows: int
+    vectors: int = 2
+
+    def lanes(self, item_size: int) -> int:
+        """Elements in a vector."""
+        return self.vector_bytes // item_size
+
+    def columns(self, item_size: int) -> int:
+        """Columns of C that a tile covers."""
+        return self.vectors * self.lanes(item_size)
+
+
+SHAPES = {
+    "avx512": TileShape("avx512", vector_bytes=64, rows=14),
+    "avx2": TileShape("avx2", vector_bytes=32, rows=6),
+    "neon": TileShape("neon", vector_bytes=16, rows=12),
+    "generic": TileShape("generic", vector_bytes=16, rows=6),
+}
+
+
+@functools.cache
+def tile_shape(isa: str | None = None) -> TileShape:
+    """Return the tile of an instruction set, this host's by default."""
+    if isa is not None:
+        return SHAPES[isa]
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return SHAPES["avx512"]
+    if features.get("avx2") and features.get("fma"):
+        return SHAPES["avx2"]
+    return SHAPES["neon"] if features.get("neon") else SHAPES["generic"]
