@@ -76,12 +76,13 @@ class Capture:
 
 @dataclass(eq=False)
 class Trace:
-    """One run of a function on tracers."""
+    """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line."""
 
     builder: Builder
     level: int
     computes: bool = False
     live: bool = True
+    line: Where | None = None
     captures: dict[int, Capture] = field(default_factory=dict)
     values: dict[Node, Any] = field(default_factory=dict)
 
@@ -98,7 +99,7 @@ class Trace:
     ) -> Tracer:
         """Add `prim(*operands)`; an eager trace computes its value, too."""
         nodes = [self.lift(o) for o in operands]
-        where = where or user_line()
+        where = where or self.line or user_line()
         if not self.computes:
             return Tracer(self, self.builder.add(prim, nodes, params, where))
         aval = prim.aval(*(n.aval for n in nodes), **params)

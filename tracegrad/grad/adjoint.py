@@ -16,17 +16,16 @@ import numpy as np
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import is_float
-from tracegrad.ops.elementwise import bitwise_or, convert, where
+from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
+from tracegrad.ops.reduce import kept
 from tracegrad.ops.shape import broadcast
-from tracegrad.trace import Trace, new_trace
-
-SHAPE_KINDS = ("shape", "reduce")
+from tracegrad.trace import Trace, Tracer, new_trace
 
 
-def zeros(aval: Aval) -> Any:
-    """Return zeros of `aval`: a broadcast scalar."""
-    return broadcast(aval.dtype.type(0), shape=aval.shape, axes=())
+def zeros(aval: Aval, like: Any) -> Any:
+    """Return zeros of `aval` where `like` lives: a broadcast scalar."""
+    return broadcast.beside(like, aval.dtype.type(0), shape=aval.shape, axes=())
 
 
 def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[Operand]) -> set[Node]:
@@ -84,16 +83,23 @@ class Masks:
             return None
         if node.prim.kind == "elementwise" and operand.shape == node.shape:
             return mask
-        if node.prim.kind in SHAPE_KINDS and node.prim.linear:
-            ct = convert(mask, dtype=np.dtype(np.float32))
+        if node.prim.kind == "reduce":
+            return broadcast(mask, shape=operand.shape, axes=kept(len(operand.shape), node.params["axes"]))
+        if node.prim.linear and node.prim.kind != "elementwise":
+            ct = convert(mask, dtype=node.dtype)
             operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
-            back = as_tuple(node.prim.vjp(ct, ct, *operands, **node.params))[position]
-            return back != 0.0
+            back = as_tuple(node.prim.vjp(ct, ct, *operands, **node.params), len(operands))[position]
+            return None if back is None else not_equal(back, back.dtype.type(0))
         return None
 
 
-def as_tuple(found: Any) -> tuple[Any, ...]:
-    return found if isinstance(found, tuple) else (found,)
+def as_tuple(found: Any, length: int) -> tuple[Any, ...]:
+    """Return what a rule gives as one cotangent per operand; None alone means that no operand has a gradient."""
+    if found is None:
+        return (None,) * length
+    each = found if isinstance(found, tuple) else (found,)
+    assert len(each) == length, f"a rule gives {len(each)} cotangents for {length} operands"
+    return each
 
 
 def pullback(
@@ -102,10 +108,12 @@ def pullback(
     outputs: Sequence[Operand],
     cts: Sequence[Any],
     values: Mapping[Node, Any],
+    trace: Trace | None = None,
 ) -> list[Any]:
     """Pull the cotangents of `outputs` back to `wrt`; `values` holds what every node is (tracers or arrays).
 
     A missing cotangent (None in `cts`) counts as zero; a gradient that does not depend on the outputs comes back as zeros.
+    The nodes that rules add to `trace` carry the user's line of the node whose rule it is.
     """
     active = active_nodes(nodes, wrt, outputs)
     masks = Masks()
@@ -121,6 +129,8 @@ def pullback(
     for node in reversed(nodes):
         if node not in active or node not in found:
             continue
+        if trace is not None:
+            trace.line = node.where
         masks.visit(node, active, values)
         for operand, ct in zip(node.operands, node_vjp(node, found.pop(node), values), strict=True):
             if ct is None or not isinstance(operand, Node) or operand not in active:
@@ -129,20 +139,22 @@ def pullback(
             if mask is not None and not node.prim.linear and operand.shape == node.shape:
                 ct = where(mask, ct, 0.0)
             accumulate(operand, ct)
-    return [found[n] if n in found else zeros(n.aval) for n in wrt]
+    if trace is not None:
+        trace.line = None
+    return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
 
 
 def node_vjp(node: Node, ct: Any, values: Mapping[Node, Any]) -> tuple[Any, ...]:
     """Apply one rule."""
     operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
     try:
-        found = as_tuple(node.prim.vjp(ct, values[node], *operands, **node.params))
+        found = node.prim.vjp(ct, values[node], *operands, **node.params)
     except NotImplementedError:
         raise GradientError(
             f"{node.prim.name} has no gradient (used at {node.where})",
             fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
         ) from None
-    return found if len(found) == len(node.operands) else found * len(node.operands)
+    return as_tuple(found, len(node.operands))
 
 
 def replay(graph: Graph, trace: Trace, inputs: Sequence[Any]) -> dict[Node, Any]:
@@ -164,12 +176,12 @@ def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = Non
         values = replay(graph, trace, inputs)
         cts: list[Any] = [None] * len(graph.outputs)
         if seeds is None:
-            cts[0] = graph.outputs[0].dtype.type(1)
+            cts[0] = Tracer(trace, Literal(1.0, graph.outputs[0].dtype))
         else:
             for position in seeds:
                 cts[position] = trace.input(graph.outputs[position].aval, f"ct{position}")
         targets = [graph.inputs[i] for i in wrt]
-        gradients = pullback(graph.nodes, targets, graph.outputs, cts, values)
+        gradients = pullback(graph.nodes, targets, graph.outputs, cts, values, trace)
         outputs = [values[o] if isinstance(o, Node) else o for o in graph.outputs]
         return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients)])
 

@@ -69,6 +69,11 @@ class Primitive:
             return trace.bind(self, operands, params)
         return self.eager(*operands, **params)
 
+    def beside(self, like: Any, *operands: Any, **params: Any) -> Any:
+        """Apply to operands that may all be scalars, in the trace that `like` belongs to: rules make constants with it."""
+        trace: Trace | None = getattr(like, "_trace", None)
+        return self(*operands, **params) if trace is None else trace.bind(self, operands, params)
+
     def __repr__(self) -> str:
         return self.name
 

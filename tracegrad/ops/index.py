@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class Gather(Primitive):
         return front[checked("index", front, indices)]
 
     def vjp(self, ct: Any, y: Any, x: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
-        zeros = broadcast(x.dtype.type(0), shape=tuple(x.shape), axes=())
+        zeros = broadcast.beside(ct, ct.dtype.type(0), shape=tuple(x.shape), axes=())
         return (scatter_add(zeros, ct, *indices, axes=axes), *(None for _ in indices))
 
 
@@ -138,9 +139,10 @@ class ScatterSet(Scatter):
 
     def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
         shape = tuple(updates.shape)
-        zeros = broadcast(ct.dtype.type(0), shape=shape, axes=())
-        number = reshape(iota(shape=(max(int(np.prod(shape)), 0),), axis=0, dtype=np.dtype(np.int64)), shape=shape)
-        blank = broadcast(np.int64(0), shape=tuple(x.shape), axes=())
+        zeros = broadcast.beside(ct, ct.dtype.type(0), shape=shape, axes=())
+        number = iota.beside(ct, shape=(math.prod(shape),), axis=0, dtype=np.dtype(np.int64))
+        number = reshape(number, shape=shape)
+        blank = broadcast.beside(ct, np.int64(0), shape=tuple(x.shape), axes=())
         last = gather(scatter_set(blank, number, *indices, axes=axes), *indices, axes=axes) == number
         base = scatter_set(ct, zeros, *indices, axes=axes)
         return (base, where(last, gather(ct, *indices, axes=axes), 0.0), *(None for _ in indices))
@@ -169,7 +171,7 @@ class SetSlice(Primitive):
 
     def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *, start: Ints, step: Ints) -> Any:  # type: ignore[override]
         size = tuple(updates.shape)
-        zeros = broadcast(ct.dtype.type(0), shape=size, axes=())
+        zeros = broadcast.beside(ct, ct.dtype.type(0), shape=size, axes=())
         return set_slice(ct, zeros, start=start, step=step), slice_(ct, start=start, size=size, step=step)
 
 

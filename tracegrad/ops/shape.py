@@ -123,7 +123,7 @@ class Slice(Primitive):
         gap = tuple(abs(d) - 1 for d in step)
         last = [f + (s - 1) * (g + 1) for f, s, g in zip(first, size, gap, strict=True)]
         if 0 in size:
-            return PRIMITIVES["broadcast"](np.zeros((), ct.dtype)[()], shape=tuple(x.shape), axes=())
+            return broadcast.beside(ct, ct.dtype.type(0), shape=tuple(x.shape), axes=())
         high = tuple(n - 1 - e for n, e in zip(x.shape, last, strict=True))
         return pad(ct, low=tuple(first), high=high, gap=gap)
 
