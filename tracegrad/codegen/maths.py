@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tracegrad.codegen import maths_f32, maths_f64, maths_special
-from tracegrad.codegen.maths_builtin import Scalar, copysign, f32, fabs, floor, fma, sqrt, trunc
+from tracegrad.codegen.maths_builtin import Scalar, bit_width, copysign, f32, fabs, floor, maximum, minimum, sqrt
 
 INF, NAN = float("inf"), float("nan")
 LN2 = 0.6931471805599453
@@ -35,7 +35,7 @@ sin, cos, tan, tanh = by_dtype("sin"), by_dtype("cos"), by_dtype("tan"), by_dtyp
 asin, acos, atan, atan2 = by_dtype("asin"), by_dtype("acos"), by_dtype("atan"), by_dtype("atan2")
 pow, cbrt, sinh_poly = by_dtype("pow"), by_dtype("cbrt"), by_dtype("sinh_poly")
 erf, erfc, erfinv = by_dtype("erf"), by_dtype("erfc"), by_dtype("erfinv")
-lgamma, digamma = by_dtype("lgamma"), by_dtype("digamma")
+lgamma, digamma, fmod = by_dtype("lgamma"), by_dtype("digamma"), by_dtype("fmod")
 
 
 def sign(x: Scalar) -> Scalar:
@@ -100,22 +100,10 @@ def atanh(x: Scalar) -> Scalar:
 
 def hypot(x: Scalar, y: Scalar) -> Scalar:
     a, b = fabs(x), fabs(y)
-    top = a if a > b else b
-    t = (b if a > b else a) / (1.0 if top == 0.0 else top)
+    top = maximum(a, b)
+    t = minimum(a, b) / (1.0 if top == 0.0 else top)
     value = top * sqrt(t * t + 1.0)
     return INF if (a == INF) | (b == INF) else value
-
-
-def fmod(x: Scalar, y: Scalar) -> Scalar:
-    """C's remainder (`np.fmod`): exact where the quotient is below 2**24 (f32) or 2**53 (f64).
-
-    The rounded quotient may be one too large; then the remainder has the wrong sign, and one divisor is added back.
-    """
-    a, b = fabs(x), fabs(y)
-    r = fma(-trunc(a / b), b, a)
-    r = r + b if r < 0.0 else r
-    r = a if (b == INF) & (a < INF) else r
-    return copysign(r, x)
 
 
 def mod(x: Scalar, y: Scalar) -> Scalar:
@@ -139,7 +127,7 @@ def floor_divide(x: Scalar, y: Scalar) -> Scalar:
 def pow_int(x: Scalar, y: Scalar) -> Scalar:
     """Integer power with wrap-around; a negative exponent gives 0, but for bases 1 and -1."""
     result, base, left = x * 0 + 1, x, y
-    for _ in range(64):
+    for _ in range(bit_width(x)):
         result = result * base if (left & 1) != 0 else result
         base = base * base
         left = left >> 1

@@ -34,6 +34,10 @@ def from_bits64(x: Scalar) -> Scalar:
     return i64(x).view(f64)
 
 
+def bit_width(x: Scalar) -> int:
+    return int(x.dtype.itemsize) * 8
+
+
 def where(test: Scalar, yes: Scalar, no: Scalar) -> Scalar:
     return yes if test else no
 
@@ -52,9 +56,12 @@ def horner(x: Scalar, *coefficients: float) -> Scalar:
 
 
 def fma(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
-    """`x * y + z`, for doubles, exact where the sum is (Dekker's product); compiled code has the true instruction."""
-    if isinstance(x, f32):
-        return f32(f64(x) * f64(y) + f64(z))
+    """`x * y + z` with one rounding (on f32: through f64)."""
+    return f32(fma_f64(f64(x), f64(y), f64(z))) if isinstance(x, f32) else fma_f64(x, y, z)
+
+
+def fma_f64(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
+    """Dekker's product and Knuth's sum: exact where the result is; compiled code has the true instruction."""
     big_x, big_y = x * 134217729.0, y * 134217729.0
     x_high, y_high = big_x - (big_x - x), big_y - (big_y - y)
     x_low, y_low = x - x_high, y - y_high
@@ -62,4 +69,5 @@ def fma(x: Scalar, y: Scalar, z: Scalar) -> Scalar:
     error = ((x_high * y_high - p) + x_high * y_low + x_low * y_high) + x_low * y_low
     total = p + z
     other = total - p
-    return total + (error + ((p - (total - other)) + (z - other)))
+    rest = error + ((p - (total - other)) + (z - other))
+    return total + (rest if isfinite(rest) else 0.0)

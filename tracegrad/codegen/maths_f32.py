@@ -24,7 +24,7 @@ from tracegrad.codegen.maths_builtin import (
     rint,
     sqrt,
 )
-from tracegrad.codegen.maths_f64 import cbrt_start
+from tracegrad.codegen.maths_f64 import cbrt_start, fmod_f64
 
 INF, NAN = float("inf"), float("nan")
 ROUND_F32, ROUND_BITS_F32 = 12582912.0, 0x4B400000  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits
@@ -70,9 +70,7 @@ def exp2_f32(x: Scalar) -> Scalar:
     y = clamp(x, -151.0, 129.0)
     shifted = y + ROUND_F32
     r = y - (shifted - ROUND_F32)
-    p = horner(
-        r, 1.39522235e-05, 0.00015475346, 0.0013339231, 0.009618008, 0.05550404, 0.2402265, -1.9046542e-09
-    )
+    p = horner(r, 1.39522235e-05, 0.00015475346, 0.0013339231, 0.009618008, 0.05550404, 0.2402265, -1.9046542e-09)
     return scale_f32((p * r + r * 0.6931472) + 1.0, bits32(shifted) - ROUND_BITS_F32)
 
 
@@ -270,7 +268,7 @@ def pow_f32(x: Scalar, y: Scalar) -> Scalar:
         r, 1.3259663927827941e-06, 1.530372154795422e-05, 0.00015403436433736512, 0.0013333478407850663,
         0.009618129183673342, 0.05550410906376171, 0.2402265069573715, 0.693147180556827, 1.0,
     )  # fmt: skip
-    value = f32(q * from_bits64((bits64(shifted) + 1023) << 52))
+    value: Scalar = f32(q * from_bits64((bits64(shifted) + 1023) << 52))
     integer = rint(y) == y
     odd = integer & (rint(y * 0.5) * 2.0 != y)
     value = -value if odd & (bits32(x) < 0) else value
@@ -283,3 +281,7 @@ def cbrt_f32(x: Scalar) -> Scalar:
     a = f64(fabs(x))
     t = cbrt_start(a)
     return copysign(f32(t), x) if fabs(x) < INF else x
+
+
+def fmod_f32(x: Scalar, y: Scalar) -> Scalar:
+    return f32(fmod_f64(f64(x), f64(y)))

@@ -19,10 +19,14 @@ from tracegrad.codegen.maths_builtin import (
     i64,
     rint,
     sqrt,
+    trunc,
 )
 
 INF, NAN = float("inf"), float("nan")
-ROUND, ROUND_BITS = 6755399441055744.0, 0x4338000000000000  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
+ROUND, ROUND_BITS = (
+    6755399441055744.0,
+    0x4338000000000000,
+)  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
 SQRT_HALF_BITS, FRACTION = 0x3FE6A09E00000000, 0xFFFFFFFFFFFFF
 LOG2E, TWO_OVER_PI, TINY = 1.4426950408889634, 0.6366197723675814, 5.551115123125783e-17
 LN2_HI, LN2_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -365,3 +369,17 @@ def cbrt_f64(x: Scalar) -> Scalar:
     t = t + t * ((r - t) / ((1.0 if a == 0.0 else t + t) + r))
     t = t * 3.814697265625e-06 if small else t
     return copysign(t, x) if (fabs(x) < INF) & (x != 0.0) else x
+
+
+def fmod_f64(x: Scalar, y: Scalar) -> Scalar:
+    """C's remainder (`np.fmod`), exact where the quotient is below 2**53; 0 beyond.
+
+    The rounded quotient may be one too large; then the remainder has the wrong sign, and one divisor is added back.
+    """
+    a, b = fabs(x), fabs(y)
+    q = trunc(a / b)
+    r = fma(-q, b, a)
+    r = r + b if r < 0.0 else r
+    r = 0.0 if (q >= 9007199254740992.0) & (b > 0.0) & (a < INF) else r
+    r = a if (b == INF) & (a < INF) else r
+    return copysign(r, x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tracegrad.codegen.maths_builtin import Scalar, f32, f64, u32
 
 
-
 def mix(a: Scalar, b: Scalar, left: int) -> tuple[Scalar, Scalar]:
     """One round."""
     total = u32(a + b)

@@ -21,16 +21,17 @@ process, and from then on only renamed: about 2 microseconds per use.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from tracegrad.codegen import maths, maths_builtin, maths_f32, maths_f64, maths_random, maths_special, translate
-from tracegrad.codegen.translate import FLAGS, LLVM_TYPE, Value
+from tracegrad.codegen import maths, maths_builtin, maths_f64, maths_random, maths_source, maths_special, translate
+from tracegrad.codegen.instructions import FLAGS, LLVM_TYPE, Value, constant
 
-__all__ = ["FLAGS", "LLVM_TYPE", "Emitter", "reference_namespace"]
+__all__ = ["FLAGS", "LLVM_TYPE", "Emitter", "numba_namespace", "reference_namespace"]
 
 PLACEHOLDER = re.compile(r"\{(\d+)\}")
 
@@ -72,7 +73,7 @@ class Emitter:
 
     def constant(self, value: Any, dtype: str) -> str:
         """Return the text of an LLVM constant."""
-        return translate.constant(value, dtype)
+        return constant(value, dtype)
 
     def expression(self, block: list[str], text: str, operands: Sequence[tuple[str, str]], result: str) -> str:
         """Append the instructions that evaluate `text` on `operands` ((value, dtype) pairs); return the value of dtype `result`."""
@@ -107,7 +108,29 @@ class Emitter:
 def reference_namespace() -> dict[str, Any]:
     """Return the names that make an expression's text run as plain Python on NumPy scalars (`eval(text, namespace)`)."""
     names: dict[str, Any] = {}
-    for module in (maths_builtin, maths_f32, maths_f64, maths_special, maths_random, maths):
+    for module in (maths_builtin, *maths_source.MODULES):
         names.update({name: value for name, value in vars(module).items() if callable(value) and name[0] != "_"})
     names["math"] = types.SimpleNamespace(**names, **translate.MATH_CONSTANTS)
+    return names
+
+
+def numba_namespace(njit: Callable[[Callable[..., Any]], Any]) -> dict[str, Any]:
+    """Return the same names for an expression that Numba compiles; `njit` is Numba's decorator (not imported here).
+
+    Every function is the f64 version, so that f32 operands are evaluated in f64: the reference is the more accurate.
+    """
+    names: dict[str, Any] = dict(vars(maths_builtin))
+    functions: dict[str, Callable[..., Any]] = {"fma": maths_builtin.fma_f64, "bit_width": lambda x: 64}
+    for module in (maths_builtin, maths_f64, maths_special, maths_random, maths):
+        for name, value in vars(module).items():
+            if isinstance(value, float | int) and name[0] != "_":
+                names[name] = value
+            elif inspect.isfunction(value) and value.__module__ == module.__name__:
+                functions.setdefault(name, value)
+    for name, function in functions.items():
+        source = functions.get(f"{name}_f64", function)
+        names[name] = njit(types.FunctionType(source.__code__, names, name, source.__defaults__))
+    module = types.ModuleType("math")
+    vars(module).update({name: names[name] for name in functions}, **translate.MATH_CONSTANTS)
+    names["math"] = module
     return names
