@@ -44,7 +44,7 @@ def where(test: Scalar, yes: Scalar, no: Scalar) -> Scalar:
 
 def clamp(x: Scalar, low: float, high: float) -> Scalar:
     """NaN stays NaN."""
-    return x * 0.0 + low if x < low else x * 0.0 + high if x > high else x
+    return np.clip(x, low, high)
 
 
 def horner(x: Scalar, *coefficients: float) -> Scalar:

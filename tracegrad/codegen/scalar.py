@@ -120,7 +120,11 @@ def numba_namespace(njit: Callable[[Callable[..., Any]], Any]) -> dict[str, Any]
     Every function is the f64 version, so that f32 operands are evaluated in f64: the reference is the more accurate.
     """
     names: dict[str, Any] = dict(vars(maths_builtin))
-    functions: dict[str, Callable[..., Any]] = {"fma": maths_builtin.fma_f64, "bit_width": lambda x: 64}
+    functions: dict[str, Callable[..., Any]] = {
+        "fma": maths_builtin.fma_f64,
+        "bit_width": lambda x: 64,
+        "clamp": lambda x, low, high: low if x < low else min(x, high),
+    }
     for module in (maths_builtin, maths_f64, maths_special, maths_random, maths):
         for name, value in vars(module).items():
             if isinstance(value, float | int) and name[0] != "_":
