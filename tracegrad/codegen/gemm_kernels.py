@@ -2,9 +2,10 @@
 
     C[m, n] = sum over blocks of K:  A[m, block] @ B[block, n]
 
-For each block of K a task packs its rows of A into panels of `shape.rows`, then, eight panels at a time, its columns of B
-into panels of the tile's width, and runs the tile over all pairs.  The panel of A is the outer loop: the tile of C walks
-along its rows (few TLB entries) while panels of B stream from the L2 cache.  A thread packs for itself: no barriers.
+For each block of K a task packs its rows of A into panels of `shape.rows`, then, eight panels at a time, its columns of
+B into panels of the tile's width, and runs the tile over all pairs.  The panel of A is the outer loop: the tile of C
+walks along its rows (few TLB entries) while panels of B stream from the L2 cache.  A thread packs for itself: no
+barriers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
     loader,
-    maximum,
     minimum,
     par_for,
     store_word,
@@ -44,7 +44,7 @@ def packing(bits: int, shape: TileShape) -> Any:
     size = bits // 8
     lanes = shape.lanes(size)
     columns = shape.columns(size)
-    copy = copy_intrinsic(bits, shape, masked=False)
+    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
     transpose = transpose_intrinsic(bits)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
@@ -86,7 +86,7 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     row_bytes = columns * size
     pack = packing(bits, shape)
     tile = tile_intrinsic(bits, indirect=False)
-    copy = copy_intrinsic(bits, shape, masked=False)
+    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 

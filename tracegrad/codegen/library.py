@@ -11,7 +11,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import gemm_int_kernels, gemm_kernels, pool_kernels
+from tracegrad.codegen import (
+    conv_kernels,
+    conv_weight_kernels,
+    direct_kernels,
+    gemm_int_kernels,
+    gemm_kernels,
+    pool_kernels,
+)
 from tracegrad.codegen.native import compile_functions
 from tracegrad.codegen.tile_shape import TileShape, tile_shape
 
@@ -35,12 +42,26 @@ def _gemm(bits: int) -> Source:
     return lambda shape: (gemm_kernels.gemm_entries(bits, shape), gemm_kernels.gemm_parts(bits, shape))
 
 
+def _conv(bits: int) -> Source:
+    return lambda shape: (conv_kernels.conv_entries(bits, shape), conv_kernels.conv_parts(bits, shape))
+
+
+def _convw(bits: int) -> Source:
+    return lambda shape: (conv_weight_kernels.convw_entries(bits, shape), conv_weight_kernels.convw_parts(bits, shape))
+
+
 _SOURCES: dict[str, Source] = {
     "pool": _loops(pool_kernels.entries),
     "gemm_f32": _gemm(32),
     "gemm_f64": _gemm(64),
     "gemv_f32": _loops(lambda: gemm_kernels.gemv_entries(32)),
     "gemv_f64": _loops(lambda: gemm_kernels.gemv_entries(64)),
+    "conv_f32": _conv(32),
+    "conv_f64": _conv(64),
+    "convw_f32": _convw(32),
+    "convw_f64": _convw(64),
+    "direct_f32": _loops(lambda: direct_kernels.direct_entries("float32")),
+    "direct_f64": _loops(lambda: direct_kernels.direct_entries("float64")),
     "gemm_int": _loops(
         lambda: gemm_int_kernels.gemm_int_entries("int32"), lambda: gemm_int_kernels.gemm_int_entries("int64")
     ),
@@ -52,6 +73,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "gemm_f64": ("tg_gemm_f64",),
     "gemv_f32": ("tg_gemv_f32",),
     "gemv_f64": ("tg_gemv_f64",),
+    "conv_f32": ("tg_conv_f32",),
+    "conv_f64": ("tg_conv_f64",),
+    "convw_f32": ("tg_convw_f32",),
+    "convw_f64": ("tg_convw_f64",),
+    "direct_f32": ("tg_direct_forward_f32", "tg_direct_data_f32", "tg_direct_weight_f32"),
+    "direct_f64": ("tg_direct_forward_f64", "tg_direct_data_f64", "tg_direct_weight_f64"),
     "gemm_int": ("tg_gemm_i32", "tg_gemm_i64"),
 }
 

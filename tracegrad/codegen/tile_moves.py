@@ -87,8 +87,8 @@ def _swap_blocks(builder: ir.IRBuilder, lanes: Lanes, vectors: list[ir.Value]) -
     return vectors
 
 
-def copy_intrinsic(bits: int, shape: TileShape, masked: bool) -> Any:
-    """Return the intrinsic copy(source, destination, n) of a row as wide as the tile (n may be 0, or beyond the width).
+def copy_intrinsic(bits: int, shape: TileShape, masked: bool, vectors: int) -> Any:
+    """Return the intrinsic copy(source, destination, n) of a row of some vectors (n may be <= 0, or beyond the width).
 
     Only n elements are read.  If masked only n are written, otherwise the others are set to zero.
     """
@@ -99,7 +99,7 @@ def copy_intrinsic(bits: int, shape: TileShape, masked: bool) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             start = builder.inttoptr(args[0], POINTER)
             target = builder.inttoptr(args[1], POINTER)
-            for j in range(shape.vectors):
+            for j in range(vectors):
                 mask = lanes.first(builder, builder.sub(args[2], word(j * lanes.count)))
                 place = word(j * shape.vector_bytes)
                 value = lanes.masked_load(builder, offset(builder, start, place), mask)

@@ -1,0 +1,300 @@
+"""Convolutions as products over a padded copy of the input: forward, and the gradient of the data (`plan_conv`).
+
+A chunk of output rows needs some rows of the input.  They are copied once into scratch, with zeros around them and a
+fixed pitch.  When output positions are counted with the same pitch, p = i * pitch + j, every (channel, tap) k is a
+constant offset into the copy, and the chunk is one product whose rows of B lie where the offset table says:
+
+    Y[m, p] = sum_k A[m, k] * padded[offset[k] + p]        A = the packed weights, p < rows * pitch
+
+No im2col, no blocked layout.  Positions j >= out_w are junk; compaction to the real result drops them, and is the place
+for an epilogue.  With strides the copy is split into phases, so that offsets stay constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from tracegrad.codegen import plan_conv as P
+from tracegrad.codegen.addresses import (
+    NUMBA_TYPES,
+    load_word,
+    loader,
+    maximum,
+    minimum,
+    par_for,
+    store_word,
+    storer,
+    task_address,
+)
+from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.plan import SHORT_NAMES
+from tracegrad.codegen.plan_gemm import K_BLOCK
+from tracegrad.codegen.tile import tile_intrinsic, tile_part
+from tracegrad.codegen.tile_moves import copy_intrinsic, transpose_part
+from tracegrad.codegen.tile_shape import TileShape
+
+WORD = 8
+
+
+def padded_copy(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, n, target).
+
+    It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
+    q is column q*sw + b) of every channel, with zeros where the input has none, to target[phase, channel, plane].
+    """
+    size = bits // 8
+    columns = shape.columns(size)
+    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def clear(target: int, count: int) -> None:
+        for i in range(count):
+            store(target, i, zero)
+
+    @kernel
+    def copy_row(source: int, width: int, left: int, pitch: int, target: int) -> None:
+        """Copy a row between zeros; what the last vector spills past the pitch is rewritten by the next row."""
+        for i in range(0, left, columns):
+            copy(source, target + i * size, 0)
+        for i in range(0, maximum(pitch - left, 1), columns):
+            copy(source + i * size, target + (left + i) * size, width - i)
+
+    @kernel
+    def gather_row(source: int, width: int, left: int, stride: int, phase: int, pitch: int, target: int) -> None:
+        """Copy every stride-th element of a row: column q is element q*stride + phase - left."""
+        low = minimum(pitch, maximum(0, (left - phase + stride - 1) // stride))
+        high = maximum(low, minimum(pitch, (width - 1 + left - phase) // stride + 1))
+        clear(target, low)
+        if stride == 2:
+            for q in range(low, high):
+                store(target, q, load(source, q * 2 + phase - left))
+        else:
+            for q in range(low, high):
+                store(target, q, load(source, q * stride + phase - left))
+        clear(target + high * size, pitch - high)
+
+    @kernel
+    def pad(
+        x: int, channels: int, height: int, width: int, top: int, left: int, sh: int, sw: int,
+        first: int, rows: int, pitch: int, plane: int, phases: int, phase_count: int, target: int,
+    ) -> None:  # fmt: skip
+        for phase in range(phase_count):
+            a = load_word(phases, 2 * phase)
+            b = load_word(phases, 2 * phase + 1)
+            for channel in range(channels):
+                start = target + (phase * channels + channel) * plane * size
+                for r in range(rows):
+                    row = (first + r) * sh + a - top
+                    inside = row >= 0 and row < height
+                    source = x + (channel * height + row) * width * size
+                    place = start + r * pitch * size
+                    if not inside:
+                        clear(place, pitch)
+                    elif sw == 1:
+                        copy_row(source, minimum(width, pitch - left), left, pitch, place)
+                    else:
+                        gather_row(source, width, left, sw, b, pitch, place)
+                clear(start + rows * pitch * size, plane - rows * pitch)
+
+    return pad
+
+
+def weight_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): panel of all blocks of k = (channel, tap)."""
+    size = bits // 8
+    panel_rows = shape.rows
+    depth_limit = K_BLOCK[size]
+    panel_bytes = P.panel_items(size, shape) * size
+    pack = packing(bits, shape)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+
+    @kernel
+    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
+        outputs = load_word(run, P.OUTPUTS)
+        taps = load_word(run, P.TAPS)
+        tap_table = plan + load_word(run, P.TAP_TABLE) * WORD
+        output_stride = load_word(run, P.W_OUTPUT)
+        channel_stride = load_word(run, P.W_CHANNEL)
+        first = panel_start(outputs, panel, panels)
+        rows = panel_start(outputs, panel + 1, panels) - first
+        depth = load_word(run, P.CHANNELS) * taps
+        blocks = (depth + depth_limit - 1) // depth_limit
+        source = weights + first * output_stride * size
+        for block in range(blocks):
+            k0 = depth * block // blocks
+            k1 = depth * (block + 1) // blocks
+            target = packed + (block * panels + panel) * panel_bytes
+            if load_word(run, P.ORDERED_TAPS):
+                pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
+            else:
+                channel = k0 // taps
+                tap = k0 % taps
+                for k in range(k0, k1):
+                    element = source + (channel * channel_stride + load_word(tap_table, tap)) * size
+                    for i in range(rows):
+                        store(target, (k - k0) * panel_rows + i, load(element, i * output_stride))
+                    tap += 1
+                    if tap == taps:
+                        tap = 0
+                        channel += 1
+
+    return pack_weights
+
+
+def chunk_sweep(bits: int, shape: TileShape) -> Any:
+    """Return the kernel sweep(packed, outputs, depth, padded, offsets, y, y_pitch, positions)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    depth_limit = K_BLOCK[size]
+    panel_bytes = P.panel_items(size, shape) * size
+    tile = tile_intrinsic(bits, indirect=True)
+
+    @kernel
+    def sweep(
+        packed: int, outputs: int, depth: int, padded: int, offsets: int, y: int, y_pitch: int, positions: int
+    ) -> None:
+        """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: a strip of positions at a time, all panels of weights over it."""
+        blocks = (depth + depth_limit - 1) // depth_limit
+        panels = (outputs + panel_rows - 1) // panel_rows
+        for block in range(blocks):
+            k0 = depth * block // blocks
+            k_count = depth * (block + 1) // blocks - k0
+            for p in range(0, positions, columns):
+                for panel in range(panels):
+                    first = panel_start(outputs, panel, panels)
+                    rows = panel_start(outputs, panel + 1, panels) - first
+                    a = packed + (block * panels + panel) * panel_bytes
+                    c = y + (first * y_pitch + p) * size
+                    table = offsets + k0 * WORD
+                    tile(rows, k_count, a, padded + p * size, table, c, y_pitch * size, positions - p, block)
+
+    return sweep
+
+
+def result_copy(bits: int, shape: TileShape) -> Any:
+    """Return the kernel compact(run, y, y_pitch, image, first_row, rows): drop the junk positions of a chunk."""
+    size = bits // 8
+    lanes = shape.lanes(size)
+    copy = copy_intrinsic(bits, shape, masked=True, vectors=1)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def compact(run: int, y: int, y_pitch: int, image: int, first_row: int, rows: int) -> None:
+        pitch = load_word(run, P.PITCH)
+        width = load_word(run, P.OUT_W)
+        row_stride = load_word(run, P.Y_ROW)
+        column_stride = load_word(run, P.Y_COLUMN)
+        has_taps = load_word(run, P.TAPS)
+        for m in range(load_word(run, P.OUTPUTS)):
+            for r in range(rows):
+                source = y + (m * y_pitch + r * pitch) * size
+                place = m * load_word(run, P.Y_PLANE) + (first_row + r) * row_stride + load_word(run, P.Y_FIRST)
+                target = image + place * size
+                if has_taps == 0:
+                    for j in range(width):
+                        store(target, j * column_stride, zero)
+                elif column_stride == 1:
+                    for j in range(0, width, lanes):
+                        copy(source + j * size, target + j * size, width - j)
+                else:
+                    for j in range(width):
+                        store(target, j * column_stride, load(source, j))
+
+    return compact
+
+
+def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of forward and data-gradient convolutions, and its two tasks."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    name = SHORT_NAMES[f"float{bits}"]
+    pad = padded_copy(bits, shape)
+    pack_weights = weight_packing(bits, shape)
+    sweep = chunk_sweep(bits, shape)
+    compact = result_copy(bits, shape)
+    pack_address = task_address(f"tg_conv_{name}_pack")
+    conv_address = task_address(f"tg_conv_{name}_task")
+
+    @kernel
+    def find_run(plan: int, first_word: int, task: int) -> int:
+        """Return the address of the run that a task belongs to: the last one that starts at or before it."""
+        found = plan + P.RUN_TABLE * WORD
+        for index in range(1, load_word(plan, P.RUNS)):
+            run = plan + (P.RUN_TABLE + index * P.RUN_WORDS) * WORD
+            if load_word(run, first_word) <= task:
+                found = run
+        return found
+
+    @kernel
+    def pack_task(scratch: int, task: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        weights = load_word(load_word(scratch, 1), 1)
+        run = find_run(plan, P.FIRST_PACK, task)
+        panels = (load_word(run, P.OUTPUTS) + panel_rows - 1) // panel_rows
+        index = task - load_word(run, P.FIRST_PACK)
+        group = index // panels
+        packed = scratch + load_word(run, P.PACKED_BYTES) + group * load_word(run, P.GROUP_BYTES)
+        group_weights = weights + group * load_word(run, P.W_GROUP) * size
+        pack_weights(run, plan, group_weights, packed, index % panels, panels)
+
+    @kernel
+    def conv_task(scratch: int, task: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        run = find_run(plan, P.FIRST_TASK, task)
+        index = task - load_word(run, P.FIRST_TASK)
+        chunks = load_word(run, P.CHUNKS)
+        image = index // chunks
+        chunk = index % chunks
+        out_h = load_word(run, P.OUT_H)
+        first_row = out_h * chunk // chunks
+        rows = out_h * (chunk + 1) // chunks - first_row
+        channels = load_word(run, P.CHANNELS)
+        height = load_word(run, P.HEIGHT)
+        width = load_word(run, P.WIDTH)
+        pitch = load_word(run, P.PITCH)
+        outputs = load_word(run, P.OUTPUTS)
+        y_pitch = (load_word(run, P.ROWS) * pitch + columns - 1) // columns * columns
+        padded = scratch + load_word(plan, P.WORK_OFFSET) + thread * load_word(plan, P.WORK_BYTES)
+        y = padded + load_word(run, P.Y_BYTES)
+        if load_word(run, P.TAPS):
+            x = load_word(operands, 0) + image * channels * height * width * size
+            halo_rows = rows + load_word(run, P.HALO)
+            phases = plan + load_word(run, P.PHASE_TABLE) * WORD
+            pad(x, channels, height, width, load_word(run, P.TOP), load_word(run, P.LEFT),
+                load_word(run, P.STRIDE_H), load_word(run, P.STRIDE_W), first_row, halo_rows, pitch,
+                load_word(run, P.PLANE), phases, load_word(run, P.PHASES), padded)  # fmt: skip
+            group = image % load_word(plan, P.GROUPS)
+            packed = scratch + load_word(run, P.PACKED_BYTES) + group * load_word(run, P.GROUP_BYTES)
+            offsets = plan + load_word(run, P.OFFSET_TABLE) * WORD
+            sweep(packed, outputs, channels * load_word(run, P.TAPS), padded, offsets, y, y_pitch, rows * pitch)
+        compact(run, y, y_pitch, load_word(operands, 2) + image * load_word(run, P.Y_IMAGE) * size, first_row, rows)
+
+    @kernel
+    def conv(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, pack_address(), scratch, load_word(plan, P.PACK_TASKS))
+        par_for(pool, conv_address(), scratch, load_word(plan, P.TASKS))
+
+    return {
+        f"tg_conv_{name}": (conv, ENTRY_SIGNATURE),
+        f"tg_conv_{name}_pack": (pack_task, TASK_SIGNATURE),
+        f"tg_conv_{name}_task": (conv_task, TASK_SIGNATURE),
+    }
+
+
+def conv_parts(bits: int, shape: TileShape) -> list[ir.Module]:
+    """Return the finished modules that the convolution calls."""
+    return [tile_part(bits, shape, indirect=True), transpose_part(bits, shape)]

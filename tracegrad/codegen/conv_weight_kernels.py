@@ -1,0 +1,279 @@
+"""The gradient of convolution weights: a product over positions for each tap (`plan_conv`).
+
+    dW[tap][o, c] += sum_p  dY[o, p] * padded[c, p + offset(tap)]
+
+p counts positions with the pitch of the padded copy (`conv_kernels`); dY is zero where a position is no output.  Both
+operands have p as their contiguous axis but the tile wants it outermost, so each is transposed once per chunk.
+
+* Many input channels ("wide"): vectors run over c.  dY is packed in panels of rows o, the input transposed to [p, c],
+  and the tap is an offset into it.
+* Few: vectors run over o, and the panel of A is gathered from the copy: rows (c, tap), whatever their offsets.
+
+Every thread sums into its own array; a last region adds them up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from tracegrad.codegen import plan_conv as P
+from tracegrad.codegen.addresses import (
+    NUMBA_TYPES,
+    load_word,
+    loader,
+    minimum,
+    par_for,
+    store_word,
+    storer,
+    task_address,
+)
+from tracegrad.codegen.conv_kernels import WORD, padded_copy
+from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
+from tracegrad.codegen.tile import tile_intrinsic, tile_part
+from tracegrad.codegen.tile_moves import transpose_intrinsic, transpose_part
+from tracegrad.codegen.tile_shape import TileShape
+
+
+def turned_gradient(bits: int, pack: Any) -> Any:
+    """Return the kernel turn(dy, plan, rows, first, count, panel_width, target): a panel target[p, o] of rows of dY.
+
+    dy: the chunk's first row of the first output map.  Positions that are no output are zero.
+    """
+    size = bits // 8
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def turn(dy: int, plan: int, rows: int, first: int, count: int, panel_width: int, target: int) -> None:
+        out_w = load_word(plan, P.G_OUT_W)
+        plane = load_word(plan, P.G_OUT_H) * out_w
+        pitch = load_word(plan, P.G_PITCH)
+        for r in range(rows):
+            place = target + r * pitch * panel_width * size
+            pack(dy + (first * plane + r * out_w) * size, plane, 1, count, out_w, place, panel_width)
+            for i in range(out_w * panel_width, pitch * panel_width):
+                store(place, i, zero)
+
+    return turn
+
+
+def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
+    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, turned_dy, turned_x, sums)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    slack = 4 + columns // panel_rows
+    tile = tile_intrinsic(bits, indirect=False)
+
+    @kernel
+    def add_taps(plan: int, dy: int, x: int, k: int, o: int, rows: int, c: int, sums: int) -> None:
+        """Add sum_p dY[o.., p] * X[p + offset, c..] to every tap's block of dW."""
+        outputs = load_word(plan, P.G_OUTPUTS)
+        channels = load_word(plan, P.G_CHANNELS)
+        offsets = plan + load_word(plan, P.G_OFFSET_TABLE) * WORD
+        pitch = (channels + columns - 1) // columns * columns
+        for tap in range(load_word(plan, P.G_TAPS)):
+            b = x + load_word(offsets, tap) * columns * size
+            target = sums + ((tap * outputs + o) * pitch + c) * size
+            tile(rows, k, dy, b, columns * size, target, pitch * size, channels - c, 1)
+
+    @kernel
+    def wide(
+        dy: int, x: int, x_plane: int, x_positions: int, plan: int, rows: int, turned_dy: int, turned_x: int, sums: int
+    ) -> None:
+        outputs = load_word(plan, P.G_OUTPUTS)
+        channels = load_word(plan, P.G_CHANNELS)
+        plane = load_word(plan, P.G_PLANE)
+        phases = load_word(plan, P.G_PHASES)
+        panels = (outputs + panel_rows - 1) // panel_rows
+        positions = rows * load_word(plan, P.G_PITCH)
+        panel_items = (load_word(plan, P.G_ROWS) * load_word(plan, P.G_PITCH) + slack) * panel_rows
+        for panel in range(panels):
+            first = panel_start(outputs, panel, panels)
+            count = panel_start(outputs, panel + 1, panels) - first
+            turn(dy, plan, rows, first, count, panel_rows, turned_dy + panel * panel_items * size)
+        for c in range(0, channels, columns):
+            for phase in range(phases):
+                source = x + (phase * channels + c) * x_plane * size
+                target = turned_x + (c // columns * phases + phase) * plane * columns * size
+                pack(source, x_plane, 1, minimum(columns, channels - c), x_positions, target, columns)
+        for p in range(0, positions, P.POSITION_BLOCK):
+            k = minimum(P.POSITION_BLOCK, positions - p)
+            for c in range(0, channels, columns):
+                for panel in range(panels):
+                    o = panel_start(outputs, panel, panels)
+                    count = panel_start(outputs, panel + 1, panels) - o
+                    a = turned_dy + (panel * panel_items + p * panel_rows) * size
+                    b = turned_x + (c // columns * phases * plane + p) * columns * size
+                    add_taps(plan, a, b, k, o, count, c, sums)
+
+    return wide
+
+
+def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
+    """Return the kernel narrow(dy, x, plan, rows, turned_dy, panel, sums)."""
+    size = bits // 8
+    lanes = shape.lanes(size)
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    gather = transpose_intrinsic(bits, indirect=True)
+    tile = tile_intrinsic(bits, indirect=False)
+
+    @kernel
+    def gather_panel(x: int, offsets: int, count: int, k: int, panel: int) -> None:
+        """Compute panel[p, i] = x[p + offset of row i], for k positions (descending: see `packing`)."""
+        for i in range((count - 1) // lanes * lanes, -1, -lanes):
+            for p in range(0, k, lanes):
+                target = panel + (p * panel_rows + i) * size
+                table = offsets + i * WORD
+                rows = minimum(lanes, count - i)
+                gather(x + p * size, table, rows, minimum(lanes, k - p), target, panel_rows * size)
+
+    @kernel
+    def narrow(dy: int, x: int, plan: int, rows: int, turned_dy: int, panel: int, sums: int) -> None:
+        outputs = load_word(plan, P.G_OUTPUTS)
+        offsets = plan + load_word(plan, P.G_OFFSET_TABLE) * WORD
+        depth = load_word(plan, P.G_CHANNELS) * load_word(plan, P.G_TAPS)
+        panels = (depth + panel_rows - 1) // panel_rows
+        positions = rows * load_word(plan, P.G_PITCH)
+        dy_pitch = load_word(plan, P.G_ROWS) * load_word(plan, P.G_PITCH)
+        sums_pitch = (outputs + columns - 1) // columns * columns
+        for o in range(0, outputs, columns):
+            target = turned_dy + o // columns * dy_pitch * columns * size
+            turn(dy, plan, rows, o, minimum(columns, outputs - o), columns, target)
+        for p in range(0, positions, P.POSITION_BLOCK):
+            k = minimum(P.POSITION_BLOCK, positions - p)
+            for q in range(panels):
+                first = panel_start(depth, q, panels)
+                count = panel_start(depth, q + 1, panels) - first
+                gather_panel(x + p * size, offsets + first * WORD, count, k, panel)
+                for o in range(0, outputs, columns):
+                    b = turned_dy + (o // columns * dy_pitch + p) * columns * size
+                    target = sums + (first * sums_pitch + o) * size
+                    tile(count, k, panel, b, columns * size, target, sums_pitch * size, outputs - o, 1)
+
+    return narrow
+
+
+def fold_task(bits: int, shape: TileShape) -> Any:
+    """Return the task that adds the threads' sums of one output map into dW[o, c, tap]."""
+    size = bits // 8
+    columns = shape.columns(size)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+
+    @kernel
+    def fold(scratch: int, task: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        outputs = load_word(plan, P.G_OUTPUTS)
+        channels = load_word(plan, P.G_CHANNELS)
+        taps = load_word(plan, P.G_TAPS)
+        is_wide = load_word(plan, P.G_WIDE)
+        threads = load_word(plan, P.G_THREADS)
+        thread_items = load_word(plan, P.G_SUMS_BYTES) // size
+        o = task % outputs
+        sums = scratch + HEADER_BYTES + task // outputs * load_word(plan, P.G_GROUP_SUMS) * size
+        result = load_word(load_word(scratch, 1), 2) + task * channels * taps * size
+        c_pitch = (channels + columns - 1) // columns * columns
+        o_pitch = (outputs + columns - 1) // columns * columns
+        for c in range(channels):
+            for tap in range(taps):
+                place = (tap * outputs + o) * c_pitch + c if is_wide else (c * taps + tap) * o_pitch + o
+                total = load(sums, place)
+                for other in range(1, threads):
+                    total += load(sums, place + other * thread_items)
+                store(result, c * taps + tap, total)
+
+    return fold
+
+
+def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the weight gradient and its tasks."""
+    size = bits // 8
+    name = SHORT_NAMES[f"float{bits}"]
+    pad = padded_copy(bits, shape)
+    pack = packing(bits, shape)
+    turn = turned_gradient(bits, pack)
+    wide = wide_gradient(bits, shape, pack, turn)
+    narrow = narrow_gradient(bits, shape, turn)
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
+    clear_address = task_address(f"tg_convw_{name}_clear")
+    sum_address = task_address(f"tg_convw_{name}_sum")
+    fold_address = task_address(f"tg_convw_{name}_fold")
+
+    @kernel
+    def clear_task(scratch: int, task: int, thread: int) -> None:
+        """Clear one thread's sums."""
+        sums_bytes = load_word(load_word(scratch, 0), P.G_SUMS_BYTES)
+        target = scratch + HEADER_BYTES + task * sums_bytes
+        for i in range(sums_bytes // size):
+            store(target, i, zero)
+
+    @kernel
+    def sum_task(scratch: int, task: int, thread: int) -> None:
+        """Add one chunk of one image to this thread's sums."""
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        chunks = load_word(plan, P.G_CHUNKS)
+        image = task // chunks
+        out_h = load_word(plan, P.G_OUT_H)
+        out_w = load_word(plan, P.G_OUT_W)
+        first = out_h * (task % chunks) // chunks
+        rows = out_h * (task % chunks + 1) // chunks - first
+        channels = load_word(plan, P.G_CHANNELS)
+        height = load_word(plan, P.G_HEIGHT)
+        width = load_word(plan, P.G_WIDTH)
+        plane = load_word(plan, P.G_PLANE)
+        x = load_word(operands, 0) + image * channels * height * width * size
+        dy = load_word(operands, 1) + (image * load_word(plan, P.G_OUTPUTS) * out_h + first) * out_w * size
+        work = scratch + load_word(plan, P.G_WORK_OFFSET) + thread * load_word(plan, P.G_WORK_BYTES)
+        turned_dy = work + load_word(plan, P.G_DY_OFFSET)
+        turned_x = work + load_word(plan, P.G_X_OFFSET)
+        group = image % load_word(plan, P.G_GROUPS)
+        sums = scratch + HEADER_BYTES + thread * load_word(plan, P.G_SUMS_BYTES)
+        sums += group * load_word(plan, P.G_GROUP_SUMS) * size
+        padded = work
+        x_plane = plane
+        x_positions = plane
+        if load_word(plan, P.G_IN_PLACE):
+            padded = x + first * width * size
+            x_plane = height * width
+            x_positions = rows * width
+        else:
+            pad(x, channels, height, width, load_word(plan, P.G_TOP), load_word(plan, P.G_LEFT),
+                load_word(plan, P.G_STRIDE_H), load_word(plan, P.G_STRIDE_W), first,
+                rows + load_word(plan, P.G_HALO), load_word(plan, P.G_PITCH), plane,
+                plan + load_word(plan, P.G_PHASE_TABLE) * WORD, load_word(plan, P.G_PHASES), work)  # fmt: skip
+        if load_word(plan, P.G_WIDE):
+            wide(dy, padded, x_plane, x_positions, plan, rows, turned_dy, turned_x, sums)
+        else:
+            narrow(dy, padded, plan, rows, turned_dy, turned_x, sums)
+
+    @kernel
+    def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, clear_address(), scratch, load_word(plan, P.G_THREADS))
+        par_for(pool, sum_address(), scratch, load_word(plan, P.G_IMAGES) * load_word(plan, P.G_CHUNKS))
+        par_for(pool, fold_address(), scratch, load_word(plan, P.G_GROUPS) * load_word(plan, P.G_OUTPUTS))
+
+    return {
+        f"tg_convw_{name}": (convw, ENTRY_SIGNATURE),
+        f"tg_convw_{name}_clear": (clear_task, TASK_SIGNATURE),
+        f"tg_convw_{name}_sum": (sum_task, TASK_SIGNATURE),
+        f"tg_convw_{name}_fold": (fold_task(bits, shape), TASK_SIGNATURE),
+    }
+
+
+def convw_parts(bits: int, shape: TileShape) -> list[ir.Module]:
+    """Return the finished modules that the weight gradient calls."""
+    return [
+        tile_part(bits, shape, indirect=False),
+        transpose_part(bits, shape),
+        transpose_part(bits, shape, indirect=True),
+    ]
