@@ -11,6 +11,7 @@ A literal is written bare when it has the dtype of the last array operand beside
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -26,8 +27,11 @@ from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.primitive import PRIMITIVES
 
 
+RESERVED = frozenset((*keyword.kwlist, "inf", "nan", "float"))
+
+
 def letters() -> Iterator[str]:
-    """Yield a, b, ..., z, aa, ab, ... without Python's keywords."""
+    """Yield a, b, ..., z, aa, ab, ... without the reserved words."""
     for n in count():
         name = ""
         while True:
@@ -36,7 +40,7 @@ def letters() -> Iterator[str]:
             if n == 0:
                 break
             n -= 1
-        if name not in ("as", "if", "in", "is", "or", "inf", "nan", "def", "for", "not", "and", "try", "del"):
+        if name not in RESERVED:
             yield name
 
 
@@ -58,7 +62,7 @@ def show_param(value: Any) -> str:
 def show_literal(literal: Literal, beside: np.dtype[Any] | None) -> str:
     value = literal.value
     text = repr(value) if isinstance(value, (bool, int)) or math.isfinite(value) else str(value)
-    return text if literal.dtype == beside else f"{NAMES[literal.dtype]}({text})"
+    return text if beside is not None and literal.dtype == beside else f"{NAMES[literal.dtype]}({text})"
 
 
 def last_dtype(operands: tuple[Operand, ...]) -> np.dtype[Any] | None:
@@ -69,7 +73,7 @@ def last_dtype(operands: tuple[Operand, ...]) -> np.dtype[Any] | None:
 def assign_names(graph: Graph) -> dict[Node, str]:
     """Give every node a short name; inputs keep their own."""
     names: dict[Node, str] = {}
-    taken: set[str] = set(PRIMITIVES) | set(DTYPES)
+    taken: set[str] = {*PRIMITIVES, *DTYPES, *RESERVED}
     fresh = letters()
     for node in graph.inputs:
         base = re.sub(r"\W+", "_", graph.names.get(node, "")).strip("_")

@@ -1,0 +1,235 @@
+"""Puts operators, methods and properties on traced values, and the traced versions behind NumPy's own names.
+
+`np.mean(x)` of a traced value arrives here through NumPy's protocols; keywords that a traced version does not have are
+refused by name, and NumPy's defaults among them are dropped.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tracegrad.errors import ArgumentError
+from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, products, reductions, selecting
+from tracegrad.numpy import shaping
+from tracegrad.numpy.promote import Array, DType, settle_dtype
+from tracegrad.numpy.updates import At
+from tracegrad.trace import FUNCTIONS, Tracer
+
+Function = Callable[..., Any]
+
+OPERATORS: dict[str, Function] = {
+    "add": ew.add,
+    "sub": ew.subtract,
+    "mul": ew.multiply,
+    "truediv": ew.divide,
+    "floordiv": ew.floor_divide,
+    "mod": ew.remainder,
+    "divmod": arithmetic.divmod,
+    "pow": arithmetic.power,
+    "matmul": products.matmul,
+    "and": ew.bitwise_and,
+    "or": ew.bitwise_or,
+    "xor": ew.bitwise_xor,
+    "lshift": ew.left_shift,
+    "rshift": ew.right_shift,
+}
+COMPARISONS: dict[str, Function] = {
+    "eq": ew.equal,
+    "ne": ew.not_equal,
+    "lt": ew.less,
+    "le": ew.less_equal,
+    "gt": ew.greater,
+    "ge": ew.greater_equal,
+}
+UNARY: dict[str, Function] = {
+    "neg": ew.negative,
+    "pos": arithmetic.positive,
+    "abs": ew.absolute,
+    "invert": ew.invert,
+    "round": arithmetic.round,
+    "getitem": indexing.getitem,
+}
+METHODS: dict[str, Function] = {
+    "all": reductions.all,
+    "any": reductions.any,
+    "argmax": reductions.argmax,
+    "argmin": reductions.argmin,
+    "argsort": selecting.argsort,
+    "astype": creation.astype,
+    "clip": arithmetic.clip,
+    "copy": creation.copy,
+    "cumprod": reductions.cumprod,
+    "cumsum": reductions.cumsum,
+    "diagonal": selecting.diagonal,
+    "dot": products.dot,
+    "flatten": shaping.ravel,
+    "max": reductions.max,
+    "mean": reductions.mean,
+    "min": reductions.min,
+    "prod": reductions.prod,
+    "ravel": shaping.ravel,
+    "repeat": joining.repeat,
+    "round": arithmetic.round,
+    "squeeze": shaping.squeeze,
+    "std": reductions.std,
+    "sum": reductions.sum,
+    "swapaxes": shaping.swapaxes,
+    "take": selecting.take,
+    "trace": products.trace,
+    "var": reductions.var,
+}
+DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "out": (None,),
+    "where": (True,),
+    "dtype": (None,),
+    "casting": ("same_kind",),
+    "order": ("K", "C", None),
+    "subok": (True, False),
+    "like": (None,),
+    "initial": (),
+    "optimize": (True, False, "greedy", "optimal"),
+}
+INSTEAD = {
+    "where": "choose with np.where(mask, x, 0) first",
+    "initial": "combine the result with the starting value",
+    "order": "arrays are row-major; leave order= out",
+    "casting": "convert with x.astype(...)",
+}
+
+
+def forward(function: Function, *, swap: bool = False, unknown: bool = False) -> Function:
+    """Make an operator of a function: `swap` for reflected ones; `unknown` leaves operands it has no rule for to Python."""
+
+    def operator(self: Tracer, other: Any) -> Any:
+        if unknown and (other is None or isinstance(other, (str, bytes, dict, set))):
+            return NotImplemented
+        return function(other, self) if swap else function(self, other)
+
+    return operator
+
+
+def method(name: str, function: Function) -> Function:
+    """Make a method of a function, with its name and documentation."""
+
+    def bound(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    bound.__name__ = name
+    bound.__doc__ = function.__doc__
+    return bound
+
+
+def reshape_method(self: Tracer, *shape: Any) -> Array:
+    """Return the elements in another shape: x.reshape(2, -1) or x.reshape((2, -1))."""
+    return shaping.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+
+def transpose_method(self: Tracer, *axes: Any) -> Array:
+    """Permute the axes: x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
+    return shaping.transpose(self, (axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes) or None)
+
+
+def install() -> None:
+    """Put everything on Tracer."""
+    for name, function in OPERATORS.items():
+        setattr(Tracer, f"__{name}__", forward(function, unknown=True))
+        setattr(Tracer, f"__r{name}__", forward(function, swap=True, unknown=True))
+    for name, function in COMPARISONS.items():
+        setattr(Tracer, f"__{name}__", forward(function, unknown=True))
+    for name, function in UNARY.items():
+        setattr(Tracer, f"__{name}__", method(f"__{name}__", function))
+    for name, function in METHODS.items():
+        setattr(Tracer, name, method(name, function))
+    more: dict[str, Any] = {
+        "reshape": reshape_method,
+        "transpose": transpose_method,
+        "T": property(shaping.transpose, doc="The array with its axes reversed."),
+        "mT": property(shaping.matrix_transpose, doc="The array with its last two axes swapped."),
+        "at": property(At, doc="x.at[index].set(v), .add(v), .multiply(v), ...: a new array, changed at an index."),
+    }
+    for name, value in more.items():
+        setattr(Tracer, name, value)
+
+
+def adapted(name: str, function: Function, *, ufunc: bool = False) -> Function:
+    """Take the keywords of a NumPy call: drop defaults, refuse what is not supported."""
+    signature = inspect.signature(function).parameters
+    known = {p.name for p in signature.values() if p.kind is not p.POSITIONAL_ONLY}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        dtype = kwargs.pop("dtype", None) if ufunc else None
+        kept = {k: v for k, v in kwargs.items() if open_ended or k in known or not is_default(k, v)}
+        for key in kept:
+            if key not in known and not open_ended:
+                raise ArgumentError(
+                    f"numpy.{name}: {key}= is not supported on traced values", fix=INSTEAD.get(key, f"leave {key}= out")
+                )
+        if dtype is not None:
+            args = tuple(creation.astype(x, settle_dtype(dtype, name)) for x in args)
+        return function(*args, **{k: v for k, v in kept.items() if v is not np._NoValue})  # type: ignore[attr-defined]
+
+    return call
+
+
+def is_default(key: str, value: Any) -> bool:
+    if value is np._NoValue:  # type: ignore[attr-defined]
+        return True
+    return any(value is d or (isinstance(d, str) and isinstance(value, str) and value == d) for d in DEFAULTS.get(key, ()))
+
+
+def along_first(function: Function) -> Function:
+    """Return a reduction whose axis is 0 unless told, as in `np.add.reduce`."""
+
+    def reduce(x: Any, axis: Any = 0, dtype: DType = None, keepdims: bool = False) -> Array:
+        more = {} if dtype is None else {"dtype": dtype}
+        return function(x, axis, keepdims=keepdims, **more)
+
+    return reduce
+
+
+def accumulate(function: Function) -> Function:
+    """Return a running reduction whose axis is 0 unless told, as in `np.add.accumulate`."""
+    return lambda x, axis=0, dtype=None: function(x, axis, dtype=dtype)
+
+
+def outer_of(function: Function) -> Function:
+    """Return the function of all pairs, as in `np.multiply.outer`."""
+
+    def outer(x: Any, y: Any) -> Array:
+        ndim = shaping.ndim(y)
+        return function(shaping.expand_dims(x, tuple(range(shaping.ndim(x), shaping.ndim(x) + ndim))) if ndim else x, y)
+
+    return outer
+
+
+REDUCTIONS: dict[str, Function] = {
+    "add": reductions.sum,
+    "multiply": reductions.prod,
+    "maximum": reductions.max,
+    "minimum": reductions.min,
+    "logical_and": reductions.all,
+    "logical_or": reductions.any,
+}
+
+
+def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None:
+    """Register every public function under the name that NumPy's protocols report."""
+    for prefix, names, source in (("", public, np), ("linalg.", linalg, np.linalg)):
+        for name, function in names.items():
+            theirs = getattr(source, name, None)
+            if not callable(function) or isinstance(function, type) or theirs is None or isinstance(theirs, type):
+                continue
+            ufunc = isinstance(theirs, np.ufunc)
+            key = f"{'' if ufunc else prefix}{theirs.__name__}"
+            FUNCTIONS.setdefault(key, adapted(key, function, ufunc=ufunc))
+            if ufunc and theirs.nin == 2:
+                FUNCTIONS.setdefault(f"{key}.outer", adapted(f"{key}.outer", outer_of(function)))
+    for name, function in REDUCTIONS.items():
+        FUNCTIONS[f"{name}.reduce"] = adapted(f"{name}.reduce", along_first(function))
+    FUNCTIONS["add.accumulate"] = adapted("add.accumulate", accumulate(reductions.cumsum))
+    FUNCTIONS["multiply.accumulate"] = adapted("multiply.accumulate", accumulate(reductions.cumprod))
