@@ -12,7 +12,7 @@ import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import Primitive, as_eager, declared
+from tracegrad.ir.primitive import Primitive, as_eager
 from tracegrad.ops.shape import transpose
 
 Ints = tuple[int, ...]
@@ -23,7 +23,6 @@ def free(ndim: int, contract: Ints, batch: Ints) -> Ints:
     return tuple(a for a in range(ndim) if a not in contract and a not in batch)
 
 
-@declared
 class Dot(Primitive):
     """Sum over `contract` axes, run along `batch` axes; result: batch, free axes of a, free axes of b."""
 
@@ -76,7 +75,7 @@ class Dot(Primitive):
         return da, db
 
 
-dot = Dot
+dot = Dot()
 
 
 def operand_ct(ct: Any, other: Any, target: Any, contract: Pair, batch: Pair, *, first: bool) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import Primitive, declared
+from tracegrad.ir.primitive import Primitive
 
 Ints = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
@@ -93,7 +93,6 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
     return out
 
 
-@declared
 class Conv(Primitive):
     """y = conv(x, w)."""
 
@@ -120,7 +119,6 @@ class Conv(Primitive):
         return dx, conv_dw(x, ct, **params, kernel=tuple(w.shape[2:]))
 
 
-@declared
 class ConvDx(Primitive):
     """The cotangent of x: every element of ct is spread over the window it came from."""
 
@@ -157,7 +155,6 @@ class ConvDx(Primitive):
         return conv(g, w, **params), conv_dw(g, ct, **params, kernel=tuple(w.shape[2:]))
 
 
-@declared
 class ConvDw(Primitive):
     """The cotangent of w: x under every tap, contracted with ct over batch and positions."""
 
@@ -192,4 +189,4 @@ def tap_slices(tap: Ints, out: Ints, stride: Ints, dilation: Ints) -> tuple[slic
     return tuple(slice(t * d, t * d + (n - 1) * s + 1, s) for t, n, s, d in rows)
 
 
-conv, conv_dx, conv_dw = Conv, ConvDx, ConvDw
+conv, conv_dx, conv_dw = Conv(), ConvDx(), ConvDw()

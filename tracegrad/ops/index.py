@@ -14,7 +14,7 @@ import numpy as np
 
 from tracegrad.errors import DTypeError, IndexOutOfBounds, ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import PRIMITIVES, Primitive, declared
+from tracegrad.ir.primitive import PRIMITIVES, Primitive
 from tracegrad.ops.elementwise import where
 from tracegrad.ops.shape import broadcast, iota, reshape, slice_, slices
 
@@ -59,7 +59,6 @@ INDEX_SAMPLES: list[dict[str, Any]] = [
 ]
 
 
-@declared
 class Gather(Primitive):
     name = "gather"
     kind = "gather"
@@ -109,7 +108,6 @@ SCATTER_SAMPLES: list[dict[str, Any]] = [
 ]
 
 
-@declared
 class ScatterAdd(Scatter):
     name = "scatter_add"
     linear = True
@@ -124,7 +122,6 @@ class ScatterAdd(Scatter):
         return (ct, gather(ct, *indices, axes=axes), *(None for _ in indices))
 
 
-@declared
 class ScatterSet(Scatter):
     """Of updates to one place the last one stays, and only it has a gradient."""
 
@@ -148,7 +145,6 @@ class ScatterSet(Scatter):
         return (base, where(last, gather(ct, *indices, axes=axes), 0.0), *(None for _ in indices))
 
 
-@declared
 class SetSlice(Primitive):
     """x with x[start : ... : step] replaced by `updates`; every number is static."""
 
@@ -175,7 +171,6 @@ class SetSlice(Primitive):
         return set_slice(ct, zeros, start=start, step=step), slice_(ct, start=start, size=size, step=step)
 
 
-@declared
 class Argsort(Primitive):
     """The permutation that sorts the last axis, stable, NaN last, as int64."""
 
@@ -195,4 +190,4 @@ class Argsort(Primitive):
         return None
 
 
-gather, scatter_add, scatter_set, set_slice, argsort = Gather, ScatterAdd, ScatterSet, SetSlice, Argsort
+gather, scatter_add, scatter_set, set_slice, argsort = Gather(), ScatterAdd(), ScatterSet(), SetSlice(), Argsort()

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import Primitive, declared
+from tracegrad.ir.primitive import Primitive
 from tracegrad.ops.conv import Ints, Padding, out_sizes, tap_slices
 
 POOL_SAMPLES: list[dict[str, Any]] = [
@@ -86,7 +86,6 @@ def unpad(x: Any, padding: Padding) -> Any:
     return np.ascontiguousarray(x[(..., *(slice(a, x.shape[i - len(padding)] - b) for i, (a, b) in enumerate(padding)))])
 
 
-@declared
 class MaxPool(Primitive):
     name = "max_pool"
     kind = "window"
@@ -108,7 +107,6 @@ class MaxPool(Primitive):
         return max_pool_route(ct, x, y, **params)
 
 
-@declared
 class MaxPoolRoute(Primitive):
     name = "max_pool_route"
     kind = "window"
@@ -129,7 +127,6 @@ class MaxPoolRoute(Primitive):
         return max_pool_pick(g, x, y, **params), None, None
 
 
-@declared
 class MaxPoolPick(Primitive):
     name = "max_pool_pick"
     kind = "window"
@@ -151,7 +148,6 @@ class MaxPoolPick(Primitive):
         return max_pool_route(g, x, y, **params), None, None
 
 
-@declared
 class SumPool(Primitive):
     name = "sum_pool"
     kind = "window"
@@ -175,7 +171,6 @@ class SumPool(Primitive):
         return sum_pool_spread(ct, window=window, stride=stride, padding=padding, size=size)
 
 
-@declared
 class SumPoolSpread(Primitive):
     name = "sum_pool_spread"
     kind = "window"
@@ -200,5 +195,5 @@ class SumPoolSpread(Primitive):
         return sum_pool(g, window=window, stride=stride, padding=padding)
 
 
-max_pool, max_pool_route, max_pool_pick = MaxPool, MaxPoolRoute, MaxPoolPick
-sum_pool, sum_pool_spread = SumPool, SumPoolSpread
+max_pool, max_pool_route, max_pool_pick = MaxPool(), MaxPoolRoute(), MaxPoolPick()
+sum_pool, sum_pool_spread = SumPool(), SumPoolSpread()

@@ -13,7 +13,7 @@ import numpy as np
 
 from tracegrad.errors import DTypeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import Primitive, declared
+from tracegrad.ir.primitive import Primitive
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -33,7 +33,6 @@ def threefry(k0: Any, k1: Any, c0: Any, c1: Any) -> tuple[Any, Any]:
     return x0, x1
 
 
-@declared
 class RandomBits(Primitive):
     """32 random bits per element; `word` picks one of the block's two words, `stream` separates uses of one key."""
 
@@ -60,4 +59,4 @@ class RandomBits(Primitive):
         return None
 
 
-random_bits = RandomBits
+random_bits = RandomBits()

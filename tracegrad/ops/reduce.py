@@ -12,7 +12,7 @@ import numpy as np
 
 from tracegrad.errors import ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import Primitive, as_eager, declared
+from tracegrad.ir.primitive import Primitive, as_eager
 from tracegrad.ops.elementwise import convert, equal, where
 from tracegrad.ops.shape import broadcast
 
@@ -48,7 +48,6 @@ class Reduce(Primitive):
         return Aval(tuple(x.shape[a] for a in kept(x.ndim, axes)), x.dtype)
 
 
-@declared
 class Sum(Reduce):
     name = "reduce_sum"
     combine = "{0} + {1}"
@@ -61,7 +60,7 @@ class Sum(Reduce):
         return expand(ct, x, axes)
 
 
-reduce_sum = Sum
+reduce_sum = Sum()
 
 
 class Extremum(Reduce):
@@ -76,7 +75,6 @@ class Extremum(Reduce):
         return None
 
 
-@declared
 class Max(Extremum):
     name = "reduce_max"
     combine = "maximum({0}, {1})"
@@ -85,7 +83,6 @@ class Max(Extremum):
         return as_eager(np.max(x, axis=axes), x.dtype)
 
 
-@declared
 class Min(Extremum):
     name = "reduce_min"
     combine = "minimum({0}, {1})"
@@ -94,7 +91,6 @@ class Min(Extremum):
         return as_eager(np.min(x, axis=axes), x.dtype)
 
 
-@declared
 class Prod(Reduce):
     """The product. Its gradient needs the products of all the others: the public `prod` of floats multiplies in a tree."""
 
@@ -131,7 +127,6 @@ class ArgExtremum(Primitive):
         return None
 
 
-@declared
 class Argmax(ArgExtremum):
     name = "argmax"
     better = ">"
@@ -140,7 +135,6 @@ class Argmax(ArgExtremum):
         return as_eager(np.argmax(x, axis=axes[0]), np.dtype(np.int64))
 
 
-@declared
 class Argmin(ArgExtremum):
     name = "argmin"
     better = "<"
@@ -149,7 +143,6 @@ class Argmin(ArgExtremum):
         return as_eager(np.argmin(x, axis=axes[0]), np.dtype(np.int64))
 
 
-@declared
 class Cumsum(Primitive):
     """Running sums along one axis. The vjp is the running sum from the other end."""
 
@@ -175,7 +168,7 @@ class Cumsum(Primitive):
         return cumsum(ct, axis=axis, reverse=not reverse)
 
 
-reduce_max, reduce_min, reduce_prod, argmax, argmin, cumsum = Max, Min, Prod, Argmax, Argmin, Cumsum
+reduce_max, reduce_min, reduce_prod, argmax, argmin, cumsum = Max(), Min(), Prod(), Argmax(), Argmin(), Cumsum()
 
 
 def count(shape: tuple[int, ...], axes: Axes) -> int:

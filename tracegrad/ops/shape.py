@@ -19,12 +19,11 @@ import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir.aval import Aval
-from tracegrad.ir.primitive import PRIMITIVES, Primitive, declared
+from tracegrad.ir.primitive import PRIMITIVES, Primitive
 
 Ints = tuple[int, ...]
 
 
-@declared
 class Broadcast(Primitive):
     name = "broadcast"
     kind = "shape"
@@ -47,7 +46,6 @@ class Broadcast(Primitive):
         return PRIMITIVES["reduce_sum"](ct, axes=tuple(a for a in range(len(shape)) if a not in axes))
 
 
-@declared
 class Reshape(Primitive):
     name = "reshape"
     kind = "shape"
@@ -72,7 +70,6 @@ class Reshape(Primitive):
         return reshape(ct, shape=tuple(x.shape))
 
 
-@declared
 class Transpose(Primitive):
     name = "transpose"
     kind = "shape"
@@ -94,7 +91,6 @@ class Transpose(Primitive):
         return transpose(ct, perm=tuple(int(p) for p in np.argsort(perm)))
 
 
-@declared
 class Slice(Primitive):
     """x[start : start + step * size : step] on every axis; `size` is the result's shape."""
 
@@ -147,7 +143,6 @@ def flip(x: Any, axes: Sequence[int]) -> Any:
     )
 
 
-@declared
 class Pad(Primitive):
     """Zeros around and between the elements."""
 
@@ -177,7 +172,6 @@ class Pad(Primitive):
         return slice_(ct, start=start, size=size, step=tuple(g + 1 for g in gap))
 
 
-@declared
 class Concat(Primitive):
     name = "concat"
     kind = "shape"
@@ -209,7 +203,6 @@ class Concat(Primitive):
         return tuple(parts)
 
 
-@declared
 class Iota(Primitive):
     """0, 1, 2, ... along one axis."""
 
@@ -225,4 +218,4 @@ class Iota(Primitive):
         return np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape)
 
 
-broadcast, reshape, transpose, slice_, pad, concat, iota = Broadcast, Reshape, Transpose, Slice, Pad, Concat, Iota
+broadcast, reshape, transpose, slice_, pad, concat, iota = Broadcast(), Reshape(), Transpose(), Slice(), Pad(), Concat(), Iota()
