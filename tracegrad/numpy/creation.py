@@ -95,7 +95,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTyp
     >>> arange(3)
     array([0, 1, 2])
     """
-    ends = [x.concrete("an end of arange", "make it static") if isinstance(x, Tracer) else x for x in (start, stop, step)]
+    ends: list[Any] = [x.concrete("an end of arange", "make it static") if isinstance(x, Tracer) else x for x in (start, stop, step)]
     line = np.arange(ends[0], **({} if dtype is None else {"dtype": dtype})) if stop is None else np.arange(*ends, dtype=dtype)
     settle_dtype(line.dtype, "arange")
     if current_trace() is None:
@@ -140,7 +140,7 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: DType = np.float64) -> 
     shape = settle_shape("eye", (n, n if m is None else m))
     chosen = settle_dtype(dtype, "eye")
     if current_trace() is None:
-        return np.eye(*shape, k=k, dtype=chosen)
+        return np.eye(shape[0], shape[1], k, dtype=chosen)
     on = ew.equal(counted(shape, 1, INT64), ew.add(counted(shape, 0, INT64), k) if k else counted(shape, 0, INT64))
     return cast("eye", on, chosen)
 
@@ -155,7 +155,7 @@ def tri(n: int, m: int | None = None, k: int = 0, dtype: DType = np.float64) -> 
     shape = settle_shape("tri", (n, n if m is None else m))
     chosen = settle_dtype(dtype, "tri")
     if current_trace() is None:
-        return np.tri(*shape, k=k, dtype=chosen)
+        return np.tri(shape[0], shape[1], k, dtype=chosen)
     return cast("tri", ew.less_equal(counted(shape, 1, INT64), ew.add(counted(shape, 0, INT64), k)), chosen)
 
 
@@ -199,7 +199,7 @@ def astype(x: ArrayLike, dtype: DType, /, *, copy: bool = True) -> Array:
     if isinstance(x, np.ndarray):
         return x.astype(target, copy=copy)
     if x.weak and x.dtype == target:
-        return shaping.ops.reshape(x, shape=x.shape)
+        return ops.reshape(x, shape=x.shape)
     return cast("astype", x, target)
 
 

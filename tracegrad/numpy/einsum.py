@@ -54,10 +54,13 @@ def from_lists(arguments: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     """Turn einsum(a, [0, 1], b, [1, 2], [0, 2]) into text and operands."""
     lists = list(arguments[1::2])
     last = arguments[-1] if len(arguments) % 2 else None
-    write = lambda axes: "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in axes)  # noqa: E731
-    text = ",".join(write(axes) for axes in lists)
+    text = ",".join(map(letters_of, lists))
     operands = arguments[: 2 * len(lists) : 2]
-    return text if last is None else f"{text}->{write(last)}", tuple(operands)
+    return text if last is None else f"{text}->{letters_of(last)}", tuple(operands)
+
+
+def letters_of(axes: Sequence[Any]) -> str:
+    return "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in axes)
 
 
 def parse(subscripts: str, xs: Sequence[Array]) -> tuple[list[str], str]:

@@ -142,7 +142,12 @@ def plan(index: Any, x: Array) -> Plan:
     """Settle an index of x."""
     entries = expand_index(index, x)
     advanced = any(isinstance(e, (np.ndarray, Tracer, MaskSize)) for e in entries)
-    starts, sizes, steps, points, axes, order = [], [], [], [], [], []
+    starts: list[int] = []
+    sizes: list[int] = []
+    steps: list[int] = []
+    points: list[Any] = []
+    axes: list[int] = []
+    order: list[str] = []
     axis = 0
     for entry in entries:
         if entry is None or entry is SEPARATOR:

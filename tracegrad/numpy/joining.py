@@ -19,7 +19,7 @@ from tracegrad.trace import Tracer
 def together(name: str, arrays: Any, dtype: DType) -> list[Array]:
     """Accept the arrays of a join and give them one dtype."""
     if isinstance(arrays, (Tracer, np.ndarray)):
-        arrays = [arrays[i] for i in range(len(arrays))]
+        arrays = unstack(arrays)
     elif not isinstance(arrays, (list, tuple)):
         raise ArgumentError(f"{name}: takes a list of arrays", fix=f"write {name}([a, b])")
     if not arrays:
@@ -234,7 +234,7 @@ def roll(x: ArrayLike, shift: int | Sequence[int], axis: Axis = None) -> Array:
         total = shift if isinstance(shift, int) else sum(shift)
         return shaping.as_shape(roll(flat, total, 0), x.shape)
     axes = list(axis) if isinstance(axis, (tuple, list)) else [axis]
-    shifts = list(shift) if isinstance(shift, (tuple, list)) else [shift] * len(axes)
+    shifts: list[Any] = list(shift) if isinstance(shift, (tuple, list)) else [shift] * len(axes)
     axes = axes * len(shifts) if len(axes) == 1 else axes
     for amount, which in zip(shifts, axes, strict=True):
         at = one_axis("roll", which, len(x.shape), shown(x))

@@ -171,13 +171,13 @@ def adapted(name: str, function: Function, *, ufunc: bool = False) -> Function:
                 )
         if dtype is not None:
             args = tuple(creation.astype(x, settle_dtype(dtype, name)) for x in args)
-        return function(*args, **{k: v for k, v in kept.items() if v is not np._NoValue})  # type: ignore[attr-defined]
+        return function(*args, **{k: v for k, v in kept.items() if v is not np._NoValue})
 
     return call
 
 
 def is_default(key: str, value: Any) -> bool:
-    if value is np._NoValue:  # type: ignore[attr-defined]
+    if value is np._NoValue:
         return True
     return any(value is d or (isinstance(d, str) and isinstance(value, str) and value == d) for d in DEFAULTS.get(key, ()))
 

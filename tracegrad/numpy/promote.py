@@ -152,7 +152,7 @@ def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a function of floats computes; NumPy's float16 for small integers becomes float32."""
     if dtype.kind == "f":
         return dtype
-    return FLOAT32 if dtype.itemsize <= 2 and dtype.kind != "f" else FLOAT64
+    return FLOAT32 if dtype.itemsize <= 2 else FLOAT64
 
 
 def cast(name: str, x: Any, dtype: np.dtype[Any]) -> Array:

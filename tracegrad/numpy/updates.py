@@ -10,6 +10,7 @@ from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.numpy import arithmetic, elementwise as ew, indexing
 from tracegrad.numpy.promote import Array, ArrayLike, array, broadcast_array, cast, dtype_of, is_weak, operand, shape_of
 from tracegrad.numpy.promote import shown
+from tracegrad.numpy.shaping import as_shape
 from tracegrad.ops import index as ops
 
 
@@ -93,7 +94,7 @@ class Update:
         ):
             raise ShapeError(f"at: {shown(values)} does not fit x[index] of shape {shape}", fix="check the shape of the values")
         fitted = array("at", cast("at", values, dtype))
-        return broadcast_array(indexing.as_shape(fitted, fits), shape)
+        return broadcast_array(as_shape(fitted, fits), shape)
 
     def write(self, values: Array, scatter: Any) -> Array:
         x, how = self._x, self._how
