@@ -6,6 +6,7 @@ families but the pool need the symbol `tg_par_for`, which the pool's defines.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,9 +19,14 @@ from tracegrad.codegen import (
     gemm_int_kernels,
     gemm_kernels,
     pool_kernels,
+    scan_kernels,
+    sort_kernels,
 )
 from tracegrad.codegen.native import compile_functions
+from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_shape import TileShape, tile_shape
+
+SCAN_DTYPES = ("float32", "float64", "int32", "int64")
 
 Entries = dict[str, tuple[Any, Any]]
 Source = Callable[[TileShape], tuple[Entries, Iterable[ir.Module]]]
@@ -62,6 +68,8 @@ _SOURCES: dict[str, Source] = {
     "convw_f64": _convw(64),
     "direct_f32": _loops(lambda: direct_kernels.direct_entries("float32")),
     "direct_f64": _loops(lambda: direct_kernels.direct_entries("float64")),
+    "sort": _loops(sort_kernels.sort_entries),
+    "scan": _loops(*(functools.partial(scan_kernels.cumsum_entries, dtype) for dtype in SCAN_DTYPES)),
     "gemm_int": _loops(
         lambda: gemm_int_kernels.gemm_int_entries("int32"), lambda: gemm_int_kernels.gemm_int_entries("int64")
     ),
@@ -79,6 +87,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "convw_f64": ("tg_convw_f64",),
     "direct_f32": ("tg_direct_forward_f32", "tg_direct_data_f32", "tg_direct_weight_f32"),
     "direct_f64": ("tg_direct_forward_f64", "tg_direct_data_f64", "tg_direct_weight_f64"),
+    "sort": ("tg_argsort",),
+    "scan": tuple(f"tg_cumsum_{SHORT_NAMES[dtype]}" for dtype in SCAN_DTYPES),
     "gemm_int": ("tg_gemm_i32", "tg_gemm_i64"),
 }
 
