@@ -33,22 +33,22 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
     """Return `dtype` as a NumPy dtype, or raise DTypeError when compiled code has no such type."""
-    dtype = np.dtype(dtype)
-    if dtype in NAMES:
-        return dtype
-    native = dtype.newbyteorder("=")
+    found: np.dtype[Any] = np.dtype(dtype)
+    if found in NAMES:
+        return found
+    native = found.newbyteorder("=")
     if native in NAMES:
         raise DTypeError(
-            f"{what} has dtype {dtype.str}: its bytes are not in this machine's order",
+            f"{what} has dtype {found.str}: its bytes are not in this machine's order",
             fix="convert it once with x.astype(x.dtype.newbyteorder('='))",
         )
-    if dtype == np.dtype(object):
+    if found == np.dtype(object):
         raise DTypeError(
             f"{what} has dtype object: it holds Python objects, not numbers",
             fix="build it with a numeric dtype, for instance np.asarray(x, dtype=np.float32)",
         )
     known = " ".join(str(d) for d in NAMES)
-    raise DTypeError(f"{what} has dtype {dtype}: it is not one of {known}", fix="convert it with x.astype(np.float32)")
+    raise DTypeError(f"{what} has dtype {found}: it is not one of {known}", fix="convert it with x.astype(np.float32)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ rule; on traced values it adds a node to the innermost trace among the operands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -37,10 +37,10 @@ class Primitive:
     keeps a zero cotangent zero whatever the values are.
     """
 
-    name: ClassVar[str] | str
-    kind: ClassVar[Kind] | Kind = "opaque"
+    name: str
+    kind: Kind = "opaque"
     linear: bool = False
-    samples: ClassVar[list[Sample]] | list[Sample] = []
+    samples: list[Sample] = []  # noqa: RUF012 (rows replace it, nothing appends)
 
     def __init__(self) -> None:
         if self.name in PRIMITIVES:

@@ -110,7 +110,7 @@ def show(graph: Graph, *, lines: bool = False) -> str:
     return "\n".join(text)
 
 
-Graph.__str__ = lambda graph: show(graph)  # type: ignore[method-assign]
+Graph.__str__ = show  # type: ignore[assignment]
 
 
 def parse(text: str) -> Graph:

@@ -56,7 +56,7 @@ class Dot(Primitive):
         shape = (*(a.shape[i] for i in (*batch[0], *rows)), *(b.shape[j] for j in columns))
         return Aval(shape, a.dtype)
 
-    def eager(self, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:  # type: ignore[override]
+    def eager(self, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:
         a, b = np.asarray(a), np.asarray(b)
         rows = free(a.ndim, contract[0], batch[0])
         columns = free(b.ndim, contract[1], batch[1])
@@ -69,7 +69,7 @@ class Dot(Primitive):
         right = b.transpose(*batch[1], *contract[1], *columns).reshape(*lead, inner, n)
         return as_eager(np.matmul(left, right).reshape(shape), a.dtype)
 
-    def vjp(self, ct: Any, y: Any, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:
         da = operand_ct(ct, b, a, contract, batch, first=True)
         db = operand_ct(ct, a, b, contract[::-1], batch[::-1], first=False)
         return da, db

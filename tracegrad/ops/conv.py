@@ -104,7 +104,7 @@ class Conv(Primitive):
         out = check(x, w, stride, padding, dilation, groups)
         return x.with_shape((x.shape[0], w.shape[0], *out))
 
-    def eager(self, x: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int) -> Any:
         kernel = w.shape[2:]
         out = out_sizes(x.shape[2:], kernel, stride, padding, dilation)
         view = windows(pad_spatial(x, padding), kernel, out, stride, dilation)
@@ -114,7 +114,7 @@ class Conv(Primitive):
         found = np.concatenate([np.tensordot(v, k, axes) for v, k in parts], axis=-1)
         return np.ascontiguousarray(np.moveaxis(found, -1, 1))
 
-    def vjp(self, ct: Any, y: Any, x: Any, w: Any, **params: Any) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, w: Any, **params: Any) -> Any:
         dx = conv_dx(ct, w, **params, size=tuple(x.shape[2:]))
         return dx, conv_dw(x, ct, **params, kernel=tuple(w.shape[2:]))
 
@@ -135,7 +135,7 @@ class ConvDx(Primitive):
             raise ShapeError(f"conv_dx: ct {ct} does not fit w {w} and an input of sizes {size}")
         return x
 
-    def eager(  # type: ignore[override]
+    def eager(
         self, ct: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int, size: Ints
     ) -> Any:
         channels = w.shape[1]
@@ -146,8 +146,8 @@ class ConvDx(Primitive):
             view = padded[:, g * channels : (g + 1) * channels]
             for tap in itertools.product(*map(range, w.shape[2:])):
                 place = tap_slices(tap, ct.shape[2:], stride, dilation)
-                spread = np.tensordot(part, weights[(slice(None), slice(None), *tap)], axes=([1], [0]))
-                view[(slice(None), slice(None), *place)] += np.moveaxis(spread, -1, 1)
+                spread = np.tensordot(part, weights[(..., *tap)], axes=([1], [0]))
+                view[(..., *place)] += np.moveaxis(spread, -1, 1)
         inner = tuple(slice(a, a + n) for n, (a, _) in zip(size, padding, strict=True))
         return np.ascontiguousarray(padded[(slice(None), slice(None), *inner)])
 
@@ -171,7 +171,7 @@ class ConvDw(Primitive):
             raise ShapeError(f"conv_dw: ct {ct} does not fit x {x} and a kernel of sizes {kernel}")
         return w
 
-    def eager(  # type: ignore[override]
+    def eager(
         self, x: Any, ct: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int, kernel: Ints
     ) -> Any:
         view = windows(pad_spatial(x, padding), kernel, ct.shape[2:], stride, dilation)

@@ -129,11 +129,11 @@ class Convert(Primitive):
     def aval(self, x: Aval, *, dtype: np.dtype[Any]) -> Aval:  # type: ignore[override]
         return x.with_dtype(dtype)
 
-    def eager(self, x: Any, *, dtype: np.dtype[Any]) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, dtype: np.dtype[Any]) -> Any:
         with np.errstate(invalid="ignore"):
             return np.asarray(x).astype(dtype)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, dtype: np.dtype[Any]) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, dtype: np.dtype[Any]) -> Any:
         return convert(ct, dtype=x.dtype) if x.dtype.kind == "f" and dtype.kind == "f" else None
 
 
@@ -180,7 +180,7 @@ mul = binary("mul", np.multiply, "{0} * {1}", lambda ct, y, a, b: (ct * b, ct * 
 div = binary("div", np.divide, "{0} / {1}", lambda ct, y, a, b: (ct / b, -ct * y / b), accepts=FLOAT, cost=4)
 floor_divide = binary("floor_divide", np.floor_divide, "{0} // {1}", cost=8)
 mod = binary("mod", np.remainder, "{0} % {1}", lambda ct, y, a, b: (ct, -ct * floor(a / b)), cost=8)
-power = binary(
+power: Elementwise = binary(
     "power",
     np.power,
     "math.pow({0}, {1})",
@@ -218,7 +218,7 @@ relu = unary(
 )
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
-floor = unary("floor", np.floor, "math.floor({0})", ZERO)
+floor: Elementwise = unary("floor", np.floor, "math.floor({0})", ZERO)
 ceil = unary("ceil", np.ceil, "math.ceil({0})", ZERO)
 trunc = unary("trunc", np.trunc, "math.trunc({0})", ZERO)
 rint = unary("rint", np.rint, "math.rint({0})", ZERO)
@@ -227,7 +227,7 @@ rint = unary("rint", np.rint, "math.rint({0})", ZERO)
 exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
 exp2 = unary("exp2", np.exp2, "math.exp2({0})", lambda ct, y, x: ct * y * 0.6931471805599453, cost=15)
 expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18)
-log = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
+log: Elementwise = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
 log2 = unary("log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18)
 log10 = unary(
     "log10", np.log10, "math.log10({0})", lambda ct, y, x: ct / (x * 2.302585092994046), domain=(0.1, 4.0), cost=18
@@ -237,7 +237,7 @@ sigmoid = unary("sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: 
 
 # --- trigonometric and hyperbolic -------------------------------------------------------------------------------------
 sin = unary("sin", np.sin, "math.sin({0})", lambda ct, y, x: ct * cos(x), cost=20)
-cos = unary("cos", np.cos, "math.cos({0})", lambda ct, y, x: -ct * sin(x), cost=20)
+cos: Elementwise = unary("cos", np.cos, "math.cos({0})", lambda ct, y, x: -ct * sin(x), cost=20)
 tan = unary("tan", np.tan, "math.tan({0})", lambda ct, y, x: ct * (1.0 + y * y), domain=(-1.0, 1.0), cost=30)
 arcsin = unary(
     "arcsin", np.arcsin, "math.asin({0})", lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25
@@ -256,7 +256,7 @@ arctan2 = binary(
     cost=35,
 )
 sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20)
-cosh = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20)
+cosh: Elementwise = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20)
 tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20)
 arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25)
 arccosh = unary(
@@ -289,7 +289,7 @@ bitwise_or = binary("bitwise_or", np.bitwise_or, "{0} | {1}", accepts=INTEGER)
 bitwise_xor = binary("bitwise_xor", np.bitwise_xor, "{0} ^ {1}", accepts=INTEGER)
 left_shift = binary("left_shift", np.left_shift, "{0} << {1}", accepts="iu")
 right_shift = binary("right_shift", np.right_shift, "{0} >> {1}", accepts="iu")
-where = Select(
+where: Elementwise = Select(
     "where",
     eager=np.where,
     scalar="{1} if {0} else {2}",

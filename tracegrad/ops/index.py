@@ -71,11 +71,11 @@ class Gather(Primitive):
     def aval(self, x: Aval, *indices: Aval, axes: Ints) -> Aval:  # type: ignore[override]
         return x.with_shape(gathered_shape("index", x, indices, axes))
 
-    def eager(self, x: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *indices: Any, axes: Ints) -> Any:
         front = to_front(x, axes)
         return front[checked("index", front, indices)]
 
-    def vjp(self, ct: Any, y: Any, x: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *indices: Any, axes: Ints) -> Any:
         zeros = broadcast.beside(ct, ct.dtype.type(0), shape=tuple(x.shape), axes=())
         return (scatter_add(zeros, ct, *indices, axes=axes), *(None for _ in indices))
 
@@ -113,12 +113,12 @@ class ScatterAdd(Scatter):
     linear = True
     samples = SCATTER_SAMPLES
 
-    def eager(self, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
         out, front, index = self.front(x, indices, axes)
         np.add.at(front, index, updates)
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
         return (ct, gather(ct, *indices, axes=axes), *(None for _ in indices))
 
 
@@ -129,12 +129,12 @@ class ScatterSet(Scatter):
     linear = True
     samples = SCATTER_SAMPLES
 
-    def eager(self, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
         out, front, index = self.front(x, indices, axes)
         front[index] = updates
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
         shape = tuple(updates.shape)
         zeros = broadcast.beside(ct, ct.dtype.type(0), shape=shape, axes=())
         number = iota.beside(ct, shape=(math.prod(shape),), axis=0, dtype=np.dtype(np.int64))
@@ -160,12 +160,12 @@ class SetSlice(Primitive):
         PRIMITIVES["slice"].aval(x, start=start, size=updates.shape, step=step)
         return x
 
-    def eager(self, x: Any, updates: Any, *, start: Ints, step: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, updates: Any, *, start: Ints, step: Ints) -> Any:
         out = np.array(x)
         out[slices(start, updates.shape, step)] = updates
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *, start: Ints, step: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *, start: Ints, step: Ints) -> Any:
         size = tuple(updates.shape)
         zeros = broadcast.beside(ct, ct.dtype.type(0), shape=size, axes=())
         return set_slice(ct, zeros, start=start, step=step), slice_(ct, start=start, size=size, step=step)
@@ -183,10 +183,10 @@ class Argsort(Primitive):
             raise ShapeError(f"argsort: {x} has no axis to sort along")
         return x.with_dtype(np.int64)
 
-    def eager(self, x: Any) -> Any:  # type: ignore[override]
+    def eager(self, x: Any) -> Any:
         return np.argsort(x, axis=-1, kind="stable")
 
-    def vjp(self, ct: Any, y: Any, x: Any) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any) -> Any:
         return None
 
 

@@ -94,7 +94,7 @@ class MaxPool(Primitive):
     def aval(self, x: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
         return pooled("max_pool", x, window, stride, padding)
 
-    def eager(self, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:
         x = np.asarray(x)
         shape = self.aval(Aval(x.shape, x.dtype), window=window, stride=stride, padding=padding).shape
         filled = padded(x, padding, -np.inf)
@@ -103,7 +103,7 @@ class MaxPool(Primitive):
             np.maximum(out, filled[tap_index(tap, shape, stride)], out=out)
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, **params: Any) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, **params: Any) -> Any:
         return max_pool_route(ct, x, y, **params)
 
 
@@ -117,7 +117,7 @@ class MaxPoolRoute(Primitive):
             raise ShapeError(f"max_pool_route: {ct} and {y} do not fit {x}")
         return x
 
-    def eager(self, ct: Any, x: Any, y: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:  # type: ignore[override]
+    def eager(self, ct: Any, x: Any, y: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:
         out = np.zeros_like(padded(x, padding, 0.0))
         for index, hit in winners(x, y, window, stride, padding):
             out[index] += np.where(hit, ct, 0)
@@ -137,7 +137,7 @@ class MaxPoolPick(Primitive):
             raise ShapeError(f"max_pool_pick: {t} and {y} do not fit {x}")
         return y
 
-    def eager(self, t: Any, x: Any, y: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:  # type: ignore[override]
+    def eager(self, t: Any, x: Any, y: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:
         filled = padded(t, padding, 0.0)
         out = np.zeros_like(y)
         for index, hit in winners(x, y, window, stride, padding):
@@ -157,7 +157,7 @@ class SumPool(Primitive):
     def aval(self, x: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
         return pooled("sum_pool", x, window, stride, padding)
 
-    def eager(self, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:
         x = np.asarray(x)
         shape = self.aval(Aval(x.shape, x.dtype), window=window, stride=stride, padding=padding).shape
         filled = padded(x, padding, 0.0)
@@ -166,7 +166,7 @@ class SumPool(Primitive):
             out += filled[tap_index(tap, shape, stride)]
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, window: Ints, stride: Ints, padding: Padding) -> Any:
         size = tuple(x.shape[-len(window) :])
         return sum_pool_spread(ct, window=window, stride=stride, padding=padding, size=size)
 
@@ -183,7 +183,7 @@ class SumPoolSpread(Primitive):
             raise ShapeError(f"sum_pool_spread: {ct} does not fit sizes {size}")
         return x
 
-    def eager(self, ct: Any, *, window: Ints, stride: Ints, padding: Padding, size: Ints) -> Any:  # type: ignore[override]
+    def eager(self, ct: Any, *, window: Ints, stride: Ints, padding: Padding, size: Ints) -> Any:
         ct = np.asarray(ct)
         wide = tuple(n + a + b for n, (a, b) in zip(size, padding, strict=True))
         out = np.zeros((*ct.shape[: ct.ndim - len(size)], *wide), ct.dtype)

@@ -48,14 +48,14 @@ class RandomBits(Primitive):
             raise DTypeError(f"random: the key {key} is not u32[2]", fix="make one with tg.random.key(seed)")
         return Aval(shape, np.dtype(np.uint32))
 
-    def eager(self, key: Any, *, shape: tuple[int, ...], word: int, stream: int) -> Any:  # type: ignore[override]
+    def eager(self, key: Any, *, shape: tuple[int, ...], word: int, stream: int) -> Any:
         n = np.arange(math.prod(shape), dtype=np.uint64)
         high = (n >> np.uint64(32)).astype(np.uint32) ^ np.uint32(stream)
         with np.errstate(over="ignore"):
             words = threefry(np.uint32(key[0]), np.uint32(key[1]), high, n.astype(np.uint32))
         return words[word].reshape(shape)
 
-    def vjp(self, ct: Any, y: Any, key: Any, **params: Any) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, key: Any, **params: Any) -> Any:
         return None
 
 

@@ -53,10 +53,10 @@ class Sum(Reduce):
     combine = "{0} + {1}"
     linear = True
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.sum(x, axis=axes, dtype=x.dtype), x.dtype)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:
         return expand(ct, x, axes)
 
 
@@ -66,7 +66,7 @@ reduce_sum = Sum()
 class Extremum(Reduce):
     """The largest or smallest element; tied ones share the cotangent equally."""
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:
         hit = equal(x, expand(y, x, axes))
         count = reduce_sum(convert(hit, dtype=x.dtype), axes=axes)
         return where(hit, expand(ct / count, x, axes), 0.0)
@@ -79,7 +79,7 @@ class Max(Extremum):
     name = "reduce_max"
     combine = "maximum({0}, {1})"
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.max(x, axis=axes), x.dtype)
 
 
@@ -87,7 +87,7 @@ class Min(Extremum):
     name = "reduce_min"
     combine = "minimum({0}, {1})"
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.min(x, axis=axes), x.dtype)
 
 
@@ -101,10 +101,10 @@ class Prod(Reduce):
     def identity(self, dtype: np.dtype[Any]) -> Any:
         return 1
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.prod(x, axis=axes, dtype=x.dtype), x.dtype)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:
         return None
 
 
@@ -123,7 +123,7 @@ class ArgExtremum(Primitive):
             raise ShapeError(f"{self.name}: {x} is empty along axis {axes[0]}")
         return Aval(tuple(x.shape[a] for a in kept(x.ndim, axes)), np.dtype(np.int64))
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:
         return None
 
 
@@ -131,7 +131,7 @@ class Argmax(ArgExtremum):
     name = "argmax"
     better = ">"
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.argmax(x, axis=axes[0]), np.dtype(np.int64))
 
 
@@ -139,7 +139,7 @@ class Argmin(ArgExtremum):
     name = "argmin"
     better = "<"
 
-    def eager(self, x: Any, *, axes: Axes) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axes: Axes) -> Any:
         return as_eager(np.argmin(x, axis=axes[0]), np.dtype(np.int64))
 
 
@@ -159,12 +159,12 @@ class Cumsum(Primitive):
             raise ShapeError(f"cumsum: axis {axis} does not fit {x}", fix=f"use an axis from 0 to {x.ndim - 1}")
         return x
 
-    def eager(self, x: Any, *, axis: int, reverse: bool) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, axis: int, reverse: bool) -> Any:
         if reverse:
             return np.flip(np.cumsum(np.flip(x, axis), axis=axis, dtype=x.dtype), axis)
         return np.cumsum(x, axis=axis, dtype=x.dtype)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, axis: int, reverse: bool) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, axis: int, reverse: bool) -> Any:
         return cumsum(ct, axis=axis, reverse=not reverse)
 
 

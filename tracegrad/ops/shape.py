@@ -38,11 +38,11 @@ class Broadcast(Primitive):
             raise ShapeError(f"broadcast: {x} does not fit axes {axes} of {shape}")
         return x.with_shape(shape)
 
-    def eager(self, x: Any, *, shape: Ints, axes: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, shape: Ints, axes: Ints) -> Any:
         x = np.asarray(x)
         return np.broadcast_to(x.reshape([shape[a] if a in axes else 1 for a in range(len(shape))]), shape)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, shape: Ints, axes: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, shape: Ints, axes: Ints) -> Any:
         return PRIMITIVES["reduce_sum"](ct, axes=tuple(a for a in range(len(shape)) if a not in axes))
 
 
@@ -63,10 +63,10 @@ class Reshape(Primitive):
             )
         return x.with_shape(shape)
 
-    def eager(self, x: Any, *, shape: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, shape: Ints) -> Any:
         return np.reshape(x, shape)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, shape: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, shape: Ints) -> Any:
         return reshape(ct, shape=tuple(x.shape))
 
 
@@ -84,10 +84,10 @@ class Transpose(Primitive):
             raise ShapeError(f"transpose: axes {perm} are not a permutation of those of {x}")
         return x.with_shape(tuple(x.shape[p] for p in perm))
 
-    def eager(self, x: Any, *, perm: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, perm: Ints) -> Any:
         return np.transpose(x, perm)
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, perm: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, perm: Ints) -> Any:
         return transpose(ct, perm=tuple(int(p) for p in np.argsort(perm)))
 
 
@@ -108,10 +108,10 @@ class Slice(Primitive):
                 raise ShapeError(f"slice: start {start}, size {size}, step {step} leave {x}")
         return x.with_shape(size)
 
-    def eager(self, x: Any, *, start: Ints, size: Ints, step: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, start: Ints, size: Ints, step: Ints) -> Any:
         return np.asarray(x)[slices(start, size, step)]
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, start: Ints, size: Ints, step: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, start: Ints, size: Ints, step: Ints) -> Any:
         back = [a for a, d in enumerate(step) if d < 0]
         if back:
             ct = flip(ct, back)
@@ -160,13 +160,13 @@ class Pad(Primitive):
         sizes = zip(x.shape, low, high, gap, strict=True)
         return x.with_shape(tuple(a + b + n + max(n - 1, 0) * g for n, a, b, g in sizes))
 
-    def eager(self, x: Any, *, low: Ints, high: Ints, gap: Ints) -> Any:  # type: ignore[override]
+    def eager(self, x: Any, *, low: Ints, high: Ints, gap: Ints) -> Any:
         x = np.asarray(x)
         out = np.zeros(self.aval(Aval(x.shape, x.dtype), low=low, high=high, gap=gap).shape, x.dtype)
         out[slices(low, x.shape, tuple(g + 1 for g in gap))] = x
         return out
 
-    def vjp(self, ct: Any, y: Any, x: Any, *, low: Ints, high: Ints, gap: Ints) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, x: Any, *, low: Ints, high: Ints, gap: Ints) -> Any:
         size = tuple(x.shape)
         start = tuple(a if n else 0 for a, n in zip(low, size, strict=True))
         return slice_(ct, start=start, size=size, step=tuple(g + 1 for g in gap))
@@ -191,10 +191,10 @@ class Concat(Primitive):
                 raise DTypeError(f"concatenate: {shown} differ in dtype", fix="convert with x.astype(...)")
         return first.with_shape((*first.shape[:axis], sum(x.shape[axis] for x in xs), *first.shape[axis + 1 :]))
 
-    def eager(self, *xs: Any, axis: int) -> Any:  # type: ignore[override]
+    def eager(self, *xs: Any, axis: int) -> Any:
         return np.concatenate(xs, axis=axis)
 
-    def vjp(self, ct: Any, y: Any, *xs: Any, axis: int) -> Any:  # type: ignore[override]
+    def vjp(self, ct: Any, y: Any, *xs: Any, axis: int) -> Any:
         parts, at = [], 0
         for x in xs:
             start = tuple(at if a == axis and x.shape[axis] else 0 for a in range(len(x.shape)))
@@ -213,7 +213,7 @@ class Iota(Primitive):
     def aval(self, *, shape: Ints, axis: int, dtype: np.dtype[Any]) -> Aval:  # type: ignore[override]
         return Aval(shape, dtype)
 
-    def eager(self, *, shape: Ints, axis: int, dtype: np.dtype[Any]) -> Any:  # type: ignore[override]
+    def eager(self, *, shape: Ints, axis: int, dtype: np.dtype[Any]) -> Any:
         line = np.arange(shape[axis]).astype(dtype)
         return np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape)
 
