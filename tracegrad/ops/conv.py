@@ -139,15 +139,16 @@ class ConvDx(Primitive):
         self, ct: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int, size: Ints
     ) -> Any:
         channels = w.shape[1]
-        padded = np.zeros(
+        padded: Any = np.zeros(
             (ct.shape[0], channels * groups, *(n + a + b for n, (a, b) in zip(size, padding, strict=True))), ct.dtype
         )
-        for g, (part, weights) in enumerate(zip(np.split(ct, groups, 1), np.split(w, groups, 0), strict=True)):
+        parts: Any = zip(np.split(ct, groups, 1), np.split(w, groups, 0), strict=True)
+        for g, (part, weights) in enumerate(parts):
             view = padded[:, g * channels : (g + 1) * channels]
             for tap in itertools.product(*map(range, w.shape[2:])):
                 place = tap_slices(tap, ct.shape[2:], stride, dilation)
-                spread = np.tensordot(part, weights[(..., *tap)], axes=([1], [0]))
-                view[(..., *place)] += np.moveaxis(spread, -1, 1)
+                spread = np.tensordot(part, weights[..., *tap], axes=([1], [0]))
+                view[..., *place] += np.moveaxis(spread, -1, 1)
         inner = tuple(slice(a, a + n) for n, (a, _) in zip(size, padding, strict=True))
         return np.ascontiguousarray(padded[(slice(None), slice(None), *inner)])
 
