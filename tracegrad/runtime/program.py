@@ -1,30 +1,150 @@
-"""A compiled graph as something to call."""
+"""From a graph to something to call: from memory, from the cache on disk, or compiled now."""
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from tracegrad.config import config
+from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
-from tracegrad.ir.interpret import interpret
+from tracegrad.ir.aval import NAMES
+from tracegrad.ir.text import show
+from tracegrad.passes.simplify import simplify
+from tracegrad.runtime import cache
+from tracegrad.runtime.executable import Executable, Facts
+from tracegrad.runtime.objects import ObjectError
+from tracegrad.schedule.memory import Memory, assign_memory
+from tracegrad.schedule.plan import Plan, build_plan
 
 
 class Program:
-    """Runs a graph with the interpreter."""
+    """A compiled graph. Calling it takes the graph's inputs in order and returns a list of results.
 
-    def __init__(self, graph: Graph):
+    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes`, `steps` and
+    `refusals` describe the schedule. `schedule` and `source` are made when asked for.
+    """
+
+    def __init__(self, graph: Graph, executable: Executable, timings: dict[str, float], donate: Sequence[int]):
         self.graph = graph
-        self.timings: dict[str, float] = {}
-
-    def summary(self) -> str:
-        return f"{len(self.graph.nodes)} nodes"
+        self.executable = executable
+        self.timings = timings
+        self.donate = tuple(donate)
+        self._planned: tuple[Plan, Memory] | None = None
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
-        arrays = [np.asarray(x, n.dtype) for x, n in zip(inputs, self.graph.inputs, strict=True)]
-        return [np.array(o)[()] for o in interpret(self.graph, *arrays)]
+        return self.executable(inputs)
+
+    @property
+    def kernels(self) -> int:
+        """Kernels and library calls of one run."""
+        return self.executable.facts.kernels
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of one run's memory beside arguments and results, scratch of library kernels included."""
+        return self.executable.facts.arena_bytes
+
+    def planned(self) -> tuple[Plan, Memory]:
+        if self._planned is None:
+            plan = build_plan(simplify(self.graph), config.threads)
+            self._planned = plan, assign_memory(plan, self.donate)
+        return self._planned
+
+    @property
+    def source(self) -> str:
+        """The loop nests as Python source."""
+        plan, memory = self.planned()
+        return str(importlib.import_module("tracegrad.codegen.program").show_source(plan, memory))
+
+    @property
+    def schedule(self) -> str:
+        """The steps in order, then every fusion that was refused with its reason."""
+        facts = self.executable.facts
+        lines = [f"{facts.kernels} steps, arena {facts.arena_bytes} bytes ({facts.temporary_bytes} for values)"]
+        lines += [f"  {i}: {step}" for i, step in enumerate(facts.steps)]
+        lines += ["not fused:", *(f"  {r}" for r in facts.refusals)] if facts.refusals else []
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        stages = ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in self.timings.items())
+        return f"{self.kernels} kernels, {self.arena_bytes} bytes: {stages}"
 
 
 def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = (), backend: str = "cpu") -> Program:
-    return Program(graph)
+    """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache."""
+    if backend != "cpu":
+        raise CompileError(f"backend: {backend!r} is not known", fix='use backend="cpu"')
+    timings: dict[str, float] = {}
+    began = time.perf_counter()
+    text = show(graph, lines=has_checks(graph))
+    settings = f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math}"
+    key = cache.entry_key([text, settings])
+    found = cache.load(key)
+    timings["key"] = time.perf_counter() - began
+    if found is not None:
+        began = time.perf_counter()
+        try:
+            executable = Executable(Facts(**found[0]), found[1], names)
+            timings["load"] = time.perf_counter() - began
+            return Program(graph, executable, timings, donate)
+        except (ObjectError, TypeError, KeyError, ValueError):
+            pass
+    try:
+        facts, data, plan, memory = compile_graph(graph, donate, timings)
+    except TracegradError:
+        raise
+    except Exception as error:
+        raise CompileError(
+            f"compiling {graph.name} failed: {type(error).__name__}: {error}",
+            fix="run it in tg.eager() for now, and report this with the graph's text",
+        ) from error
+    cache.store(key, facts.as_json(), data)
+    began = time.perf_counter()
+    program = Program(graph, Executable(facts, data, names), timings, donate)
+    program._planned = plan, memory
+    timings["load"] = time.perf_counter() - began
+    return program
+
+
+def has_checks(graph: Graph) -> bool:
+    """Say whether running the graph can raise an error that names a line: then the lines belong to its identity."""
+    return any(n.prim.kind in ("gather", "scatter") for n in graph.nodes)
+
+
+def compile_graph(graph: Graph, donate: Sequence[int], timings: dict[str, float]) -> tuple[Facts, bytes, Plan, Memory]:
+    """Compile a graph to object code."""
+    began = time.perf_counter()
+    simple = simplify(graph)
+    timings["simplify"] = time.perf_counter() - began
+    began = time.perf_counter()
+    plan = build_plan(simple, config.threads)
+    memory = assign_memory(plan, donate)
+    timings["schedule"] = time.perf_counter() - began
+    began = time.perf_counter()
+    emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only when something must be compiled
+    timings["import"] = time.perf_counter() - began
+    emitted = emitter.emit(plan, memory, config.threads)
+    timings.update(emitted.timings)
+    checks = []
+    for node in plan.checks.values():
+        sizes = [node.operands[0].aval.shape[a] for a in node.params["axes"]]
+        where = node.where
+        checks.append((node.prim.name, min(sizes), where.file if where else "", where.line if where else 0))
+    facts = Facts(
+        inputs=[(NAMES[n.dtype], list(n.shape)) for n in graph.inputs],
+        outputs=[
+            (NAMES[o.dtype], list(o.aval.shape), memory.donated.get(i, -1)) for i, o in enumerate(graph.outputs)
+        ],
+        arena_bytes=emitted.arena_bytes,
+        temporary_bytes=memory.arena_bytes,
+        families=list(emitted.families),
+        threads=config.threads,
+        checks=checks,
+        steps=list(emitted.steps),
+        kernels=len(plan.steps),
+        refusals=[str(r) for r in plan.refusals],
+    )
+    return facts, emitted.data, plan, memory

@@ -1,0 +1,110 @@
+"""Contractions, convolutions, scans and sorts -> plans of library kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tracegrad.codegen.plan import LibraryCall
+from tracegrad.codegen.plan_conv import plan_conv
+from tracegrad.codegen.plan_gemm import plan_gemm
+from tracegrad.codegen.plan_scan import plan_cumsum, plan_sort
+from tracegrad.errors import CompileError, DTypeError
+from tracegrad.ops.contract import dot, free
+from tracegrad.ops.conv import conv, conv_dw, conv_dx
+from tracegrad.ops.index import argsort
+from tracegrad.ops.reduce import cumsum
+from tracegrad.schedule.index import strides
+from tracegrad.schedule.plan import Call, View
+
+Rule = Callable[[Call, int], list[LibraryCall]]
+
+
+def plan_call(call: Call, threads: int) -> list[LibraryCall]:
+    """Plan a library call of the schedule."""
+    return RULES[call.node.prim](call, threads)
+
+
+def size(shape: Sequence[int], axes: Sequence[int]) -> int:
+    total = 1
+    for a in axes:
+        total *= shape[a]
+    return total
+
+
+def step(view: View, axes: Sequence[int]) -> int:
+    """Return the one stride with which a group of axes walks memory."""
+    wide = [a for a in axes if view.shape[a] != 1]
+    return view.strides[wide[-1]] if wide else 0
+
+
+def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
+    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of batch, m, n, k is a group of axes with one stride."""
+    a, b = call.operands
+    params = call.node.params
+    (a_inner, b_inner), (a_batch, b_batch) = params["contract"], params["batch"]
+    rows = free(len(a.shape), a_inner, a_batch)
+    columns = free(len(b.shape), b_inner, b_batch)
+    batch, m, n, k = size(a.shape, a_batch), size(a.shape, rows), size(b.shape, columns), size(a.shape, a_inner)
+    a_strides = (step(a, a_batch), step(a, rows), step(a, a_inner))
+    b_strides = (step(b, b_batch), step(b, b_inner), step(b, columns))
+    if batch == 1:
+        a_strides, b_strides = (0, *a_strides[1:]), (0, *b_strides[1:])
+    dtype = call.node.dtype.name
+    if dtype not in ("float32", "float64", "int32", "int64"):
+        raise DTypeError(
+            f"matmul: {call.node.aval} has no compiled matrix product", fix="convert with x.astype(np.int64)", where=call.node.where
+        )
+    return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads)]
+
+
+def pair(values: Sequence[Any], fill: Any) -> tuple[Any, Any]:
+    """Give a 1-d geometry a first axis of one row."""
+    return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def plan_convolution(kind: str) -> Rule:
+    def rule(call: Call, threads: int) -> list[LibraryCall]:
+        first, second = (v.shape for v in call.operands)
+        shapes = {"forward": (first, second), "data": (call.node.shape, second), "weight": (first, call.node.shape)}
+        x, w = shapes[kind]
+        if len(x) > 4:
+            raise CompileError(
+                f"conv{len(x) - 2}d: three spatial axes run in eager mode only so far",
+                fix="wrap the call in tg.eager(), or reshape to two axes",
+                where=call.node.where,
+            )
+        h, width = pair(x[2:], 1)
+        kh, kw = pair(w[2:], 1)
+        p = call.node.params
+        return [
+            plan_conv(
+                kind, call.node.dtype.name, x[0], x[1], h, width, w[0], kh, kw,
+                pair(p["stride"], 1), pair(p["padding"], (0, 0)), pair(p["dilation"], 1), p["groups"], threads,
+            )
+        ]  # fmt: skip
+
+    return rule
+
+
+def plan_argsort(call: Call, threads: int) -> list[LibraryCall]:
+    shape = call.node.shape
+    return [plan_sort(call.operands[0].node.dtype.name, size(shape, range(len(shape) - 1)), shape[-1])]
+
+
+def plan_running_sum(call: Call, threads: int) -> list[LibraryCall]:
+    shape, axis = call.node.shape, call.node.params["axis"]
+    inner = strides(shape)[axis]
+    return [
+        plan_cumsum(call.node.dtype.name, size(shape, range(axis)), shape[axis], inner, reverse=call.node.params["reverse"])
+    ]
+
+
+RULES: dict[Any, Rule] = {
+    dot: plan_dot,
+    conv: plan_convolution("forward"),
+    conv_dx: plan_convolution("data"),
+    conv_dw: plan_convolution("weight"),
+    argsort: plan_argsort,
+    cumsum: plan_running_sum,
+}

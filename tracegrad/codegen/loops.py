@@ -1,0 +1,306 @@
+"""Kernels -> LLVM assembly: one internal function per kernel, and one task that finds its buffers and its share of the work.
+
+Every buffer is a `noalias` parameter, so LLVM needs no overlap checks to vectorise. Accumulators are stack slots that LLVM turns
+into registers; their additions may be reassociated, nothing else may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracegrad.codegen.scalar import Emitter
+from tracegrad.schedule.index import Affine
+from tracegrad.schedule.kernel import (
+    Accumulate,
+    Checked,
+    Compute,
+    Const,
+    Declare,
+    Guard,
+    IndexValue,
+    Kernel,
+    Load,
+    Local,
+    Loop,
+    ReadAcc,
+    Stmt,
+    Store,
+    Test,
+    Value,
+    walk,
+)
+
+MEMORY = {
+    "bool": "i8", "i8": "i8", "u8": "i8", "i16": "i16", "u16": "i16", "i32": "i32", "u32": "i32", "i64": "i64",
+    "u64": "i64", "f32": "float", "f64": "double",
+}  # fmt: skip
+REGISTER = {**MEMORY, "bool": "i1"}
+REDUCE_FLAGS = "reassoc nsz arcp contract"
+REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
+
+
+class Function:
+    """Writes one kernel."""
+
+    def __init__(self, kernel: Kernel, symbol: str, emitter: Emitter):
+        self.kernel = kernel
+        self.symbol = symbol
+        self.emitter = emitter
+        self.buffers = kernel.buffers()
+        self.pointer = {name: f"%b{i}" for i, name in enumerate(self.buffers)}
+        self.entry: list[str] = []
+        self.lines: list[str] = []
+        self.block = "start"
+        self.labels = 0
+        self.values: dict[str, str] = {}
+        self.offsets: list[dict[Affine, str]] = [{}]
+
+    def text(self) -> str:
+        self.slots()
+        self.parallel()
+        params = [f"ptr noalias nocapture %b{i}" for i in range(len(self.buffers))]
+        params += ["i64 %lo", "i64 %hi", "ptr nocapture %status"]
+        head = f"define internal void @{self.symbol}({', '.join(params)}) noinline nounwind {{"
+        return "\n".join([head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "  ret void", "}"])
+
+    def slots(self) -> None:
+        """Reserve the stack slots of accumulators and local arrays."""
+        for s in walk(self.kernel.body):
+            if isinstance(s, Declare):
+                self.entry.append(f"  %{s.name} = alloca {REGISTER[s.dtype]}")
+            elif isinstance(s, Local):
+                name = f"%{s.name}.local"
+                self.entry.append(f"  {name} = alloca [{max(s.size, 1)} x {MEMORY[s.dtype]}], align 64")
+                self.pointer[s.name] = name
+
+    # --- loops --------------------------------------------------------------------------------------------------------
+
+    def parallel(self) -> None:
+        """The loop over this task's share of the outer loops."""
+        outer = self.kernel.outer
+        if not outer:
+            self.body(self.kernel.body)
+            return
+        with_index = outer[0][0] if len(outer) == 1 else "p"
+        start, after = self.open_loop(with_index, "%lo", "%hi")
+        if len(outer) > 1:
+            rest = self.values[with_index]
+            for var, n in reversed(outer[1:]):
+                remainder = self.values[var] = self.emitter.name()
+                self.add(f"{remainder} = urem i64 {rest}, {n}")
+                quotient = self.emitter.name()
+                self.add(f"{quotient} = udiv i64 {rest}, {n}")
+                rest = quotient
+            self.values[outer[0][0]] = rest
+        self.body(self.kernel.body)
+        self.close_loop(with_index, "%hi", start, after)
+
+    def loop(self, s: Loop) -> None:
+        low = self.offset(s.start)
+        high: str
+        if not s.start.terms and s.limit is None:
+            high = str(s.start.const + s.extent)
+        else:
+            high = self.emitter.name()
+            self.add(f"{high} = add nsw i64 {low}, {s.extent}")
+            if s.limit is not None:
+                least = self.emitter.name()
+                below = self.emitter.name()
+                self.add(f"{below} = icmp slt i64 {high}, {s.limit}")
+                self.add(f"{least} = select i1 {below}, i64 {high}, i64 {s.limit}")
+                high = least
+        start, after = self.open_loop(s.var, low, high)
+        self.body(s.body)
+        self.close_loop(s.var, high, start, after)
+
+    def label(self, prefix: str) -> str:
+        self.labels += 1
+        return f"{prefix}{self.labels}"
+
+    def open_loop(self, var: str, low: str, high: str) -> tuple[str, str]:
+        """Begin a loop; return its label and the label after it."""
+        head, after = self.label("loop"), self.label("done")
+        test = self.emitter.name()
+        name = f"%{var}.{head}"
+        self.add(f"{test} = icmp slt i64 {low}, {high}")
+        self.add(f"br i1 {test}, label %{head}, label %{after}")
+        before = self.block
+        self.start_block(head)
+        self.lines.append(f"  {name} = phi i64 [ {low}, %{before} ], [ {name}.next, %{head}.latch ]")
+        self.values[var] = name
+        self.offsets.append({})
+        return head, after
+
+    def close_loop(self, var: str, high: str, head: str, after: str) -> None:
+        name = f"%{var}.{head}"
+        self.offsets.pop()
+        self.add(f"br label %{head}.latch")
+        self.start_block(f"{head}.latch")
+        self.add(f"{name}.next = add nuw nsw i64 {name}, 1")
+        self.add(f"{name}.again = icmp slt i64 {name}.next, {high}")
+        self.add(f"br i1 {name}.again, label %{head}, label %{after}")
+        self.start_block(after)
+
+    def start_block(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    def add(self, line: str) -> None:
+        self.lines.append(f"  {line}")
+
+    # --- statements ---------------------------------------------------------------------------------------------------
+
+    def body(self, statements: Sequence[Stmt]) -> None:
+        for s in statements:
+            match s:
+                case Loop():
+                    self.loop(s)
+                case Load():
+                    self.load(s)
+                case Store():
+                    self.store(s)
+                case Compute():
+                    args = [(self.value(v, d), d) for v, d in s.args]
+                    self.values[s.name] = self.emitter.expression(self.lines, s.text, args, s.dtype)
+                case IndexValue():
+                    self.values[s.name] = self.emitter.convert(self.lines, self.offset(s.index), "i64", s.dtype)
+                case Test():
+                    self.values[s.name] = self.guard(s.guard)
+                case Checked():
+                    self.checked(s)
+                case Declare():
+                    init = self.emitter.constant(s.init.value, s.init.dtype)
+                    self.add(f"store {REGISTER[s.dtype]} {init}, ptr %{s.name}")
+                case Accumulate():
+                    self.accumulate(s)
+                case ReadAcc():
+                    self.values[s.name] = self.emitter.name()
+                    self.add(f"{self.values[s.name]} = load {REGISTER[s.dtype]}, ptr %{s.acc}")
+                case Local():
+                    pass
+
+    def value(self, value: Value, dtype: str) -> str:
+        if isinstance(value, Const):
+            return self.emitter.constant(value.value, value.dtype)
+        return self.values[value]
+
+    def offset(self, index: Affine) -> str:
+        """Return the i64 value of an index, computed once per loop body."""
+        if not index.terms:
+            return str(index.const)
+        for known in reversed(self.offsets):
+            if index in known:
+                return known[index]
+        total = ""
+        for name, factor in index.terms:
+            term = self.values[name]
+            if factor != 1:
+                scaled = self.emitter.name()
+                self.add(f"{scaled} = mul nsw i64 {term}, {factor}")
+                term = scaled
+            if total:
+                joined = self.emitter.name()
+                self.add(f"{joined} = add nsw i64 {total}, {term}")
+                total = joined
+            else:
+                total = term
+        if index.const:
+            shifted = self.emitter.name()
+            self.add(f"{shifted} = add nsw i64 {total}, {index.const}")
+            total = shifted
+        self.offsets[-1][index] = total
+        return total
+
+    def address(self, buffer: str, dtype: str, offset: str) -> str:
+        place = self.emitter.name()
+        self.add(f"{place} = getelementptr inbounds {MEMORY[dtype]}, ptr {self.pointer[buffer]}, i64 {offset}")
+        return place
+
+    def guard(self, guard: Guard) -> str:
+        """Return an i1 that says whether all conditions hold."""
+        total = ""
+        for index, low, high in guard.conditions:
+            offset = self.offset(index)
+            for test in (f"icmp sge i64 {offset}, {low}", f"icmp slt i64 {offset}, {high}"):
+                name = self.emitter.name()
+                self.add(f"{name} = {test}")
+                if total:
+                    both = self.emitter.name()
+                    self.add(f"{both} = and i1 {total}, {name}")
+                    name = both
+                total = name
+        return total or "true"
+
+    def load(self, s: Load) -> None:
+        offset = self.offset(s.index)
+        if s.guard is None:
+            self.values[s.name] = self.load_element(s.buffer, s.dtype, offset)
+            return
+        holds = self.guard(s.guard)
+        inside, after = self.label("inside"), self.label("after")
+        before = self.block
+        self.add(f"br i1 {holds}, label %{inside}, label %{after}")
+        self.start_block(inside)
+        value = self.load_element(s.buffer, s.dtype, offset)
+        self.add(f"br label %{after}")
+        self.start_block(after)
+        name = self.values[s.name] = self.emitter.name()
+        fill = self.emitter.constant(s.fill if s.dtype in ("f32", "f64") else int(s.fill), s.dtype)
+        self.add(f"{name} = phi {REGISTER[s.dtype]} [ {value}, %{inside} ], [ {fill}, %{before} ]")
+
+    def load_element(self, buffer: str, dtype: str, offset: str) -> str:
+        place = self.address(buffer, dtype, offset)
+        name = self.emitter.name()
+        self.add(f"{name} = load {MEMORY[dtype]}, ptr {place}")
+        if dtype != "bool":
+            return name
+        flag = self.emitter.name()
+        self.add(f"{flag} = icmp ne i8 {name}, 0")
+        return flag
+
+    def store(self, s: Store) -> None:
+        value = self.value(s.value, s.dtype)
+        offset = self.offset(s.index)
+        after = ""
+        if s.guard is not None:
+            holds = self.guard(s.guard)
+            inside, after = self.label("inside"), self.label("after")
+            self.add(f"br i1 {holds}, label %{inside}, label %{after}")
+            self.start_block(inside)
+        if s.dtype == "bool":
+            wide = self.emitter.name()
+            self.add(f"{wide} = zext i1 {value} to i8")
+            value = wide
+        self.add(f"store {MEMORY[s.dtype]} {value}, ptr {self.address(s.buffer, s.dtype, offset)}")
+        if after:
+            self.add(f"br label %{after}")
+            self.start_block(after)
+
+    def checked(self, s: Checked) -> None:
+        """Make an index non-negative and check it; a bad one sets the status and reads position 0."""
+        raw = self.emitter.convert(self.lines, self.value(s.value, s.dtype), s.dtype, "i64")
+        negative, wrapped, index, good, safe = (self.emitter.name() for _ in range(5))
+        bad, after = self.label("bad"), self.label("after")
+        self.add(f"{negative} = icmp slt i64 {raw}, 0")
+        self.add(f"{wrapped} = add i64 {raw}, {s.size}")
+        self.add(f"{index} = select i1 {negative}, i64 {wrapped}, i64 {raw}")
+        self.add(f"{good} = icmp ult i64 {index}, {s.size}")
+        self.add(f"br i1 {good}, label %{after}, label %{bad}")
+        self.start_block(bad)
+        self.add(f"store i64 {s.code}, ptr %status")
+        self.add(f"br label %{after}")
+        self.start_block(after)
+        self.add(f"{safe} = select i1 {good}, i64 {index}, i64 0")
+        self.values[s.name] = safe
+
+    def accumulate(self, s: Accumulate) -> None:
+        kind = REGISTER[s.dtype]
+        before = self.emitter.name()
+        self.add(f"{before} = load {kind}, ptr %{s.acc}")
+        value = self.value(s.value, s.dtype)
+        if s.text in REDUCTIONS and s.dtype in ("f32", "f64"):
+            total = self.emitter.name()
+            self.add(f"{total} = {REDUCTIONS[s.text]} {REDUCE_FLAGS} {kind} {before}, {value}")
+        else:
+            total = self.emitter.expression(self.lines, s.text, [(before, s.dtype), (value, s.dtype)], s.dtype)
+        self.add(f"store {kind} {total}, ptr %{s.acc}")

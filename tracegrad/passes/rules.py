@@ -1,0 +1,349 @@
+"""The tables of rewrites.
+
+EXACT rules keep every bit, for NaN, infinities, -0.0 and overflow too. FAST_MATH rules do not, and only run when
+`config.fast_math` is on. A rule is a pair of expressions, or a function of a node that returns its replacement or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.ir import Builder, Literal, Node, Operand, Primitive
+from tracegrad.ops import elementwise as el
+from tracegrad.ops.reduce import argmax, argmin, reduce_max, reduce_min
+from tracegrad.ops.shape import broadcast, concat, iota, pad, reshape, slice_, transpose
+
+
+class Rewriter:
+    """Adds the nodes of a replacement, on the line of the node that is replaced."""
+
+    def __init__(self, builder: Builder):
+        self.builder = builder
+        self.where: Any = None
+
+    def add(self, prim: Primitive, *operands: Operand, **params: Any) -> Node:
+        return self.builder.add(prim, operands, params, self.where)
+
+
+Apply = Callable[[Rewriter, Node], Operand | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named rewrite of the primitives it looks at (all of them when none is named)."""
+
+    name: str
+    apply: Apply
+    prims: tuple[Primitive, ...] = ()
+    before: Callable[..., Any] | None = None
+    after: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """An expression over variables: a variable, a literal, or a primitive applied to patterns."""
+
+    prim: Primitive | None = None
+    operands: tuple[Any, ...] = ()
+    name: str = ""
+
+    def __add__(self, other: Any) -> Pattern:
+        return Pattern(el.add, (self, other))
+
+    def __sub__(self, other: Any) -> Pattern:
+        return Pattern(el.sub, (self, other))
+
+    def __mul__(self, other: Any) -> Pattern:
+        return Pattern(el.mul, (self, other))
+
+    def __rmul__(self, other: Any) -> Pattern:
+        return Pattern(el.mul, (other, self))
+
+    def __truediv__(self, other: Any) -> Pattern:
+        return Pattern(el.div, (self, other))
+
+    def __neg__(self) -> Pattern:
+        return Pattern(el.neg, (self,))
+
+
+def match(pattern: Any, operand: Operand, found: dict[str, Operand]) -> bool:
+    """Bind the variables of `pattern` so that it equals `operand`."""
+    if not isinstance(pattern, Pattern):
+        return isinstance(operand, Literal) and same_number(operand.value, pattern)
+    if pattern.prim is None:
+        return found.setdefault(pattern.name, operand) is operand
+    if not isinstance(operand, Node) or operand.prim is not pattern.prim:
+        return False
+    return all(match(p, o, found) for p, o in zip(pattern.operands, operand.operands, strict=True))
+
+
+def same_number(a: Any, b: Any) -> bool:
+    """Compare literals; 0.0 and -0.0 differ."""
+    return bool(a == b) and np.signbit(a) == np.signbit(b)
+
+
+def build(rewriter: Rewriter, pattern: Any, found: dict[str, Operand], dtype: np.dtype[Any]) -> Operand:
+    if not isinstance(pattern, Pattern):
+        return Literal(pattern, dtype)
+    if pattern.prim is None:
+        return found[pattern.name]
+    return rewriter.add(pattern.prim, *(build(rewriter, p, found, dtype) for p in pattern.operands))
+
+
+def rewrite(name: str, before: Callable[..., Any], after: Callable[..., Any]) -> Rule:
+    """Make a rule from two functions of the same variables."""
+    names = before.__code__.co_varnames[: before.__code__.co_argcount]
+    variables = [Pattern(name=n) for n in names]
+    source, target = before(*variables), after(*variables)
+
+    def apply(rewriter: Rewriter, node: Node) -> Operand | None:
+        found: dict[str, Operand] = {}
+        if not match(source, node, found):
+            return None
+        result = build(rewriter, target, found, node.dtype)
+        return result if result.aval == node.aval else None
+
+    return Rule(name, apply, (source.prim,), before, after)
+
+
+def rule(*prims: Primitive) -> Callable[[Apply], Rule]:
+    """Make a rule from a function; its name is the function's."""
+    return lambda apply: Rule(apply.__name__.replace("_", "-"), apply, prims)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@rule(reshape)
+def merge_reshapes(r: Rewriter, node: Node) -> Operand | None:
+    """reshape(reshape(x, s), t) -> reshape(x, t); nothing when the shape is x's own."""
+    source = node.operands[0]
+    if source.aval.shape == node.shape:
+        return source
+    if isinstance(source, Node) and source.prim is reshape:
+        return r.add(reshape, source.operands[0], shape=node.shape)
+    return None
+
+
+@rule(transpose)
+def merge_transposes(r: Rewriter, node: Node) -> Operand | None:
+    """transpose(transpose(x)) is one transpose; one that moves nothing, or only axes of size 1, is none or a reshape."""
+    source, perm = node.operands[0], node.params["perm"]
+    if perm == tuple(range(len(perm))):
+        return source
+    if isinstance(source, Node) and source.prim is transpose:
+        inner = source.params["perm"]
+        return r.add(transpose, source.operands[0], perm=tuple(inner[p] for p in perm))
+    wide = [p for p in perm if source.aval.shape[p] != 1]
+    if wide == sorted(wide):
+        return r.add(reshape, source, shape=node.shape)
+    return None
+
+
+@rule(broadcast)
+def merge_broadcasts(r: Rewriter, node: Node) -> Operand | None:
+    """broadcast(broadcast(x)) is one broadcast; one that repeats nothing is none."""
+    source, axes = node.operands[0], node.params["axes"]
+    if source.aval.shape == node.shape and isinstance(source, Node):
+        return source
+    if isinstance(source, Node) and source.prim is broadcast:
+        inner = tuple(axes[a] for a in source.params["axes"])
+        return r.add(broadcast, source.operands[0], shape=node.shape, axes=inner)
+    return None
+
+
+@rule(slice_)
+def merge_slices(r: Rewriter, node: Node) -> Operand | None:
+    """slice(slice(x)) is one slice; one that takes everything is none."""
+    source = node.operands[0]
+    start, step = node.params["start"], node.params["step"]
+    if source.aval.shape == node.shape and not any(start) and all(d == 1 for d in step):
+        return source
+    if isinstance(source, Node) and source.prim is slice_ and node.aval.size:
+        first = zip(source.params["start"], source.params["step"], start, step, strict=True)
+        pairs = [(a + b * s, d * s) for a, s, b, d in first]
+        return r.add(
+            slice_, source.operands[0], start=tuple(p[0] for p in pairs), size=node.shape, step=tuple(p[1] for p in pairs)
+        )
+    return None
+
+
+@rule(pad)
+def drop_empty_pads(r: Rewriter, node: Node) -> Operand | None:
+    """pad(x) without any zeros -> x"""
+    return node.operands[0] if node.shape == node.operands[0].aval.shape else None
+
+
+@rule(concat)
+def drop_single_concats(r: Rewriter, node: Node) -> Operand | None:
+    """concat(x) -> x"""
+    return node.operands[0] if len(node.operands) == 1 else None
+
+
+def is_wide(shape: Sequence[int]) -> bool:
+    return 1 not in shape
+
+
+def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
+
+
+@rule()
+def squeeze_elementwise(r: Rewriter, node: Node) -> Operand | None:
+    """Compute on the shape without its axes of size 1, so that loops over (n, 1) and (n,) are the same loops."""
+    if node.prim.kind != "elementwise" or is_wide(node.shape):
+        return None
+    shape = squeezed(node.shape)
+    operands = [
+        r.add(reshape, o, shape=squeezed(o.aval.shape)) if isinstance(o, Node) and o.aval.shape else o for o in node.operands
+    ]
+    return r.add(reshape, r.add(node.prim, *operands, **node.params), shape=node.shape) if shape != node.shape else None
+
+
+@rule()
+def squeeze_reduce(r: Rewriter, node: Node) -> Operand | None:
+    """Reduce no axes of size 1; a reduction over none is its operand."""
+    if node.prim.kind != "reduce" or node.prim in (argmax, argmin):
+        return None
+    source, axes = node.operands[0], node.params["axes"]
+    if not axes:
+        return source
+    if is_wide(source.aval.shape):
+        return None
+    wide = [a for a, n in enumerate(source.aval.shape) if n != 1]
+    inner = r.add(reshape, source, shape=squeezed(source.aval.shape))
+    reduced = tuple(i for i, a in enumerate(wide) if a in axes)
+    value = r.add(node.prim, inner, axes=reduced) if reduced else inner
+    return r.add(reshape, value, shape=node.shape)
+
+
+@rule(broadcast)
+def squeeze_broadcast(r: Rewriter, node: Node) -> Operand | None:
+    """Repeat along no axes of size 1."""
+    source = node.operands[0]
+    if is_wide(node.shape) or isinstance(source, Literal):
+        return None
+    wide = [a for a, n in enumerate(node.shape) if n != 1]
+    inner = r.add(reshape, source, shape=squeezed(source.aval.shape))
+    axes = tuple(wide.index(a) for a in node.params["axes"] if a in wide)
+    return r.add(reshape, r.add(broadcast, inner, shape=squeezed(node.shape), axes=axes), shape=node.shape)
+
+
+# --- literals ---------------------------------------------------------------------------------------------------------
+
+
+@rule()
+def literals_need_no_broadcast(r: Rewriter, node: Node) -> Operand | None:
+    """mul(x, broadcast(2.0)) -> mul(x, 2.0), as long as one operand keeps the shape."""
+    if node.prim.kind != "elementwise" or not node.shape:
+        return None
+    scalars = [under_literal(o) for o in node.operands]
+    if not any(s is not None and isinstance(o, Node) for s, o in zip(scalars, node.operands, strict=True)):
+        return None
+    operands = [o if s is None else s for s, o in zip(scalars, node.operands, strict=True)]
+    if all(isinstance(o, Literal) for o in operands):
+        return r.add(broadcast, r.add(node.prim, *operands, **node.params), shape=node.shape, axes=())
+    return r.add(node.prim, *operands, **node.params)
+
+
+def under_literal(operand: Operand) -> Literal | None:
+    """Return the literal that a broadcast (or reshape of one) repeats."""
+    while isinstance(operand, Node) and operand.prim in (broadcast, reshape):
+        operand = operand.operands[0]
+    return operand if isinstance(operand, Literal) else None
+
+
+@rule()
+def fold_literals(r: Rewriter, node: Node) -> Operand | None:
+    """Compute what depends on literals alone."""
+    if node.prim.kind != "elementwise" or node.shape or not all(isinstance(o, Literal) for o in node.operands):
+        return None
+    arguments = [o.dtype.type(o.value) for o in node.operands if isinstance(o, Literal)]
+    with np.errstate(all="ignore"):
+        value = np.asarray(node.prim.eager(*arguments, **node.params)).astype(node.dtype)
+    return Literal(value.item(), node.dtype)
+
+
+@rule(reshape)
+def reshape_of_literal(r: Rewriter, node: Node) -> Operand | None:
+    """reshape(broadcast(2.0)) -> broadcast(2.0)"""
+    literal = under_literal(node.operands[0])
+    if literal is None:
+        return None
+    return r.add(broadcast, literal, shape=node.shape, axes=()) if node.shape else literal
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+@rule(el.stop_gradient)
+def drop_stop_gradient(r: Rewriter, node: Node) -> Operand | None:
+    """stop_gradient(x) -> x: differentiation is over."""
+    return node.operands[0]
+
+
+@rule(el.convert)
+def drop_conversions(r: Rewriter, node: Node) -> Operand | None:
+    """convert(x, x's dtype) -> x"""
+    return node.operands[0] if node.operands[0].dtype == node.dtype else None
+
+
+@rule(el.where)
+def drop_equal_branches(r: Rewriter, node: Node) -> Operand | None:
+    """where(c, x, x) -> x; where(True, x, y) -> x"""
+    condition, x, y = node.operands
+    if isinstance(condition, Literal):
+        chosen = x if condition.value else y
+        return chosen if chosen.aval == node.aval else None
+    return x if x is y and x.aval == node.aval else None
+
+
+@rule(argmax, argmin)
+def lower_argmax(r: Rewriter, node: Node) -> Operand | None:
+    """argmax(x) -> the least position whose element equals the maximum, or is NaN: two reductions that share loops."""
+    x = node.operands[0]
+    assert isinstance(x, Node)
+    (axis,) = node.params["axes"]
+    best = r.add(reduce_max if node.prim is argmax else reduce_min, x, axes=(axis,))
+    kept = tuple(a for a in range(len(x.shape)) if a != axis)
+    hit = r.add(el.equal, x, r.add(broadcast, best, shape=x.shape, axes=kept))
+    if x.dtype.kind == "f":
+        hit = r.add(el.bitwise_or, hit, r.add(el.isnan, x))
+    place = r.add(iota, shape=x.shape, axis=axis, dtype=np.dtype(np.int64))
+    place = r.add(el.where, hit, place, Literal(x.shape[axis], np.dtype(np.int64)))
+    return r.add(reduce_min, place, axes=(axis,))
+
+
+EXACT: list[Rule] = [
+    rewrite("mul-one", lambda x: x * 1.0, lambda x: x),
+    rewrite("one-mul", lambda x: 1.0 * x, lambda x: x),
+    rewrite("div-one", lambda x: x / 1.0, lambda x: x),
+    rewrite("sub-zero", lambda x: x - 0.0, lambda x: x),
+    rewrite("neg-neg", lambda x: -(-x), lambda x: x),
+    rewrite("add-neg", lambda x, y: x + (-y), lambda x, y: x - y),
+    rewrite("sub-neg", lambda x, y: x - (-y), lambda x, y: x + y),
+    merge_reshapes,
+    merge_transposes,
+    merge_broadcasts,
+    merge_slices,
+    drop_empty_pads,
+    drop_single_concats,
+    reshape_of_literal,
+    literals_need_no_broadcast,
+    fold_literals,
+    squeeze_elementwise,
+    squeeze_reduce,
+    squeeze_broadcast,
+    drop_stop_gradient,
+    drop_conversions,
+    drop_equal_branches,
+    lower_argmax,
+]
+FAST_MATH: list[Rule] = [
+    rewrite("add-zero", lambda x: x + 0.0, lambda x: x),
+    rewrite("sub-self", lambda x: x - x, lambda x: x * 0.0),
+]

@@ -1,0 +1,155 @@
+"""A compiled program in memory: how its arguments are checked, its results made, its one entry called."""
+
+from __future__ import annotations
+
+import ctypes
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.errors import ArgumentError, IndexOutOfBounds, ShapeError, Where
+from tracegrad.ir.aval import DTYPES, Aval
+from tracegrad.runtime import library
+from tracegrad.runtime.objects import load_object
+
+HEADER = 3
+ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known to run the object code: plain data that goes into the cache beside it."""
+
+    inputs: list[tuple[str, list[int]]]
+    outputs: list[tuple[str, list[int], int]]
+    arena_bytes: int
+    temporary_bytes: int
+    families: list[str]
+    threads: int
+    checks: list[tuple[str, int, str, int]]
+    steps: list[str]
+    kernels: int
+    refusals: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def aligned_bytes(n: int) -> np.ndarray[Any, Any]:
+    """Return n bytes that start on a cache line."""
+    raw = np.empty(n + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n]
+
+
+class Executable:
+    """Object code, loaded; calling it is thread-safe, because every call in flight has an arena of its own."""
+
+    def __init__(self, facts: Facts, data: bytes, names: Sequence[str]):
+        self.facts = facts
+        library.ensure(["pool", *facts.families])
+        self.address = load_object(data, ["tg_entry"])["tg_entry"]
+        self.entry = ENTRY(self.address)
+        self.pool = library.pool(facts.threads)
+        self.names = list(names)
+        self.inputs = [(DTYPES[d], tuple(shape)) for d, shape in facts.inputs]
+        self.outputs = [(DTYPES[d], tuple(shape), donated) for d, shape, donated in facts.outputs]
+        self.donated = sorted({d for _, _, d in self.outputs if d >= 0})
+        self.scalar = [not shape for _, shape, _ in self.outputs]
+        self.arenas: list[tuple[Any, int]] = []
+        self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs))
+
+    def __call__(self, values: Sequence[Any]) -> list[Any]:
+        """Run the program on arrays and numbers; return new arrays, or the donated ones."""
+        arrays: list[Any] = []
+        for position, ((dtype, shape), value) in enumerate(zip(self.inputs, values, strict=True)):
+            if (
+                type(value) is not np.ndarray
+                or value.dtype is not dtype
+                or value.shape != shape
+                or not value.flags.c_contiguous
+            ):
+                value = self.convert(position, value)
+            arrays.append(value)
+        if self.donated:
+            self.check_donated(values, arrays)
+        results = [arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in self.outputs]
+        arena = self.arenas.pop() if self.arenas else self.new_arena()
+        addresses = [a.__array_interface__["data"][0] for a in arrays]
+        addresses += [r.__array_interface__["data"][0] for r in results]
+        table = self.table_type(self.pool.ctl, arena[1], 0, *addresses)
+        self.pool.wake()
+        status = self.entry(ctypes.addressof(table))
+        self.arenas.append(arena)
+        if status:
+            self.fail(status)
+        return [r[()] if scalar else r for r, scalar in zip(results, self.scalar, strict=True)]
+
+    def new_arena(self) -> tuple[Any, int]:
+        memory = aligned_bytes(max(self.facts.arena_bytes, 64))
+        return memory, int(memory.ctypes.data)
+
+    def convert(self, position: int, value: Any) -> Any:
+        """Bring an argument into the layout the code was compiled for; a dtype or shape that differs is refused."""
+        dtype, shape = self.inputs[position]
+        name = self.names[position] if position < len(self.names) else f"captured array {position}"
+        if isinstance(value, (bool, int, float)) and not shape:
+            return np.array(value, dtype)
+        if not isinstance(value, (np.ndarray, np.generic)):
+            raise ArgumentError(f"argument {name}: a {type(value).__name__} is not a NumPy array", fix="pass np.asarray(x)")
+        if value.shape != shape or value.dtype != dtype:
+            found = f"{value.dtype}{list(value.shape)}"
+            raise ShapeError(
+                f"argument {name}: compiled for {Aval(shape, dtype)} but called with {found}",
+                fix="pass an array of that shape and dtype, or compile for this one",
+            )
+        return np.ascontiguousarray(value).reshape(shape)
+
+    def check_donated(self, values: Sequence[Any], arrays: Sequence[Any]) -> None:
+        """Refuse donated memory that cannot be written, or that another argument shares; copy what is strided."""
+        spans: list[tuple[int, int, int]] = []
+        for position in self.donated:
+            array = arrays[position]
+            if array is values[position] and not array.flags.writeable:
+                raise ArgumentError(
+                    f"donated argument {self.names[position]}: the array is read-only", fix="pass a copy: np.array(x)"
+                )
+            start = array.__array_interface__["data"][0]
+            spans.append((start, start + array.nbytes, position))
+        spans.sort()
+        for (_, stop, first), (start, _, second) in zip(spans, spans[1:], strict=False):
+            if start < stop:
+                raise ArgumentError(
+                    f"donated arguments {self.names[first]} and {self.names[second]} share memory",
+                    fix="pass copies, or donate one of them only",
+                )
+        low, high = spans[0][0], max(s for _, s, _ in spans)
+        donated = set(self.donated)
+        for position, array in enumerate(arrays):
+            if position in donated:
+                continue
+            start = array.__array_interface__["data"][0]
+            if start < high and start + array.nbytes > low:
+                self.refuse_overlap(spans, start, start + array.nbytes, position)
+
+    def refuse_overlap(self, spans: Sequence[tuple[int, int, int]], start: int, stop: int, position: int) -> None:
+        for low, high, donated in spans:
+            if start < high and low < stop:
+                name = self.names[position] if position < len(self.names) else "a captured array"
+                raise ArgumentError(
+                    f"donated argument {self.names[donated]} shares memory with {name}", fix="pass a copy of one of them"
+                )
+
+    def fail(self, status: int) -> None:
+        """Raise the error behind a status: an index was out of bounds."""
+        primitive, size, file, line = self.facts.checks[status - 1]
+        raise IndexOutOfBounds(
+            f"{primitive}: an index is out of bounds for an axis of size {size}",
+            fix=f"use indices from {-size} to {size - 1}",
+            where=Where(file, line) if file else None,
+        )
+
+

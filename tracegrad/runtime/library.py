@@ -1,0 +1,65 @@
+"""Library kernels in this process: loaded from the cache, or compiled once per host and kept there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Iterable
+
+from tracegrad.config import config
+from tracegrad.runtime import cache
+from tracegrad.runtime.objects import ObjectError, define_symbols, load_object
+from tracegrad.runtime.pool import Pool
+
+_LOCK = threading.RLock()
+_LOADED: dict[str, dict[str, int]] = {}
+_POOLS: dict[int, Pool] = {}
+
+
+def ensure(families: Iterable[str]) -> float:
+    """Make the symbols of these families known to the loader; return the seconds spent on compiling any."""
+    spent = 0.0
+    with _LOCK:
+        for family in families:
+            if family not in _LOADED:
+                spent += load_family(family)
+    return spent
+
+
+def load_family(family: str) -> float:
+    """Load one family; compile it when the cache has no sound copy."""
+    key = cache.entry_key(["library", family])
+    found = cache.load(key)
+    if found is not None:
+        try:
+            adopt(family, found[0]["symbols"], found[1])
+            return 0.0
+        except (ObjectError, KeyError):
+            pass
+    began = time.perf_counter()
+    if config.verbose:
+        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
+    library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only when something must be compiled
+    data = library.build(family)
+    symbols = list(library.FAMILIES[family])
+    cache.store(key, {"symbols": symbols}, data)
+    adopt(family, symbols, data)
+    return time.perf_counter() - began
+
+
+def adopt(family: str, symbols: list[str], data: bytes) -> None:
+    addresses = load_object(data, symbols)
+    define_symbols(addresses)
+    _LOADED[family] = addresses
+
+
+def pool(threads: int) -> Pool:
+    """Return the process's pool of this many threads."""
+    found = _POOLS.get(threads)
+    if found is None:
+        with _LOCK:
+            ensure(["pool"])
+            found = _POOLS.get(threads) or _POOLS.setdefault(threads, Pool(threads, _LOADED["pool"]["tg_worker"]))
+    return found

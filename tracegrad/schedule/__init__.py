@@ -1,0 +1,1 @@
+"""Scheduling: a graph becomes an ordered list of kernels and library calls over buffers in one arena."""

@@ -1,0 +1,343 @@
+"""Fusion: which nodes share loops.
+
+A group has a domain (a shape) and, once a reduction has joined, the axes that it reduces. Its nodes live on two levels: `inner`
+nodes have the domain's shape, `outer` nodes the shape that is left after reducing. An inner node may read an outer one through a
+broadcast over the reduced axes: that makes the group a sequence of passes over the same data (softmax, layer norm) with the
+reduced values kept in registers.
+
+Nodes join greedily in topological order, groups merge when a node joins two of them; both only if no path leads out of the group
+and back. Every refusal is kept with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tracegrad.ir import Graph, Node
+from tracegrad.ops.shape import broadcast
+from tracegrad.schedule.kinds import cost, lowering
+
+INLINE_COST = 12
+INLINE_NODES = 8
+FULL_REDUCTION_SIZE = 1 << 16
+
+
+@dataclass(eq=False)
+class Unit:
+    """Nodes that are lowered together: a fused group, or a single view, nest or library node."""
+
+    nodes: list[Node]
+    how: str
+    shape: tuple[int, ...] = ()
+    axes: tuple[int, ...] | None = None
+    outer: set[Node] = field(default_factory=set)
+    first: int = 0
+    last: int = 0
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return tuple(a for a in range(len(self.shape)) if a not in (self.axes or ()))
+
+    @property
+    def outer_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[a] for a in self.kept)
+
+    @property
+    def size(self) -> int:
+        total = 1
+        for n in self.shape:
+            total *= n
+        return total
+
+    def title(self) -> str:
+        return "_".join(n.prim.name for n in self.nodes[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a node did not join the loops of one of its operands."""
+
+    node: Node
+    operand: Node
+    reason: str
+
+    def __str__(self) -> str:
+        place = f" ({self.node.where})" if self.node.where else ""
+        return f"{self.node.prim.name} {self.node.aval} does not join {self.operand.prim.name} {self.operand.aval}: {self.reason}{place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How a node reads an operand: at its own index, at the row's index through a broadcast, or in another way."""
+
+    source: Node
+    mode: str
+    axes: tuple[int, ...] = ()
+
+
+class Fusion:
+    """Cuts a graph into units."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.position = {n: i for i, n in enumerate((*graph.inputs, *graph.nodes))}
+        self.unit_of: dict[Node, Unit] = {}
+        self.units: list[Unit] = []
+        self.refusals: list[Refusal] = []
+        self.forced = forced_nodes(graph)
+        self._inline: dict[Node, bool] = {}
+
+    def run(self) -> Fusion:
+        for node in self.graph.inputs:
+            self.add(node, "input")
+        for node in self.graph.nodes:
+            how = lowering(node)
+            if how in ("point", "reduce"):
+                self.place(node, how)
+            else:
+                self.add(node, how)
+        return self
+
+    def add(self, node: Node, how: str) -> Unit:
+        shape = node.operands[0].aval.shape if how == "reduce" else node.shape
+        at = self.position[node]
+        unit = Unit([node], how, shape, first=at, last=at)
+        if how == "reduce":
+            unit.how = "point"
+            unit.axes = node.params["axes"]
+            unit.outer.add(node)
+        self.units.append(unit)
+        self.unit_of[node] = unit
+        return unit
+
+    # --- joining ------------------------------------------------------------------------------------------------------
+
+    def place(self, node: Node, how: str) -> None:
+        """Put `node` into the unit of one of its operands, merging units where that is legal, or into a new one."""
+        joined: Unit | None = None
+        tried: set[Unit] = set()
+        for link in sorted(self.links(node), key=lambda link: -self.position[link.source]):
+            unit = self.unit_of[link.source]
+            if unit.how != "point" or unit in tried or unit is joined:
+                continue
+            tried.add(unit)
+            reason = self.refuse(node, how, unit) if joined is None else self.refuse_merge(node, joined, unit)
+            if reason:
+                self.refusals.append(Refusal(node, link.source, reason))
+            elif joined is None:
+                joined = self.join(node, how, unit)
+            else:
+                joined = self.merge(joined, unit)
+        if joined is None:
+            self.add(node, how)
+
+    def join(self, node: Node, how: str, unit: Unit) -> Unit:
+        if how == "reduce":
+            unit.axes = node.params["axes"]
+            unit.outer.add(node)
+        elif node.shape != unit.shape:
+            unit.outer.add(node)
+        unit.nodes.append(node)
+        unit.last = self.position[node]
+        self.unit_of[node] = unit
+        return unit
+
+    def merge(self, a: Unit, b: Unit) -> Unit:
+        a.nodes = sorted([*a.nodes, *b.nodes], key=self.position.__getitem__)
+        a.axes = a.axes if a.axes is not None else b.axes
+        a.outer |= b.outer
+        a.first, a.last = min(a.first, b.first), max(a.last, b.last)
+        for node in b.nodes:
+            self.unit_of[node] = a
+        self.units.remove(b)
+        return a
+
+    def refuse(self, node: Node, how: str, unit: Unit) -> str:
+        """Return why `node` cannot join `unit`, or an empty string."""
+        if how == "reduce":
+            axes = node.params["axes"]
+            if node.operands[0].aval.shape != unit.shape:
+                return "it reduces another shape than the loops walk"
+            if unit.axes is not None and unit.axes != axes:
+                return f"the loops already reduce axes {unit.axes}, not {axes}"
+            if unit.axes is None and any(len(n.shape) != len(unit.shape) for n in unit.nodes):
+                return "the loops hold values of another rank"
+        elif node.shape != unit.shape and not (unit.axes and node.shape == unit.outer_shape):
+            return f"its shape is not the loops' {list(unit.shape)}"
+        reason = self.refuse_links(node, how, unit)
+        if reason:
+            return reason
+        for link in self.links(node):
+            other = self.unit_of[link.source]
+            if other is not unit and self.reaches(other, unit):
+                return "a value in between is computed elsewhere"
+        return ""
+
+    def refuse_links(self, node: Node, how: str, unit: Unit) -> str:
+        """Check that every value read inside the unit is read at an index the loops have at hand."""
+        inner = how == "reduce" or node.shape == unit.shape
+        for link in self.links(node):
+            if self.unit_of[link.source] is not unit:
+                continue
+            from_outer = link.source in unit.outer
+            if link.mode == "other":
+                return "it reads elements at other positions"
+            if inner and from_outer:
+                if link.mode != "row" or link.axes != unit.kept:
+                    return "it reads a reduced value other than row by row"
+                if not unit.outer_shape and unit.size > FULL_REDUCTION_SIZE:
+                    return "the whole array would have to be reduced by one task first"
+            elif inner and link.mode != "same":
+                return "it reads elements at other positions"
+            elif not inner and (not from_outer or link.mode != "same"):
+                return "it mixes rows and elements"
+        return ""
+
+    def refuse_merge(self, node: Node, a: Unit, b: Unit) -> str:
+        """Return why two units that `node` reads from cannot become one, or an empty string."""
+        if a.shape != b.shape:
+            return f"the loops walk {list(a.shape)} and {list(b.shape)}"
+        if a.axes is not None and b.axes is not None and a.axes != b.axes:
+            return f"the loops reduce axes {a.axes} and {b.axes}"
+        if a.axes is None and b.axes is None and node in a.outer:
+            return "it mixes rows and elements"
+        if not a.outer_shape and a.axes and max(a.size, b.size) > FULL_REDUCTION_SIZE:
+            return "the whole array would have to be reduced by one task first"
+        for link in self.links(node):
+            if self.unit_of[link.source] is b:
+                wanted = "row" if link.source in b.outer and node not in a.outer else "same"
+                if link.mode != wanted or (node in a.outer and link.source not in b.outer):
+                    return "it reads elements at other positions"
+        if self.reaches(a, b, direct=False) or self.reaches(b, a, direct=False):
+            return "a value in between is computed elsewhere"
+        for x, y in ((a, b), (b, a)):
+            for inner in x.nodes:
+                for link in self.links(inner):
+                    if self.unit_of[link.source] is y and inner is not node:
+                        return "one of them reads the other"
+        return ""
+
+    # --- dependencies -------------------------------------------------------------------------------------------------
+
+    def dependencies(self, unit: Unit) -> Iterator[Unit]:
+        for node in unit.nodes:
+            for operand in node.nodes():
+                other = self.unit_of[operand]
+                if other is not unit and self.unit_of[under_views(operand)] is not unit:
+                    yield other
+
+    def reaches(self, start: Unit, goal: Unit, *, direct: bool = True) -> bool:
+        """Say whether `start` depends on `goal`; without `direct`, through at least one other unit."""
+        pending = [u for u in self.dependencies(start) if direct or u is not goal] if start is not goal else []
+        if start is goal:
+            return True
+        seen: set[Unit] = set()
+        while pending:
+            unit = pending.pop()
+            if unit is goal:
+                return True
+            if unit in seen or unit.last < goal.first:
+                continue
+            seen.add(unit)
+            pending.extend(self.dependencies(unit))
+        return False
+
+    # --- how operands are read ----------------------------------------------------------------------------------------
+
+    def links(self, node: Node) -> Iterator[Link]:
+        """Yield the computed values that `node` reads, seen through views and through values that are inlined."""
+        whole = node.prim.kind not in ("elementwise", "reduce")
+        for operand in node.nodes():
+            yield from self.trace_link(operand, "other" if whole else "same")
+
+    def trace_link(self, source: Node, mode: str) -> Iterator[Link]:
+        axes: tuple[int, ...] = ()
+        while lowering(source) == "view":
+            operands = list(source.nodes())
+            if not operands:
+                return
+            if source.prim is broadcast and mode == "same":
+                mode, axes = "row", source.params["axes"]
+            else:
+                mode = "other"
+            source = operands[0]
+        if mode == "other" and self.inlines(source):
+            for operand in source.nodes():
+                yield from self.trace_link(operand, "other")
+            return
+        yield Link(source, mode, axes)
+
+    # --- inlining -----------------------------------------------------------------------------------------------------
+
+    def inlines(self, node: Node) -> bool:
+        """Say whether readers outside the unit compute `node` again instead of loading it: it is cheap and reads at most one
+        array of its own size, so that loading it would move as many bytes."""
+        if node not in self._inline:
+            self._inline[node] = self.decide_inline(node)
+        return self._inline[node]
+
+    def decide_inline(self, node: Node) -> bool:
+        if node.prim.kind != "elementwise" or node in self.forced:
+            return False
+        sources: set[Node] = set()
+        total = count = 0
+        pending = [node]
+        seen: set[Node] = set()
+        while pending:
+            current = pending.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            total += cost(current)
+            count += 1
+            if total > INLINE_COST or count > INLINE_NODES:
+                return False
+            for operand in current.nodes():
+                under = under_views(operand)
+                if under.prim.kind == "elementwise" and under not in self.forced:
+                    pending.append(under)
+                elif under.aval.size * 2 >= node.aval.size and under.prim.name != "iota":
+                    sources.add(under)
+        return len(sources) <= 1
+
+
+def under_views(node: Node) -> Node:
+    """Return the node whose elements a chain of views shows."""
+    while lowering(node) == "view" and node.operands and isinstance(node.operands[0], Node):
+        node = node.operands[0]
+    return node
+
+
+def forced_nodes(graph: Graph) -> set[Node]:
+    """Return the nodes that must be in memory: outputs, and what library calls and nests read."""
+    found = {under_views(o) for o in graph.outputs if isinstance(o, Node)}
+    for node in graph.nodes:
+        if lowering(node) == "library":
+            found.update(under_views(operand) for operand in node.nodes())
+    return found
+
+
+def ordered(fusion: Fusion) -> list[Unit]:
+    """Return the units so that each comes after what it reads, as close to the graph's order as possible."""
+    done: set[Unit] = set()
+    found: list[Unit] = []
+    for root in sorted(fusion.units, key=lambda u: u.last):
+        stack: list[tuple[Unit, Iterator[Unit]]] = [(root, fusion.dependencies(root))]
+        active = {root}
+        while stack:
+            unit, pending = stack[-1]
+            if unit in done:
+                stack.pop()
+                continue
+            following = next((u for u in pending if u not in done), None)
+            if following is None:
+                done.add(unit)
+                active.discard(unit)
+                found.append(unit)
+                stack.pop()
+            else:
+                assert following not in active, "fusion made a cycle"
+                active.add(following)
+                stack.append((following, fusion.dependencies(following)))
+    return found

@@ -1,0 +1,151 @@
+"""Where every buffer lives: in an argument, in a result, or at an offset in the arena.
+
+The arena holds what lives between two steps only. Buffers whose lifetimes do not meet share memory; offsets are multiples of 64
+bytes. A result may take over the memory of a donated argument when nothing reads the argument afterwards, or when the one kernel
+that writes the result reads the argument at exactly the element it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracegrad.ir.aval import DTYPES
+from tracegrad.schedule.body import buffer_name
+from tracegrad.schedule.index import Affine
+from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store
+from tracegrad.schedule.plan import Plan, Step
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """A buffer's memory: argument or result number `slot`, or the arena at `offset`."""
+
+    kind: str
+    slot: int
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"arena+{self.slot}" if self.kind == "arena" else f"{self.kind}{self.slot}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All places, the arena's size in bytes, and which results live in which donated argument."""
+
+    places: dict[str, Place]
+    arena_bytes: int
+    donated: dict[int, int]
+
+
+def touched(step: Step) -> set[str]:
+    """Return the buffers a step reads or writes."""
+    if isinstance(step, Kernel):
+        return set(step.buffers())
+    return {buffer_name(step.node), *(buffer_name(v.node) for v in step.operands)}
+
+
+def round_up(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def assign_memory(plan: Plan, donate: Sequence[int] = ()) -> Memory:
+    """Give every buffer of a plan its place."""
+    sizes = {name: DTYPES[dtype].itemsize * size for name, (dtype, size) in plan.buffers.items()}
+    places: dict[str, Place] = {}
+    for slot, node in enumerate(plan.graph.inputs):
+        name = buffer_name(node)
+        places[name] = Place("argument", slot, node.aval.nbytes)
+    uses = [touched(step) for step in plan.steps]
+    donated = match_donations(plan, donate, uses)
+    for slot, name in enumerate(plan.outputs):
+        if slot in donated:
+            places[name] = places[buffer_name(plan.graph.inputs[donated[slot]])]
+        else:
+            places[name] = Place("result", slot, sizes[name])
+    lifetimes: dict[str, tuple[int, int]] = {}
+    for at, names in enumerate(uses):
+        for name in names:
+            if name not in places:
+                first, _ = lifetimes.get(name, (at, at))
+                lifetimes[name] = (first, at)
+    arena = 0
+    held: list[tuple[int, int, int, int]] = []
+    for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):
+        first, last = lifetimes[name]
+        size = round_up(max(sizes[name], 1))
+        offset = lowest_gap([(o, e) for o, e, f, t in held if f <= last and first <= t], size)
+        held.append((offset, offset + size, first, last))
+        arena = max(arena, offset + size)
+        places[name] = Place("arena", offset, sizes[name])
+    return Memory(places, arena, donated)
+
+
+def lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    """Return the lowest offset at which `size` bytes are free."""
+    offset = 0
+    for start, stop in sorted(taken):
+        if offset + size <= start:
+            break
+        offset = max(offset, stop)
+    return offset
+
+
+def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]]) -> dict[int, int]:
+    """Return result number -> argument number for the donations that are safe."""
+    free = [i for i in donate if plan.graph.inputs[i].aval.size]
+    found: dict[int, int] = {}
+    for slot, name in enumerate(plan.outputs):
+        aval = plan.graph.outputs[slot].aval
+        for argument in free:
+            given = plan.graph.inputs[argument]
+            if given.aval == aval and is_safe(plan, buffer_name(given), name, uses):
+                found[slot] = argument
+                free.remove(argument)
+                break
+    return found
+
+
+def is_safe(plan: Plan, given: str, result: str, uses: Sequence[set[str]]) -> bool:
+    """Say whether `result` may be written into the memory of `given`."""
+    writes = [at for at, names in enumerate(uses) if result in names]
+    reads = [at for at, names in enumerate(uses) if given in names]
+    if not writes:
+        return False
+    first = writes[0]
+    if any(at > first for at in reads):
+        return False
+    if first not in reads:
+        return True
+    step = plan.steps[first]
+    return isinstance(step, Kernel) and same_element(step.body, given, result)
+
+
+def same_element(body: Sequence[Stmt], given: str, result: str) -> bool:
+    """Say whether every read of `given` stands in the same loop as the one write of `result`, at the same index, before it."""
+    for s in body:
+        if isinstance(s, Loop) and mentions(s.body, given, result):
+            inside = [x for x in body if x is not s]
+            return not mentions(inside, given, result) and same_element(s.body, given, result)
+    indices: set[Affine] = set()
+    stored = 0
+    for s in body:
+        if isinstance(s, Load) and s.buffer == given:
+            if stored or s.guard is not None:
+                return False
+            indices.add(s.index)
+        elif isinstance(s, Load) and s.buffer == result:
+            return False
+        elif isinstance(s, Store) and s.buffer == result:
+            stored += 1
+            indices.add(s.index)
+    return stored == 1 and len(indices) == 1
+
+
+def mentions(body: Sequence[Stmt], *names: str) -> bool:
+    return any(
+        (isinstance(s, (Load, Store)) and s.buffer in names) or (isinstance(s, Loop) and mentions(s.body, *names))
+        for s in body
+    )

@@ -1,0 +1,198 @@
+"""The schedule: kernels and library calls in order, every value in its place.
+
+Units are lowered from the last to the first, so that each one knows which of its values others read from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tracegrad.ir import Graph, Literal, Node, Operand
+from tracegrad.ir.aval import NAMES
+from tracegrad.ops.contract import dot as dot_primitive
+from tracegrad.ops.contract import free
+from tracegrad.ops.elementwise import convert
+from tracegrad.ops.shape import broadcast, reshape
+from tracegrad.schedule.body import buffer_name, view_index
+from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
+from tracegrad.schedule.index import Affine, dot, strides
+from tracegrad.schedule.kernel import Kernel
+from tracegrad.schedule.kinds import lowering
+from tracegrad.schedule.lower import Context, Elements, lower
+from tracegrad.schedule.nests import lower_nest
+
+
+@dataclass(frozen=True)
+class View:
+    """An operand of a library call: elements of a buffer at an offset with strides, one per axis."""
+
+    node: Node
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a library kernel; the code generator plans it."""
+
+    node: Node
+    operands: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.prim.name
+
+
+Step = Kernel | Call
+
+
+@dataclass
+class Plan:
+    """Steps in order, the nodes behind their buffers, and where each output of the graph is found."""
+
+    graph: Graph
+    steps: list[Step] = field(default_factory=list)
+    buffers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    checks: dict[int, Node] = field(default_factory=dict)
+
+
+class Planner:
+    """Lowers a graph whose rewrites are done."""
+
+    def __init__(self, graph: Graph, threads: int):
+        self.graph, self.roots = with_own_outputs(graph)
+        self.fusion = Fusion(self.graph).run()
+        self.plan = Plan(self.graph, refusals=self.fusion.refusals)
+        self.context = Context(self.fusion.inlines, self.plan.checks, threads)
+        self.wanted: set[Node] = set()
+
+    def run(self) -> Plan:
+        outputs = [self.contiguous_base(n) for n in self.roots]
+        self.wanted.update(outputs)
+        units = ordered(self.fusion)
+        found: list[list[Step]] = []
+        for number, unit in reversed(list(enumerate(units))):
+            found.append(self.unit(unit, number))
+        self.plan.steps = [step for steps in reversed(found) for step in steps]
+        for node in self.wanted:
+            self.plan.buffers[buffer_name(node)] = (NAMES[node.dtype], node.aval.size)
+        self.plan.outputs = [buffer_name(n) for n in outputs]
+        return self.plan
+
+    def unit(self, unit: Unit, number: int) -> list[Step]:
+        """Lower one unit if anything of it is wanted."""
+        if unit.how == "input" or not any(n in self.wanted for n in unit.nodes):
+            return []
+        name = f"k{number}_{unit.title()}"
+        node = unit.nodes[0]
+        if unit.how == "library":
+            return [self.call(node)]
+        if unit.how == "nest":
+            lowered = lower_nest(node, self.context, name)
+        elif unit.how == "view":
+            lowered = Elements(Unit([node], "view", node.shape), {node}, self.context, name).lower()
+        else:
+            lowered = lower(unit, self.wanted, self.context, name)
+        self.want(lowered.needs)
+        for buffer, dtype, size in lowered.temporaries:
+            self.plan.buffers[buffer] = (dtype, size)
+        return [k for k in lowered.kernels if k.extent > 0]
+
+    def want(self, nodes: Sequence[Node]) -> None:
+        self.wanted.update(nodes)
+
+    # --- library calls ------------------------------------------------------------------------------------------------
+
+    def call(self, node: Node) -> Call:
+        """Give each operand as a view where the kernel takes strides, else as a contiguous buffer."""
+        if node.prim is dot_primitive:
+            contract, batch = node.params["contract"], node.params["batch"]
+            operands = []
+            for side, operand in enumerate(node.operands):
+                rest = free(operand.aval.ndim, contract[side], batch[side])
+                operands.append(self.strided(operand, [batch[side], rest, contract[side]]))
+        else:
+            operands = [self.contiguous(o) for o in node.operands]
+        self.want([v.node for v in operands])
+        return Call(node, tuple(operands))
+
+    def contiguous_base(self, node: Node) -> Node:
+        """Return the node in whose buffer the elements of `node` stand in order."""
+        while node.prim is reshape and isinstance(node.operands[0], Node):
+            node = node.operands[0]
+        return node
+
+    def contiguous(self, operand: Operand) -> View:
+        assert isinstance(operand, Node), "a literal operand of a library call was not materialised"
+        base = self.contiguous_base(operand)
+        return View(base, operand.shape, 0, strides(operand.shape))
+
+    def strided(self, operand: Operand, groups: Sequence[Sequence[int]]) -> View:
+        """Follow views as long as every group of axes keeps walking memory with one stride."""
+        assert isinstance(operand, Node), "a literal operand of a library call was not materialised"
+        index = tuple(Affine.var(f"i{a}") for a in range(len(operand.shape)))
+        node: Node = operand
+        best = self.contiguous(operand)
+        while lowering(node) == "view" and node.operands and isinstance(node.operands[0], Node):
+            if node.prim.name == "pad":
+                break
+            inner = view_index(node, index)
+            if inner is None:
+                break
+            node, index = node.operands[0], inner
+            offset = dot(index, strides(node.shape))
+            steps = tuple(offset.factor(f"i{a}") for a in range(len(operand.shape)))
+            if all(merges(g, operand.shape, steps) for g in groups) and not self.fusion_only_view(node):
+                best = View(node, operand.shape, offset.const, steps)
+        return best
+
+    def fusion_only_view(self, node: Node) -> bool:
+        """Say whether reading through `node` would force a copy anyway."""
+        return lowering(node) == "view"
+
+
+def merges(axes: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> bool:
+    """Say whether a group of axes, in this order, is one axis with one stride."""
+    wide = [a for a in axes if shape[a] != 1]
+    return all(steps[a] == steps[b] * shape[b] for a, b in zip(wide, wide[1:], strict=False))
+
+
+def with_own_outputs(graph: Graph) -> tuple[Graph, list[Node]]:
+    """Give every output of the graph a node of its own that is computed here: inputs, literals and repeats are copied."""
+    nodes = list(graph.nodes)
+    roots: list[Node] = []
+    taken: set[Node] = set()
+    for output in graph.outputs:
+        base = output
+        while isinstance(base, Node) and base.prim is reshape:
+            base = base.operands[0]
+        if isinstance(base, Literal) or base.prim.kind in ("input", "shape") or base in taken:
+            node = copy_of(output)
+            nodes.append(node)
+            roots.append(node)
+        else:
+            assert isinstance(output, Node)
+            taken.add(base)
+            roots.append(output)
+    return Graph(graph.name, graph.inputs, tuple(nodes), tuple(roots), graph.names), roots
+
+
+def copy_of(output: Operand) -> Node:
+    """Return a node that copies an input, a view, a literal or an output that stands twice."""
+    if isinstance(output, Literal):
+        return Node(broadcast, (output,), {"shape": (), "axes": ()}, output.aval)
+    return Node(convert, (output,), {"dtype": output.dtype}, output.aval, output.where)
+
+
+def build_plan(graph: Graph, threads: int) -> Plan:
+    """Schedule a simplified graph."""
+    return Planner(graph, threads).run()
+
+
+__all__ = ["Call", "Plan", "Step", "View", "build_plan", "np"]
