@@ -43,6 +43,7 @@ class Function:
     def __init__(self, fn: Callable[..., Any], transform: Transform, *, static: Static = (), backend: str = "cpu"):
         if not callable(fn):
             raise ArgumentError(f"{type(fn).__name__} is not a function", fix="pass a function: tg.jit(fn), not tg.jit(fn(x))")
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
         self.fn = fn
         self.transform = transform
@@ -98,28 +99,32 @@ class Function:
         arguments = self.parameters.split(args, kwargs)
         return self.transform.lower(self.call_of(arguments), arguments.leaves)
 
-    def compile(self, arguments: Arguments, key: Any, donate: Sequence[int] = ()) -> Specialised:
-        """Trace, transform, schedule and compile for one signature."""
+    def compile(self, arguments: Arguments, key: Any) -> Specialised:
+        """Compile for a new signature and keep the program."""
         self.explain_retrace(arguments, key)
+        found = self.programs[key] = self.specialise(arguments)
+        return found
+
+    def specialise(self, arguments: Arguments, donate: Sequence[int] = ()) -> Specialised:
+        """Trace, transform, schedule and compile for one signature."""
         began = time.perf_counter()
         lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
         traced = time.perf_counter() - began
         names = self.parameters.leaf_names(arguments.treedef)
         program = build(lowered.graph, donate=donate, names=names, backend=self.backend)
-        program.timings["trace"] = traced
-        captures = tuple(self.environment.locate(value) for value in lowered.captures)
-        found = self.programs[key] = Specialised(program, lowered.out_tree, captures)
+        program.timings = {"trace": traced, **program.timings}
         if config.verbose:
             total = time.perf_counter() - began
-            print(f"tracegrad: {self.fn.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
-        return found
+            print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
+        captures = tuple(self.environment.locate(value) for value in lowered.captures)
+        return Specialised(program, lowered.out_tree, captures)
 
     def explain_retrace(self, arguments: Arguments, key: Any) -> None:
         """Say what changed in the signature when `config.verbose`; warn when a function is traced again and again."""
         if not self.programs:
             return
         changes = "; ".join(self.changes(arguments, key)) or "its structure or static arguments"
-        name = getattr(self.fn, "__name__", "function")
+        name = self.__name__
         if config.verbose:
             print(f"tracegrad: {name} is traced again because of {changes}", file=sys.stderr)
         if len(self.programs) == RETRACE_WARNING:

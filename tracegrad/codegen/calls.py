@@ -8,7 +8,7 @@ from typing import Any
 from tracegrad.codegen.plan import LibraryCall
 from tracegrad.codegen.plan_conv import plan_conv
 from tracegrad.codegen.plan_gemm import plan_gemm
-from tracegrad.codegen.plan_scan import plan_cumsum, plan_sort
+from tracegrad.codegen.plan_sort import plan_cumsum, plan_sort
 from tracegrad.errors import CompileError, DTypeError
 from tracegrad.ops.contract import dot, free
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
@@ -89,14 +89,16 @@ def plan_convolution(kind: str) -> Rule:
 
 def plan_argsort(call: Call, threads: int) -> list[LibraryCall]:
     shape = call.node.shape
-    return [plan_sort(call.operands[0].node.dtype.name, size(shape, range(len(shape) - 1)), shape[-1])]
+    return [plan_sort(call.operands[0].node.dtype.name, size(shape, range(len(shape) - 1)), shape[-1], threads)]
 
 
 def plan_running_sum(call: Call, threads: int) -> list[LibraryCall]:
     shape, axis = call.node.shape, call.node.params["axis"]
     inner = strides(shape)[axis]
     return [
-        plan_cumsum(call.node.dtype.name, size(shape, range(axis)), shape[axis], inner, reverse=call.node.params["reverse"])
+        plan_cumsum(
+            call.node.dtype.name, size(shape, range(axis)), shape[axis], inner, threads, reverse=call.node.params["reverse"]
+        )
     ]
 
 

@@ -1,0 +1,135 @@
+"""`tg.vjp`: the value now, and a function that pulls cotangents back later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.api.function import Function, typed
+from tracegrad.api.signature import leaf_aval
+from tracegrad.api.transform import Call, Jit
+from tracegrad.errors import ArgumentError, GradientError, ShapeError
+from tracegrad.grad.adjoint import joint, pullback, replay
+from tracegrad.grad.partition import Halves, partition
+from tracegrad.ir import Graph, Literal, Node
+from tracegrad.ops.elementwise import stop_gradient as stop
+from tracegrad.runtime.program import Program, build
+from tracegrad.trace import STATE, Traced, new_trace
+
+Programs = dict[Any, tuple[Traced, Halves, Program, Program]]
+_COMPILED: dict[Any, Programs] = {}
+
+
+def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Return `fn(*primals)` and its pullback: cotangents of the result in, one cotangent per primal out.
+
+    Forward and backward are compiled apart; what lies between is kept, or computed again where that is cheaper. Every leaf of
+    the primals and of the result must be floating point.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> y, pullback = tg.vjp(lambda x: np.sin(x), np.zeros(2))
+    >>> pullback(np.ones(2))
+    (array([1., 1.]),)
+    """
+    function = fn if isinstance(fn, Function) else Function(fn, Jit())
+    arguments = function.parameters.split(primals, {})
+    call = function.call_of(arguments)
+    check_floating(function, arguments.treedef, arguments.leaves)
+    state = STATE.get()
+    if state.traces or state.eager:
+        return traced_vjp(call, arguments.leaves)
+    key = (fn, arguments.key, function.environment.key())
+    programs = _COMPILED.setdefault(key, {})
+    if not programs:
+        traced = call.trace(arguments.leaves)
+        n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
+        both = joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs))
+        halves = partition(both, n_inputs, n_outputs)
+        programs[None] = traced, halves, build(halves.forward), build(halves.backward)
+    traced, halves, forward, backward = programs[None]
+    results = forward([*arguments.leaves, *traced.captures])
+    outputs, residuals = results[: halves.n_outputs], results[halves.n_outputs :]
+    avals = [o.aval for o in traced.graph.outputs]
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        cts = check_cotangents(cotangent, traced.out_tree, avals)
+        gradients = backward([*residuals, *cts])
+        args, _ = tree.unflatten(arguments.treedef, gradients)
+        return tuple(args)
+
+    return tree.unflatten(traced.out_tree, outputs), pull
+
+
+def check_floating(function: Function, treedef: Any, leaves: Sequence[Any]) -> None:
+    for leaf, name in zip(leaves, function.parameters.leaf_names(treedef), strict=True):
+        aval, _ = leaf_aval(leaf, name)
+        if aval.dtype.kind != "f":
+            raise GradientError(
+                f"vjp: the primal {name} is {aval}, and only floating-point values have gradients",
+                fix="convert it with x.astype(np.float32), or close over it",
+            )
+
+
+def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> list[Any]:
+    """Return the leaves of a cotangent as arrays of the results' shapes and dtypes."""
+    leaves, treedef = tree.flatten(cotangent)
+    if treedef != out_tree:
+        raise ArgumentError(
+            f"pullback: the cotangent has the structure {treedef}, the result has {out_tree}", fix="pass the result's structure"
+        )
+    found = []
+    for leaf, aval in zip(leaves, avals, strict=True):
+        if np.shape(leaf) != aval.shape:
+            raise ShapeError(f"pullback: the cotangent has shape {np.shape(leaf)}, the result is {aval}")
+        found.append(leaf if hasattr(leaf, "_trace") else np.asarray(leaf, aval.dtype))
+    return found
+
+
+def traced_vjp(call: Call, leaves: Sequence[Any]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Inside a trace (or eagerly): record the values of every node, and pull back through them when asked."""
+    values: dict[Node, Any] = {}
+    if STATE.get().traces and not STATE.get().traces[-1].computes:
+        traced = call.trace(leaves)
+        outer = STATE.get().traces[-1]
+        values = replay(traced.graph, outer, [*map(typed, leaves), *traced.captures])
+        graph, out_tree, inputs = traced.graph, traced.out_tree, traced.graph.inputs
+    else:
+        graph, out_tree, inputs, values = run_recorded(call, leaves)
+    outputs = [o.dtype.type(o.value) if isinstance(o, Literal) else values[o] for o in graph.outputs]
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        cts = check_cotangents(cotangent, out_tree, [o.aval for o in graph.outputs])
+        gradients = pullback(graph.nodes, list(inputs[: len(leaves)]), graph.outputs, cts, values)
+        args, _ = tree.unflatten(call.treedef, gradients)
+        return tuple(args)
+
+    return tree.unflatten(out_tree, outputs), pull
+
+
+def run_recorded(call: Call, leaves: Sequence[Any]) -> tuple[Graph, Any, tuple[Node, ...], dict[Node, Any]]:
+    """Run op by op, keeping every node and its value."""
+    names = call.parameters.leaf_names(call.treedef)
+    with new_trace(call.name, computes=True) as this:
+        tracers = []
+        for leaf, name in zip(leaves, names, strict=True):
+            aval, weak = leaf_aval(leaf, name)
+            value = leaf if hasattr(leaf, "_trace") else np.asarray(leaf, aval.dtype)
+            tracers.append(this.input(aval, name, weak=weak, value=value))
+        inputs = tuple(this.builder.inputs)
+        flat, out_tree = tree.flatten(call.run(tracers))
+        outputs = tuple(this.lift(leaf) for leaf in flat)
+        graph = Graph(call.name, tuple(this.builder.inputs), tuple(this.builder.nodes), outputs)
+        return graph, out_tree, inputs, this.values
+
+
+def stop_gradient(value: Any) -> Any:
+    """Return `value` (a pytree) unchanged, as a constant for differentiation.
+
+    >>> import tracegrad as tg
+    >>> tg.grad(lambda x: x * tg.stop_gradient(x))(3.0)
+    np.float64(3.0)
+    """
+    return tree.map(lambda leaf: stop(leaf) if hasattr(leaf, "_trace") else leaf, value)
