@@ -1,0 +1,256 @@
+"""Modules and nn.functional against PyTorch: values and gradients of every parameter and input."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+import tracegrad.numpy as tnp
+from tracegrad import nn, random
+from tracegrad.nn import functional as F
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+torch = pytest.importorskip("torch")
+TF = torch.nn.functional
+KEY = random.key(0)
+
+
+def normal(seed, *shape, dtype=np.float64):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def check(ours, theirs, *arrays, compiled=False, tolerance=1e-9):
+    """Compare value and gradients of sum(f(arrays) * c) for a fixed random c."""
+    tensors = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    expected = theirs(*tensors)
+    c = normal(99, *expected.shape)
+    (expected * torch.tensor(c)).sum().backward()
+    wrt = tuple(i for i, a in enumerate(arrays) if a.dtype.kind == "f")
+
+    def loss(*values):
+        y = ours(*values)
+        return tnp.sum(y * c), y
+
+    transformed = tg.value_and_grad(loss, argnums=wrt, has_aux=True)
+    if compiled:
+        (_, value), gradients = transformed(*arrays)
+    else:
+        with tg.eager():
+            (_, value), gradients = transformed(*arrays)
+    scale = max(1.0, float(np.abs(np.asarray(expected.detach())).max()))
+    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=tolerance, atol=tolerance * scale)
+    for i, gradient in zip(wrt, gradients, strict=True):
+        theirs_now = tensors[i].grad.numpy()
+        scale = max(1.0, float(np.abs(theirs_now).max()))
+        np.testing.assert_allclose(gradient, theirs_now, rtol=tolerance, atol=tolerance * scale)
+
+
+ACTIVATIONS = [
+    (F.relu, TF.relu),
+    (lambda x: F.leaky_relu(x, 0.2), lambda x: TF.leaky_relu(x, 0.2)),
+    (lambda x: F.elu(x, 0.7), lambda x: TF.elu(x, 0.7)),
+    (F.gelu, TF.gelu),
+    (lambda x: F.gelu(x, "tanh"), lambda x: TF.gelu(x, approximate="tanh")),
+    (F.silu, TF.silu),
+    (F.sigmoid, torch.sigmoid),
+    (F.logsigmoid, TF.logsigmoid),
+    (F.tanh, torch.tanh),
+    (F.softplus, lambda x: TF.softplus(x, threshold=1000)),
+    (lambda x: F.softplus(x, 3.0), lambda x: TF.softplus(x, 3.0, threshold=1000)),
+    (lambda x: F.softmax(x, 0), lambda x: TF.softmax(x, 0)),
+    (F.softmax, lambda x: TF.softmax(x, -1)),
+    (lambda x: F.log_softmax(x, 1), lambda x: TF.log_softmax(x, 1)),
+    (lambda x: F.normalize(x, dim=1), lambda x: TF.normalize(x, dim=1)),
+    (lambda x: F.normalize(x, 1.0, 0), lambda x: TF.normalize(x, 1.0, 0)),
+    (lambda x: F.normalize(x, 3.0, 0), lambda x: TF.normalize(x, 3.0, 0)),
+    (lambda x: F.layer_norm(x, (3, 4)), lambda x: TF.layer_norm(x, (3, 4))),
+    (lambda x: F.batch_norm(x, training=True), lambda x: TF.batch_norm(x, None, None, training=True)),
+    (lambda x: F.flatten(x, 1), lambda x: torch.flatten(x, 1)),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ACTIVATIONS, ids=range(len(ACTIVATIONS)))
+def test_functions_of_one_array(ours, theirs):
+    check(ours, theirs, normal(0, 2, 3, 4))
+
+
+def test_gradients_at_zero():
+    for ours, theirs in ACTIVATIONS[:3] + [(F.softplus, TF.softplus), (F.logsigmoid, TF.logsigmoid)]:
+        check(ours, theirs, np.zeros(2))
+
+
+def conv_cases():
+    options = itertools.product(
+        [1, 2], [0, 1, "same", "valid"], [1, 2], [1, 2], [True, False], ["zeros", "circular", "reflect", "replicate"]
+    )
+    for i, (stride, padding, dilation, groups, bias, mode) in enumerate(options):
+        if padding == "same" and stride != 1 or i % 5 and mode != "zeros":
+            continue
+        yield stride, padding, dilation, groups, bias, mode
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups", "bias", "mode"), list(conv_cases()))
+def test_conv1d_options(stride, padding, dilation, groups, bias, mode):
+    more = {"padding_mode": mode}
+    arguments = (4, 6, 3, stride, padding, dilation, groups, bias)
+    compare_module(
+        nn.Conv1d(*arguments, dtype=np.float64, **more), torch.nn.Conv1d(*arguments, **more), normal(0, 2, 4, 9)
+    )
+
+
+CONV2D = [
+    ((2, 4, 3), {}),
+    ((2, 4, (3, 2), 2, 1), {}),
+    ((2, 4, (2, 3), (1, 2), (0, 2), (2, 1)), {}),
+    ((2, 4, 4), {"padding": "same"}),
+    ((4, 4, 3), {"padding": 1, "groups": 4, "bias": False}),
+    ((4, 8, 3), {"padding": (2, 1), "groups": 2, "padding_mode": "circular"}),
+    ((2, 3, (3, 4)), {"padding": "same", "padding_mode": "replicate"}),
+    ((2, 3, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}),
+    ((2, 3, 1), {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "more"), CONV2D, ids=range(len(CONV2D)))
+def test_conv2d_options(arguments, more):
+    module = nn.Conv2d(*arguments, **more, dtype=np.float64)
+    compare_module(module, torch.nn.Conv2d(*arguments, **more), normal(0, 2, arguments[0], 7, 8))
+
+
+@pytest.mark.parametrize("case", [2, 5])
+def test_conv2d_compiled(case):
+    arguments, more = CONV2D[case]
+    module = nn.Conv2d(*arguments, **more, key=KEY)
+    x = normal(0, 2, arguments[0], 7, 8, dtype=np.float32)
+    compare_module(module, torch.nn.Conv2d(*arguments, **more), x, compiled=True, tolerance=2e-5)
+
+
+def test_unbatched_inputs():
+    compare_module(nn.Conv1d(2, 3, 3, dtype=np.float64), torch.nn.Conv1d(2, 3, 3), normal(0, 2, 9))
+    compare_module(nn.Conv2d(2, 3, 3, dtype=np.float64), torch.nn.Conv2d(2, 3, 3), normal(0, 2, 7, 8))
+    compare_module(nn.MaxPool2d(2), torch.nn.MaxPool2d(2), normal(0, 2, 7, 8))
+
+
+def compare_module(ours, theirs, x, **more):
+    """Give PyTorch's module our parameters, and compare outputs and the gradients of parameters and input."""
+    names = list(ours.named_parameters())
+    assert names == [name for name, _ in theirs.named_parameters()]
+    assert [w.shape for w in ours.named_parameters().values()] == [tuple(w.shape) for w in theirs.parameters()]
+
+    def run(x, *weights):
+        return torch.func.functional_call(theirs, dict(zip(names, weights, strict=True)), (x,))
+
+    check(lambda x, *weights: ours.replace(**dict(zip(names, weights, strict=True)))(x), run, x,
+          *[ours.named_parameters()[n] for n in names], **more)  # fmt: skip
+
+
+MODULES = [
+    (nn.Linear(4, 3, dtype=np.float64), torch.nn.Linear(4, 3), (2, 5, 4)),
+    (nn.Linear(4, 3, False, dtype=np.float64), torch.nn.Linear(4, 3, False), (4,)),
+    (nn.LayerNorm((3, 4), dtype=np.float64), torch.nn.LayerNorm((3, 4)), (2, 3, 4)),
+    (nn.LayerNorm(4, 1e-3, True, False, dtype=np.float64), torch.nn.LayerNorm(4, 1e-3, True, False), (2, 4)),
+    (nn.MaxPool1d(3, 2, 1), torch.nn.MaxPool1d(3, 2, 1), (2, 3, 9)),
+    (nn.MaxPool2d((3, 2), (2, 1), (1, 0)), torch.nn.MaxPool2d((3, 2), (2, 1), (1, 0)), (2, 3, 7, 8)),
+    (nn.MaxPool2d(3, 2, 1, ceil_mode=True), torch.nn.MaxPool2d(3, 2, 1, ceil_mode=True), (2, 3, 8, 6)),
+    (nn.AvgPool1d(3, 2, 1), torch.nn.AvgPool1d(3, 2, 1), (2, 3, 9)),
+    (nn.AvgPool2d(2), torch.nn.AvgPool2d(2), (2, 3, 7, 8)),
+    (nn.AvgPool2d(3, 2, 1, False, False), torch.nn.AvgPool2d(3, 2, 1, False, False), (2, 3, 7, 8)),
+    (nn.AvgPool2d(3, 2, 1, True, True), torch.nn.AvgPool2d(3, 2, 1, True, True), (2, 3, 8, 6)),
+    (nn.AvgPool2d(3, 2, 1, True, False), torch.nn.AvgPool2d(3, 2, 1, True, False), (2, 3, 8, 6)),
+    (nn.GELU("tanh"), torch.nn.GELU("tanh"), (3, 4)),
+    (nn.Softmax(0), torch.nn.Softmax(0), (3, 4)),
+    (nn.LogSoftmax(1), torch.nn.LogSoftmax(1), (3, 4)),
+    (nn.Flatten(), torch.nn.Flatten(), (3, 4, 2)),
+    (nn.Identity(54), torch.nn.Identity(54), (3, 4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shape"), MODULES, ids=[type(m[0]).__name__ + str(i) for i, m in enumerate(MODULES)]
+)
+def test_modules(ours, theirs, shape):
+    compare_module(ours, theirs, normal(0, *shape))
+
+
+def test_default_initialisation_has_torchs_distribution():
+    for ours, theirs in [
+        (nn.Linear(300, 200), torch.nn.Linear(300, 200)),
+        (nn.Conv2d(16, 64, 5), torch.nn.Conv2d(16, 64, 5)),
+    ]:
+        for a, b in zip(ours.named_parameters().values(), theirs.parameters(), strict=True):
+            b = b.detach().numpy()
+            assert (
+                a.dtype == b.dtype
+                and abs(a.std() / b.std() - 1) < 0.2
+                and abs(np.abs(a).max() / np.abs(b).max() - 1) < 0.05
+            )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_options(reduction, smoothing, weighted):
+    weight = np.array([0.5, 2.0, 1.0, 3.0]) if weighted else None
+    theirs_weight = torch.tensor(weight) if weighted else None
+    more = {"reduction": reduction, "label_smoothing": smoothing}
+    for shape in [(5, 4), (2, 4, 3, 2), (4,)]:
+        rows = shape[:1] + shape[2:] if len(shape) > 1 else ()
+        y = np.random.default_rng(1).integers(0, 4, rows)
+        for classes in [y, np.where(np.arange(y.size).reshape(rows) == 1, -100, y)]:
+            check(lambda x, classes=classes: F.cross_entropy(x, classes, weight, **more),
+                  lambda x, classes=classes: TF.cross_entropy(x, torch.as_tensor(classes), theirs_weight, **more),
+                  normal(0, *shape))  # fmt: skip
+        p = np.moveaxis(np.random.default_rng(2).dirichlet(np.ones(4), rows), -1, 0 if len(shape) == 1 else 1)
+        check(
+            lambda x, p: F.cross_entropy(x, p, weight, **more),
+            lambda x, p: TF.cross_entropy(x, p, theirs_weight, **more),
+            normal(0, *shape),
+            np.ascontiguousarray(p),
+        )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_cross_entropy_float32(compiled):
+    y = np.random.default_rng(1).integers(0, 10, 32)
+    check(lambda x: F.cross_entropy(x, y), lambda x: TF.cross_entropy(x, torch.tensor(y)),
+          normal(0, 32, 10, dtype=np.float32), compiled=compiled, tolerance=1e-5)  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_other_losses(reduction):
+    x, t, p = normal(0, 4, 3), normal(1, 4, 3), np.random.default_rng(2).dirichlet(np.ones(3), 4)
+    w = np.random.default_rng(3).uniform(0.5, 2, 3)
+    y = np.array([0, 2, 1, -100])
+    more = {"reduction": reduction}
+    for ours, theirs, target in [
+        (F.mse_loss, TF.mse_loss, t),
+        (F.l1_loss, TF.l1_loss, t),
+        (F.huber_loss, TF.huber_loss, t),
+        (F.smooth_l1_loss, TF.smooth_l1_loss, t),
+        (F.kl_div, TF.kl_div, p),
+        (F.binary_cross_entropy_with_logits, TF.binary_cross_entropy_with_logits, p),
+    ]:
+        check(lambda x, t, f=ours: f(x, t, **more), lambda x, t, f=theirs: f(x, t, **more), x, target)
+    check(lambda x, t: F.huber_loss(x, t, reduction, 0.3), lambda x, t: TF.huber_loss(x, t, reduction, 0.3), x, t)
+    check(
+        lambda x, t: F.kl_div(x, t, log_target=True, **more),
+        lambda x, t: TF.kl_div(x, t, log_target=True, **more),
+        x,
+        t,
+    )
+    theirs_w = torch.tensor(w)
+    check(
+        lambda x, t: F.binary_cross_entropy_with_logits(x, t, w, pos_weight=w, **more),
+        lambda x, t: TF.binary_cross_entropy_with_logits(x, t, theirs_w, pos_weight=theirs_w, **more),
+        x,
+        p,
+    )
+    check(lambda x: F.nll_loss(x, y, w, **more), lambda x: TF.nll_loss(x, torch.tensor(y), torch.tensor(w), **more), x)
+
+
+@pytest.mark.parametrize("mode", ["constant", "circular", "reflect", "replicate"])
+def test_pad_gradients(mode):
+    check(lambda x: F.pad(x, (2, 1, 1, 3), mode), lambda x: TF.pad(x, (2, 1, 1, 3), mode), normal(0, 2, 3, 5, 6))

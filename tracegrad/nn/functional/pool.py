@@ -1,0 +1,144 @@
+"""Pooling: the maximum and the mean of windows along the trailing axes."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+import tracegrad.numpy as tnp
+from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.ir import Aval
+from tracegrad.nn.functional.conv import Pads, apply, sized
+from tracegrad.ops.pool import max_pool, sum_pool
+
+Size = int | tuple[int, ...]
+
+
+def max_pool1d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    """Return the largest element of every window of [N, C, L] or [C, L]; positions outside count as -inf.
+
+    The stride is the window by default; dilation other than 1 is not supported. `ceil_mode` keeps a last window that
+    sticks out. Raises ShapeError when the window does not fit, or the padding is more than half of it.
+    """
+    return pooled("max_pool1d", input, kernel_size, stride, padding, dilation, ceil_mode, 1)
+
+
+def max_pool2d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    """Return the largest element of every window of [N, C, H, W] or [C, H, W]; see `max_pool1d`.
+
+    >>> max_pool2d(np.arange(16.0).reshape(1, 4, 4), 2).tolist()
+    [[[5.0, 7.0], [13.0, 15.0]]]
+    """
+    return pooled("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, 2)
+
+
+def avg_pool1d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """Return the mean of every window of [N, C, L] or [C, L].
+
+    Zeros of the padding count as elements unless count_include_pad=False; what `ceil_mode` adds never counts.
+    """
+    return averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, 1)
+
+
+def avg_pool2d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """Return the mean of every window of [N, C, H, W] or [C, H, W]; see `avg_pool1d`.
+
+    >>> avg_pool2d(np.arange(16.0).reshape(1, 4, 4), 2).tolist()
+    [[[2.5, 4.5], [10.5, 12.5]]]
+    """
+    return averaged("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, 2)
+
+
+def pooled(
+    name: str,
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    dilation: Size,
+    ceil_mode: bool,
+    n: int,
+) -> Any:
+    if any(d != 1 for d in sized(name, "dilation", dilation, n)):
+        raise ArgumentError(
+            f"{name}: dilation={dilation} is not supported", fix="use dilation=1, or slice the input first"
+        )
+    x, window, step, pads = geometry(name, input, kernel_size, stride, padding, ceil_mode, n)
+    return apply(max_pool, x, window=window, stride=step, padding=pads)
+
+
+def averaged(
+    name: str, input: Any, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, include: bool, n: int
+) -> Any:
+    x, window, step, pads = geometry(name, input, kernel_size, stride, padding, ceil_mode, n)
+    total = apply(sum_pool, x, window=window, stride=step, padding=pads)
+    counts = [
+        axis_counts(size, k, s, pad, include) for size, k, s, pad in zip(x.shape[-n:], window, step, pads, strict=True)
+    ]
+    if all((c == c[0]).all() for c in counts):
+        return total * (1.0 / float(np.prod([c[0] for c in counts])))
+    weight = reduce(np.multiply.outer, [1.0 / c for c in counts]).astype(x.dtype)
+    return total * weight
+
+
+def geometry(
+    name: str, input: Any, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, n: int
+) -> tuple[Any, tuple[int, ...], tuple[int, ...], Pads]:
+    """Check the arguments; return the array, window, stride and the padding on both sides of each axis."""
+    x = tnp.asarray(input)
+    if x.ndim not in (n + 1, n + 2):
+        axes = "[C, L] or [N, C, L]" if n == 1 else "[C, H, W] or [N, C, H, W]"
+        raise ShapeError(f"{name}: {Aval(tuple(x.shape), x.dtype)} is not {axes}", fix="check the axes of the input")
+    window = sized(name, "kernel_size", kernel_size, n)
+    step = window if stride is None else sized(name, "stride", stride, n)
+    around = sized(name, "padding", padding, n)
+    if any(2 * p > k for p, k in zip(around, window, strict=True)):
+        raise ShapeError(
+            f"{name}: the padding {around} is more than half of the window {window}", fix="use less padding"
+        )
+    high = list(around)
+    if ceil_mode:
+        for axis, (size, k, s, p) in enumerate(zip(x.shape[-n:], window, step, around, strict=True)):
+            out = -(-(size + 2 * p - k) // s) + 1
+            if (out - 1) * s >= size + p:
+                out -= 1
+            high[axis] += max(0, (out - 1) * s + k - size - 2 * p)
+    return x, window, step, tuple(zip(around, high, strict=True))
+
+
+def axis_counts(size: int, k: int, stride: int, pad: tuple[int, int], include: bool) -> Any:
+    """Return how many elements of each window along one axis count: those inside, or also those in the padding."""
+    low, high = pad
+    start = np.arange((size + low + high - k) // stride + 1) * stride - low
+    stop = np.minimum(start + k, size + low)
+    return stop - start if include else np.minimum(stop, size) - np.maximum(start, 0)

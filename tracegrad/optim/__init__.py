@@ -1,0 +1,32 @@
+"""Optimizers as pure pairs of functions, in the manner of optax; update rules equal PyTorch's.
+
+    optimizer = optim.adam(1e-3)
+    state = optimizer.init(params)
+    updates, state = optimizer.update(grads, state, params)
+    params = optim.apply_updates(params, updates)
+    params, state = optimizer.step(grads, state, params)        # the last two lines in one
+
+`params` is any pytree of floating-point arrays. A learning rate is a number, a schedule (a function of the count of
+updates made so far), or a traced value: make the optimizer inside the compiled step, `optim.adam(lr).step(...)`, to
+pass it as an argument. None of them ever compiles again.
+"""
+
+from tracegrad.optim.adaptive import adagrad, adam, adamw, rmsprop
+from tracegrad.optim.optimizer import Optimizer, apply_updates, chain
+from tracegrad.optim.schedule import constant, cosine, exponential, one_cycle, step_decay, warmup
+from tracegrad.optim.sgd import sgd
+from tracegrad.optim.transform import (
+    clip_by_global_norm,
+    clip_by_value,
+    global_norm,
+    l1_decay,
+    l2_decay,
+    scale,
+    weight_decay,
+)
+
+__all__ = [
+    "Optimizer", "adagrad", "adam", "adamw", "apply_updates", "chain", "clip_by_global_norm", "clip_by_value",
+    "constant", "cosine", "exponential", "global_norm", "l1_decay", "l2_decay", "one_cycle", "rmsprop", "scale", "sgd",
+    "step_decay", "warmup", "weight_decay",
+]  # fmt: skip
