@@ -301,12 +301,17 @@ def trace(
 
 
 def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
-    """Apply `graph` to `values`, node by node, in whatever trace they belong to (or eagerly)."""
+    """Apply `graph` to `values`, node by node, in whatever trace they belong to (or eagerly); constants join the innermost."""
     here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
+    innermost = max((v for v in values if isinstance(v, Tracer)), key=lambda v: v._trace.level, default=None)
 
     def value(operand: Operand) -> Any:
         return operand.dtype.type(operand.value) if isinstance(operand, Literal) else here[operand]
 
     for node in graph.nodes:
-        here[node] = node.prim(*(value(o) for o in node.operands), **node.params)
+        operands = [value(o) for o in node.operands]
+        constant = not any(True for _ in node.nodes())
+        here[node] = (
+            node.prim.beside(innermost, *operands, **node.params) if constant else node.prim(*operands, **node.params)
+        )
     return [value(o) for o in graph.outputs]
