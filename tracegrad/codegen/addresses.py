@@ -20,7 +20,7 @@ VOID = ir.VoidType()
 
 intrinsic: Any = numba_intrinsic  # its type counts the typing context among the arguments of a call
 
-NUMBA_TYPES: dict[str, types.Type] = {
+NUMBA_TYPES: dict[str, Any] = {
     "float32": types.float32,
     "float64": types.float64,
     "int32": types.int32,

@@ -16,7 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import plan_conv as P
+from tracegrad.codegen import plan_conv as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -33,21 +33,23 @@ from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
-from tracegrad.codegen.tile_moves import copy_intrinsic, transpose_part
+from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic, transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 
 WORD = 8
 
 
 def padded_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, n, target).
+    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, ...).
 
     It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
     q is column q*sw + b) of every channel, with zeros where the input has none, to target[phase, channel, plane].
     """
     size = bits // 8
     columns = shape.columns(size)
+    lanes = shape.lanes(size)
     copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
+    copy_even = even_copy_intrinsic(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
@@ -72,8 +74,8 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
         high = maximum(low, minimum(pitch, (width - 1 + left - phase) // stride + 1))
         clear(target, low)
         if stride == 2:
-            for q in range(low, high):
-                store(target, q, load(source, q * 2 + phase - left))
+            for q in range(low, high, lanes):  # what the last vector spills is rewritten, here or by the next row
+                copy_even(source + (q * 2 + phase - left) * size, target + q * size, high - q)
         else:
             for q in range(low, high):
                 store(target, q, load(source, q * stride + phase - left))
@@ -106,32 +108,32 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
 
 
 def weight_packing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): panel of all blocks of k = (channel, tap)."""
+    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): a panel for each block of k."""
     size = bits // 8
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = P.panel_items(size, shape) * size
+    panel_bytes = words.panel_items(size, shape) * size
     pack = packing(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
 
     @kernel
     def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
-        outputs = load_word(run, P.OUTPUTS)
-        taps = load_word(run, P.TAPS)
-        tap_table = plan + load_word(run, P.TAP_TABLE) * WORD
-        output_stride = load_word(run, P.W_OUTPUT)
-        channel_stride = load_word(run, P.W_CHANNEL)
+        outputs = load_word(run, words.OUTPUTS)
+        taps = load_word(run, words.TAPS)
+        tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
+        output_stride = load_word(run, words.W_OUTPUT)
+        channel_stride = load_word(run, words.W_CHANNEL)
         first = panel_start(outputs, panel, panels)
         rows = panel_start(outputs, panel + 1, panels) - first
-        depth = load_word(run, P.CHANNELS) * taps
+        depth = load_word(run, words.CHANNELS) * taps
         blocks = (depth + depth_limit - 1) // depth_limit
         source = weights + first * output_stride * size
         for block in range(blocks):
             k0 = depth * block // blocks
             k1 = depth * (block + 1) // blocks
             target = packed + (block * panels + panel) * panel_bytes
-            if load_word(run, P.ORDERED_TAPS):
+            if load_word(run, words.ORDERED_TAPS):
                 pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
             else:
                 channel = k0 // taps
@@ -154,14 +156,14 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
     columns = shape.columns(size)
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = P.panel_items(size, shape) * size
+    panel_bytes = words.panel_items(size, shape) * size
     tile = tile_intrinsic(bits, indirect=True)
 
     @kernel
     def sweep(
         packed: int, outputs: int, depth: int, padded: int, offsets: int, y: int, y_pitch: int, positions: int
     ) -> None:
-        """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: a strip of positions at a time, all panels of weights over it."""
+        """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: for each strip of positions all panels of weights."""
         blocks = (depth + depth_limit - 1) // depth_limit
         panels = (outputs + panel_rows - 1) // panel_rows
         for block in range(blocks):
@@ -190,15 +192,15 @@ def result_copy(bits: int, shape: TileShape) -> Any:
 
     @kernel
     def compact(run: int, y: int, y_pitch: int, image: int, first_row: int, rows: int) -> None:
-        pitch = load_word(run, P.PITCH)
-        width = load_word(run, P.OUT_W)
-        row_stride = load_word(run, P.Y_ROW)
-        column_stride = load_word(run, P.Y_COLUMN)
-        has_taps = load_word(run, P.TAPS)
-        for m in range(load_word(run, P.OUTPUTS)):
+        pitch = load_word(run, words.PITCH)
+        width = load_word(run, words.OUT_W)
+        row_stride = load_word(run, words.Y_ROW)
+        column_stride = load_word(run, words.Y_COLUMN)
+        has_taps = load_word(run, words.TAPS)
+        for m in range(load_word(run, words.OUTPUTS)):
             for r in range(rows):
                 source = y + (m * y_pitch + r * pitch) * size
-                place = m * load_word(run, P.Y_PLANE) + (first_row + r) * row_stride + load_word(run, P.Y_FIRST)
+                place = m * load_word(run, words.Y_PLANE) + (first_row + r) * row_stride + load_word(run, words.Y_FIRST)
                 target = image + place * size
                 if has_taps == 0:
                     for j in range(width):
@@ -229,9 +231,9 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     @kernel
     def find_run(plan: int, first_word: int, task: int) -> int:
         """Return the address of the run that a task belongs to: the last one that starts at or before it."""
-        found = plan + P.RUN_TABLE * WORD
-        for index in range(1, load_word(plan, P.RUNS)):
-            run = plan + (P.RUN_TABLE + index * P.RUN_WORDS) * WORD
+        found = plan + words.RUN_TABLE * WORD
+        for index in range(1, load_word(plan, words.RUNS)):
+            run = plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
             if load_word(run, first_word) <= task:
                 found = run
         return found
@@ -240,53 +242,53 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def pack_task(scratch: int, task: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         weights = load_word(load_word(scratch, 1), 1)
-        run = find_run(plan, P.FIRST_PACK, task)
-        panels = (load_word(run, P.OUTPUTS) + panel_rows - 1) // panel_rows
-        index = task - load_word(run, P.FIRST_PACK)
+        run = find_run(plan, words.FIRST_PACK, task)
+        panels = (load_word(run, words.OUTPUTS) + panel_rows - 1) // panel_rows
+        index = task - load_word(run, words.FIRST_PACK)
         group = index // panels
-        packed = scratch + load_word(run, P.PACKED_BYTES) + group * load_word(run, P.GROUP_BYTES)
-        group_weights = weights + group * load_word(run, P.W_GROUP) * size
+        packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
+        group_weights = weights + group * load_word(run, words.W_GROUP) * size
         pack_weights(run, plan, group_weights, packed, index % panels, panels)
 
     @kernel
     def conv_task(scratch: int, task: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        run = find_run(plan, P.FIRST_TASK, task)
-        index = task - load_word(run, P.FIRST_TASK)
-        chunks = load_word(run, P.CHUNKS)
+        run = find_run(plan, words.FIRST_TASK, task)
+        index = task - load_word(run, words.FIRST_TASK)
+        chunks = load_word(run, words.CHUNKS)
         image = index // chunks
         chunk = index % chunks
-        out_h = load_word(run, P.OUT_H)
+        out_h = load_word(run, words.OUT_H)
         first_row = out_h * chunk // chunks
         rows = out_h * (chunk + 1) // chunks - first_row
-        channels = load_word(run, P.CHANNELS)
-        height = load_word(run, P.HEIGHT)
-        width = load_word(run, P.WIDTH)
-        pitch = load_word(run, P.PITCH)
-        outputs = load_word(run, P.OUTPUTS)
-        y_pitch = (load_word(run, P.ROWS) * pitch + columns - 1) // columns * columns
-        padded = scratch + load_word(plan, P.WORK_OFFSET) + thread * load_word(plan, P.WORK_BYTES)
-        y = padded + load_word(run, P.Y_BYTES)
-        if load_word(run, P.TAPS):
+        channels = load_word(run, words.CHANNELS)
+        height = load_word(run, words.HEIGHT)
+        width = load_word(run, words.WIDTH)
+        pitch = load_word(run, words.PITCH)
+        outputs = load_word(run, words.OUTPUTS)
+        y_pitch = (load_word(run, words.ROWS) * pitch + columns - 1) // columns * columns
+        padded = scratch + load_word(plan, words.WORK_OFFSET) + thread * load_word(plan, words.WORK_BYTES)
+        y = padded + load_word(run, words.Y_BYTES)
+        if load_word(run, words.TAPS):
             x = load_word(operands, 0) + image * channels * height * width * size
-            halo_rows = rows + load_word(run, P.HALO)
-            phases = plan + load_word(run, P.PHASE_TABLE) * WORD
-            pad(x, channels, height, width, load_word(run, P.TOP), load_word(run, P.LEFT),
-                load_word(run, P.STRIDE_H), load_word(run, P.STRIDE_W), first_row, halo_rows, pitch,
-                load_word(run, P.PLANE), phases, load_word(run, P.PHASES), padded)  # fmt: skip
-            group = image % load_word(plan, P.GROUPS)
-            packed = scratch + load_word(run, P.PACKED_BYTES) + group * load_word(run, P.GROUP_BYTES)
-            offsets = plan + load_word(run, P.OFFSET_TABLE) * WORD
-            sweep(packed, outputs, channels * load_word(run, P.TAPS), padded, offsets, y, y_pitch, rows * pitch)
-        compact(run, y, y_pitch, load_word(operands, 2) + image * load_word(run, P.Y_IMAGE) * size, first_row, rows)
+            halo_rows = rows + load_word(run, words.HALO)
+            phases = plan + load_word(run, words.PHASE_TABLE) * WORD
+            pad(x, channels, height, width, load_word(run, words.TOP), load_word(run, words.LEFT),
+                load_word(run, words.STRIDE_H), load_word(run, words.STRIDE_W), first_row, halo_rows, pitch,
+                load_word(run, words.PLANE), phases, load_word(run, words.PHASES), padded)  # fmt: skip
+            group = image % load_word(plan, words.GROUPS)
+            packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
+            offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
+            sweep(packed, outputs, channels * load_word(run, words.TAPS), padded, offsets, y, y_pitch, rows * pitch)
+        compact(run, y, y_pitch, load_word(operands, 2) + image * load_word(run, words.Y_IMAGE) * size, first_row, rows)
 
     @kernel
     def conv(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, pack_address(), scratch, load_word(plan, P.PACK_TASKS))
-        par_for(pool, conv_address(), scratch, load_word(plan, P.TASKS))
+        par_for(pool, pack_address(), scratch, load_word(plan, words.PACK_TASKS))
+        par_for(pool, conv_address(), scratch, load_word(plan, words.TASKS))
 
     return {
         f"tg_conv_{name}": (conv, ENTRY_SIGNATURE),

@@ -18,7 +18,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import plan_conv as P
+from tracegrad.codegen import plan_conv as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -49,9 +49,9 @@ def turned_gradient(bits: int, pack: Any) -> Any:
 
     @kernel
     def turn(dy: int, plan: int, rows: int, first: int, count: int, panel_width: int, target: int) -> None:
-        out_w = load_word(plan, P.G_OUT_W)
-        plane = load_word(plan, P.G_OUT_H) * out_w
-        pitch = load_word(plan, P.G_PITCH)
+        out_w = load_word(plan, words.G_OUT_W)
+        plane = load_word(plan, words.G_OUT_H) * out_w
+        pitch = load_word(plan, words.G_PITCH)
         for r in range(rows):
             place = target + r * pitch * panel_width * size
             pack(dy + (first * plane + r * out_w) * size, plane, 1, count, out_w, place, panel_width)
@@ -72,11 +72,11 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
     @kernel
     def add_taps(plan: int, dy: int, x: int, k: int, o: int, rows: int, c: int, sums: int) -> None:
         """Add sum_p dY[o.., p] * X[p + offset, c..] to every tap's block of dW."""
-        outputs = load_word(plan, P.G_OUTPUTS)
-        channels = load_word(plan, P.G_CHANNELS)
-        offsets = plan + load_word(plan, P.G_OFFSET_TABLE) * WORD
+        outputs = load_word(plan, words.G_OUTPUTS)
+        channels = load_word(plan, words.G_CHANNELS)
+        offsets = plan + load_word(plan, words.G_OFFSET_TABLE) * WORD
         pitch = (channels + columns - 1) // columns * columns
-        for tap in range(load_word(plan, P.G_TAPS)):
+        for tap in range(load_word(plan, words.G_TAPS)):
             b = x + load_word(offsets, tap) * columns * size
             target = sums + ((tap * outputs + o) * pitch + c) * size
             tile(rows, k, dy, b, columns * size, target, pitch * size, channels - c, 1)
@@ -85,13 +85,13 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
     def wide(
         dy: int, x: int, x_plane: int, x_positions: int, plan: int, rows: int, turned_dy: int, turned_x: int, sums: int
     ) -> None:
-        outputs = load_word(plan, P.G_OUTPUTS)
-        channels = load_word(plan, P.G_CHANNELS)
-        plane = load_word(plan, P.G_PLANE)
-        phases = load_word(plan, P.G_PHASES)
+        outputs = load_word(plan, words.G_OUTPUTS)
+        channels = load_word(plan, words.G_CHANNELS)
+        plane = load_word(plan, words.G_PLANE)
+        phases = load_word(plan, words.G_PHASES)
         panels = (outputs + panel_rows - 1) // panel_rows
-        positions = rows * load_word(plan, P.G_PITCH)
-        panel_items = (load_word(plan, P.G_ROWS) * load_word(plan, P.G_PITCH) + slack) * panel_rows
+        positions = rows * load_word(plan, words.G_PITCH)
+        panel_items = (load_word(plan, words.G_ROWS) * load_word(plan, words.G_PITCH) + slack) * panel_rows
         for panel in range(panels):
             first = panel_start(outputs, panel, panels)
             count = panel_start(outputs, panel + 1, panels) - first
@@ -101,8 +101,8 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
                 source = x + (phase * channels + c) * x_plane * size
                 target = turned_x + (c // columns * phases + phase) * plane * columns * size
                 pack(source, x_plane, 1, minimum(columns, channels - c), x_positions, target, columns)
-        for p in range(0, positions, P.POSITION_BLOCK):
-            k = minimum(P.POSITION_BLOCK, positions - p)
+        for p in range(0, positions, words.POSITION_BLOCK):
+            k = minimum(words.POSITION_BLOCK, positions - p)
             for c in range(0, channels, columns):
                 for panel in range(panels):
                     o = panel_start(outputs, panel, panels)
@@ -135,18 +135,18 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
 
     @kernel
     def narrow(dy: int, x: int, plan: int, rows: int, turned_dy: int, panel: int, sums: int) -> None:
-        outputs = load_word(plan, P.G_OUTPUTS)
-        offsets = plan + load_word(plan, P.G_OFFSET_TABLE) * WORD
-        depth = load_word(plan, P.G_CHANNELS) * load_word(plan, P.G_TAPS)
+        outputs = load_word(plan, words.G_OUTPUTS)
+        offsets = plan + load_word(plan, words.G_OFFSET_TABLE) * WORD
+        depth = load_word(plan, words.G_CHANNELS) * load_word(plan, words.G_TAPS)
         panels = (depth + panel_rows - 1) // panel_rows
-        positions = rows * load_word(plan, P.G_PITCH)
-        dy_pitch = load_word(plan, P.G_ROWS) * load_word(plan, P.G_PITCH)
+        positions = rows * load_word(plan, words.G_PITCH)
+        dy_pitch = load_word(plan, words.G_ROWS) * load_word(plan, words.G_PITCH)
         sums_pitch = (outputs + columns - 1) // columns * columns
         for o in range(0, outputs, columns):
             target = turned_dy + o // columns * dy_pitch * columns * size
             turn(dy, plan, rows, o, minimum(columns, outputs - o), columns, target)
-        for p in range(0, positions, P.POSITION_BLOCK):
-            k = minimum(P.POSITION_BLOCK, positions - p)
+        for p in range(0, positions, words.POSITION_BLOCK):
+            k = minimum(words.POSITION_BLOCK, positions - p)
             for q in range(panels):
                 first = panel_start(depth, q, panels)
                 count = panel_start(depth, q + 1, panels) - first
@@ -169,14 +169,14 @@ def fold_task(bits: int, shape: TileShape) -> Any:
     @kernel
     def fold(scratch: int, task: int, thread: int) -> None:
         plan = load_word(scratch, 0)
-        outputs = load_word(plan, P.G_OUTPUTS)
-        channels = load_word(plan, P.G_CHANNELS)
-        taps = load_word(plan, P.G_TAPS)
-        is_wide = load_word(plan, P.G_WIDE)
-        threads = load_word(plan, P.G_THREADS)
-        thread_items = load_word(plan, P.G_SUMS_BYTES) // size
+        outputs = load_word(plan, words.G_OUTPUTS)
+        channels = load_word(plan, words.G_CHANNELS)
+        taps = load_word(plan, words.G_TAPS)
+        is_wide = load_word(plan, words.G_WIDE)
+        threads = load_word(plan, words.G_THREADS)
+        thread_items = load_word(plan, words.G_SUMS_BYTES) // size
         o = task % outputs
-        sums = scratch + HEADER_BYTES + task // outputs * load_word(plan, P.G_GROUP_SUMS) * size
+        sums = scratch + HEADER_BYTES + task // outputs * load_word(plan, words.G_GROUP_SUMS) * size
         result = load_word(load_word(scratch, 1), 2) + task * channels * taps * size
         c_pitch = (channels + columns - 1) // columns * columns
         o_pitch = (outputs + columns - 1) // columns * columns
@@ -209,7 +209,7 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     @kernel
     def clear_task(scratch: int, task: int, thread: int) -> None:
         """Clear one thread's sums."""
-        sums_bytes = load_word(load_word(scratch, 0), P.G_SUMS_BYTES)
+        sums_bytes = load_word(load_word(scratch, 0), words.G_SUMS_BYTES)
         target = scratch + HEADER_BYTES + task * sums_bytes
         for i in range(sums_bytes // size):
             store(target, i, zero)
@@ -219,37 +219,37 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         """Add one chunk of one image to this thread's sums."""
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        chunks = load_word(plan, P.G_CHUNKS)
+        chunks = load_word(plan, words.G_CHUNKS)
         image = task // chunks
-        out_h = load_word(plan, P.G_OUT_H)
-        out_w = load_word(plan, P.G_OUT_W)
+        out_h = load_word(plan, words.G_OUT_H)
+        out_w = load_word(plan, words.G_OUT_W)
         first = out_h * (task % chunks) // chunks
         rows = out_h * (task % chunks + 1) // chunks - first
-        channels = load_word(plan, P.G_CHANNELS)
-        height = load_word(plan, P.G_HEIGHT)
-        width = load_word(plan, P.G_WIDTH)
-        plane = load_word(plan, P.G_PLANE)
+        channels = load_word(plan, words.G_CHANNELS)
+        height = load_word(plan, words.G_HEIGHT)
+        width = load_word(plan, words.G_WIDTH)
+        plane = load_word(plan, words.G_PLANE)
         x = load_word(operands, 0) + image * channels * height * width * size
-        dy = load_word(operands, 1) + (image * load_word(plan, P.G_OUTPUTS) * out_h + first) * out_w * size
-        work = scratch + load_word(plan, P.G_WORK_OFFSET) + thread * load_word(plan, P.G_WORK_BYTES)
-        turned_dy = work + load_word(plan, P.G_DY_OFFSET)
-        turned_x = work + load_word(plan, P.G_X_OFFSET)
-        group = image % load_word(plan, P.G_GROUPS)
-        sums = scratch + HEADER_BYTES + thread * load_word(plan, P.G_SUMS_BYTES)
-        sums += group * load_word(plan, P.G_GROUP_SUMS) * size
+        dy = load_word(operands, 1) + (image * load_word(plan, words.G_OUTPUTS) * out_h + first) * out_w * size
+        work = scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
+        turned_dy = work + load_word(plan, words.G_DY_OFFSET)
+        turned_x = work + load_word(plan, words.G_X_OFFSET)
+        group = image % load_word(plan, words.G_GROUPS)
+        sums = scratch + HEADER_BYTES + thread * load_word(plan, words.G_SUMS_BYTES)
+        sums += group * load_word(plan, words.G_GROUP_SUMS) * size
         padded = work
         x_plane = plane
         x_positions = plane
-        if load_word(plan, P.G_IN_PLACE):
+        if load_word(plan, words.G_IN_PLACE):
             padded = x + first * width * size
             x_plane = height * width
             x_positions = rows * width
         else:
-            pad(x, channels, height, width, load_word(plan, P.G_TOP), load_word(plan, P.G_LEFT),
-                load_word(plan, P.G_STRIDE_H), load_word(plan, P.G_STRIDE_W), first,
-                rows + load_word(plan, P.G_HALO), load_word(plan, P.G_PITCH), plane,
-                plan + load_word(plan, P.G_PHASE_TABLE) * WORD, load_word(plan, P.G_PHASES), work)  # fmt: skip
-        if load_word(plan, P.G_WIDE):
+            pad(x, channels, height, width, load_word(plan, words.G_TOP), load_word(plan, words.G_LEFT),
+                load_word(plan, words.G_STRIDE_H), load_word(plan, words.G_STRIDE_W), first,
+                rows + load_word(plan, words.G_HALO), load_word(plan, words.G_PITCH), plane,
+                plan + load_word(plan, words.G_PHASE_TABLE) * WORD, load_word(plan, words.G_PHASES), work)  # fmt: skip
+        if load_word(plan, words.G_WIDE):
             wide(dy, padded, x_plane, x_positions, plan, rows, turned_dy, turned_x, sums)
         else:
             narrow(dy, padded, plan, rows, turned_dy, turned_x, sums)
@@ -258,9 +258,9 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, clear_address(), scratch, load_word(plan, P.G_THREADS))
-        par_for(pool, sum_address(), scratch, load_word(plan, P.G_IMAGES) * load_word(plan, P.G_CHUNKS))
-        par_for(pool, fold_address(), scratch, load_word(plan, P.G_GROUPS) * load_word(plan, P.G_OUTPUTS))
+        par_for(pool, clear_address(), scratch, load_word(plan, words.G_THREADS))
+        par_for(pool, sum_address(), scratch, load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS))
+        par_for(pool, fold_address(), scratch, load_word(plan, words.G_GROUPS) * load_word(plan, words.G_OUTPUTS))
 
     return {
         f"tg_convw_{name}": (convw, ENTRY_SIGNATURE),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.codegen import plan_conv as P
+from llvmlite import ir
+
+from tracegrad.codegen import plan_conv as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -23,6 +25,8 @@ from tracegrad.codegen.addresses import (
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
+from tracegrad.codegen.row_dot import row_dot_intrinsic, row_dot_part
+from tracegrad.codegen.tile_shape import TileShape
 
 
 @kernel
@@ -63,12 +67,8 @@ def row_loops(dtype: str) -> tuple[Any, Any, Any]:
     def dot(left: int, right: int, right_stride: int, count: int):
         """Return sum_i left[i] * right[i]."""
         total = zero
-        if right_stride == 1:
-            for i in range(count):
-                total += load(left, i) * load(right, i)
-        else:
-            for i in range(count):
-                total += load(left, i) * load(right, i * right_stride)
+        for i in range(count):
+            total += load(left, i) * load(right, i * right_stride)
         return total
 
     return clear, add_scaled, dot
@@ -80,27 +80,28 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
     load = loader(dtype)
     store = storer(dtype)
     clear, add_scaled, dot = row_loops(dtype)
+    row_dot = row_dot_intrinsic(8 * size)
     zero = NUMBA_TYPES[dtype](0)
 
     @kernel
     def forward_row(plan: int, x: int, weights: int, y: int, i: int) -> None:
         """Compute row i of y[o] from all channels x[c] and weights[c, r, s]."""
-        height = load_word(plan, P.D_HEIGHT)
-        width = load_word(plan, P.D_WIDTH)
-        out_w = load_word(plan, P.D_OUT_W)
-        kernel_h = load_word(plan, P.D_KERNEL_H)
-        kernel_w = load_word(plan, P.D_KERNEL_W)
-        stride = load_word(plan, P.D_STRIDE_W)
+        height = load_word(plan, words.D_HEIGHT)
+        width = load_word(plan, words.D_WIDTH)
+        out_w = load_word(plan, words.D_OUT_W)
+        kernel_h = load_word(plan, words.D_KERNEL_H)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        stride = load_word(plan, words.D_STRIDE_W)
         clear(y, out_w)
-        for c in range(load_word(plan, P.D_CHANNELS)):
+        for c in range(load_word(plan, words.D_CHANNELS)):
             for r in range(kernel_h):
-                row = i * load_word(plan, P.D_STRIDE_H) + r * load_word(plan, P.D_DILATION_H)
-                row -= load_word(plan, P.D_TOP)
+                row = i * load_word(plan, words.D_STRIDE_H) + r * load_word(plan, words.D_DILATION_H)
+                row -= load_word(plan, words.D_TOP)
                 if row < 0 or row >= height:
                     continue
                 source = x + (c * height + row) * width * size
                 for s in range(kernel_w):
-                    shift = s * load_word(plan, P.D_DILATION_W) - load_word(plan, P.D_LEFT)
+                    shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
                     low = first_inside(shift, stride)
                     high = end_inside(shift, stride, width, out_w)
                     factor = load(weights, (c * kernel_h + r) * kernel_w + s)
@@ -110,14 +111,14 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
     @kernel
     def forward(plan: int, x: int, weights: int, y: int, plane: int) -> None:
         """Compute y[image, o]."""
-        outputs = load_word(plan, P.D_OUTPUTS)
-        out_h = load_word(plan, P.D_OUT_H)
-        out_w = load_word(plan, P.D_OUT_W)
+        outputs = load_word(plan, words.D_OUTPUTS)
+        out_h = load_word(plan, words.D_OUT_H)
+        out_w = load_word(plan, words.D_OUT_W)
         image = plane // outputs
-        map_ = image % load_word(plan, P.D_GROUPS) * outputs + plane % outputs
-        channels = load_word(plan, P.D_CHANNELS)
-        image_items = channels * load_word(plan, P.D_HEIGHT) * load_word(plan, P.D_WIDTH)
-        map_items = channels * load_word(plan, P.D_KERNEL_H) * load_word(plan, P.D_KERNEL_W)
+        map_ = image % load_word(plan, words.D_GROUPS) * outputs + plane % outputs
+        channels = load_word(plan, words.D_CHANNELS)
+        image_items = channels * load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
+        map_items = channels * load_word(plan, words.D_KERNEL_H) * load_word(plan, words.D_KERNEL_W)
         for i in range(out_h):
             target = y + (plane * out_h + i) * out_w * size
             forward_row(plan, x + image * image_items * size, weights + map_ * map_items * size, target, i)
@@ -125,12 +126,12 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
     @kernel
     def data_row(plan: int, dy: int, weights: int, dx: int, i: int, r: int) -> None:
         """Add tap row r of weights[s] times row dy to a row of dx."""
-        width = load_word(plan, P.D_WIDTH)
-        out_w = load_word(plan, P.D_OUT_W)
-        kernel_w = load_word(plan, P.D_KERNEL_W)
-        stride = load_word(plan, P.D_STRIDE_W)
+        width = load_word(plan, words.D_WIDTH)
+        out_w = load_word(plan, words.D_OUT_W)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        stride = load_word(plan, words.D_STRIDE_W)
         for s in range(kernel_w):
-            shift = s * load_word(plan, P.D_DILATION_W) - load_word(plan, P.D_LEFT)
+            shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
             low = first_inside(shift, stride)
             high = end_inside(shift, stride, width, out_w)
             factor = load(weights, r * kernel_w + s)
@@ -139,44 +140,50 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
     @kernel
     def data(plan: int, dy: int, weights: int, dx: int, plane: int) -> None:
         """Compute dx[image, c]."""
-        channels = load_word(plan, P.D_CHANNELS)
-        outputs = load_word(plan, P.D_OUTPUTS)
-        height = load_word(plan, P.D_HEIGHT)
-        width = load_word(plan, P.D_WIDTH)
-        out_h = load_word(plan, P.D_OUT_H)
-        out_w = load_word(plan, P.D_OUT_W)
-        kernel_h = load_word(plan, P.D_KERNEL_H)
-        taps = kernel_h * load_word(plan, P.D_KERNEL_W)
+        channels = load_word(plan, words.D_CHANNELS)
+        outputs = load_word(plan, words.D_OUTPUTS)
+        height = load_word(plan, words.D_HEIGHT)
+        width = load_word(plan, words.D_WIDTH)
+        out_h = load_word(plan, words.D_OUT_H)
+        out_w = load_word(plan, words.D_OUT_W)
+        kernel_h = load_word(plan, words.D_KERNEL_H)
+        taps = kernel_h * load_word(plan, words.D_KERNEL_W)
         image = plane // channels
         c = plane % channels
         result = dx + plane * height * width * size
         clear(result, height * width)
         for o in range(outputs):
-            map_ = image % load_word(plan, P.D_GROUPS) * outputs + o
+            map_ = image % load_word(plan, words.D_GROUPS) * outputs + o
             tap_weights = weights + (map_ * channels + c) * taps * size
             for i in range(out_h):
                 source = dy + ((image * outputs + o) * out_h + i) * out_w * size
                 for r in range(kernel_h):
-                    row = i * load_word(plan, P.D_STRIDE_H) + r * load_word(plan, P.D_DILATION_H)
-                    row -= load_word(plan, P.D_TOP)
+                    row = i * load_word(plan, words.D_STRIDE_H) + r * load_word(plan, words.D_DILATION_H)
+                    row -= load_word(plan, words.D_TOP)
                     if row >= 0 and row < height:
                         data_row(plan, source, tap_weights, result + row * width * size, i, r)
 
     @kernel
-    def weight_tap(plan: int, x: int, dy: int, r: int, s: int):
-        """Return sum_{i, j} dy[i, j] * x[i*sh + .., j*sw + ..] of one image."""
-        height = load_word(plan, P.D_HEIGHT)
-        width = load_word(plan, P.D_WIDTH)
-        out_w = load_word(plan, P.D_OUT_W)
-        stride_h = load_word(plan, P.D_STRIDE_H)
-        stride_w = load_word(plan, P.D_STRIDE_W)
-        row_shift = r * load_word(plan, P.D_DILATION_H) - load_word(plan, P.D_TOP)
-        shift = s * load_word(plan, P.D_DILATION_W) - load_word(plan, P.D_LEFT)
+    def weight_tap(plan: int, x: int, dy: int, r: int, s: int, result: int):
+        """Return sum_{i, j} dy[i, j] * x[i*sh + .., j*sw + ..] of one image; result: where it may leave the sum."""
+        height = load_word(plan, words.D_HEIGHT)
+        width = load_word(plan, words.D_WIDTH)
+        out_w = load_word(plan, words.D_OUT_W)
+        stride_h = load_word(plan, words.D_STRIDE_H)
+        stride_w = load_word(plan, words.D_STRIDE_W)
+        row_shift = r * load_word(plan, words.D_DILATION_H) - load_word(plan, words.D_TOP)
+        shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
         low = first_inside(shift, stride_w)
         high = end_inside(shift, stride_w, width, out_w)
-        last = end_inside(row_shift, stride_h, height, load_word(plan, P.D_OUT_H))
+        first = first_inside(row_shift, stride_h)
+        last = end_inside(row_shift, stride_h, height, load_word(plan, words.D_OUT_H))
+        if stride_w == 1:
+            source = x + ((first * stride_h + row_shift) * width + low + shift) * size
+            start = dy + (first * out_w + low) * size
+            row_dot(start, out_w * size, source, stride_h * width * size, last - first, high - low, result)
+            return load(result, 0)
         total = zero
-        for i in range(first_inside(row_shift, stride_h), last):
+        for i in range(first, last):
             source = x + ((i * stride_h + row_shift) * width + low * stride_w + shift) * size
             total += dot(dy + (i * out_w + low) * size, source, stride_w, high - low)
         return total
@@ -184,23 +191,24 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
     @kernel
     def weight(plan: int, x: int, dy: int, result: int, plane: int) -> None:
         """Compute dw[o, c] (all groups' maps o)."""
-        groups = load_word(plan, P.D_GROUPS)
-        channels = load_word(plan, P.D_CHANNELS)
-        outputs = load_word(plan, P.D_OUTPUTS)
-        x_items = load_word(plan, P.D_HEIGHT) * load_word(plan, P.D_WIDTH)
-        y_items = load_word(plan, P.D_OUT_H) * load_word(plan, P.D_OUT_W)
-        kernel_w = load_word(plan, P.D_KERNEL_W)
-        taps = load_word(plan, P.D_KERNEL_H) * kernel_w
+        groups = load_word(plan, words.D_GROUPS)
+        channels = load_word(plan, words.D_CHANNELS)
+        outputs = load_word(plan, words.D_OUTPUTS)
+        x_items = load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
+        y_items = load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        taps = load_word(plan, words.D_KERNEL_H) * kernel_w
         c = plane % channels
         o = plane // channels % outputs
         group = plane // (channels * outputs)
         for tap in range(taps):
             total = zero
-            for image in range(group, load_word(plan, P.D_IMAGES), groups):
+            place = result + (plane * taps + tap) * size
+            for image in range(group, load_word(plan, words.D_IMAGES), groups):
                 source = x + (image * channels + c) * x_items * size
                 gradient = dy + (image * outputs + o) * y_items * size
-                total += weight_tap(plan, source, gradient, tap // kernel_w, tap % kernel_w)
-            store(result, plane * taps + tap, total)
+                total += weight_tap(plan, source, gradient, tap // kernel_w, tap % kernel_w, place)
+            store(place, 0, total)
 
     return {"forward": forward, "data": data, "weight": weight}
 
@@ -208,30 +216,27 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
 @kernel
 def forward_planes(plan: int) -> int:
     """Count the planes of y."""
-    return load_word(plan, P.D_IMAGES) * load_word(plan, P.D_OUTPUTS)
+    return load_word(plan, words.D_IMAGES) * load_word(plan, words.D_OUTPUTS)
 
 
 @kernel
 def data_planes(plan: int) -> int:
     """Count the planes of dx."""
-    return load_word(plan, P.D_IMAGES) * load_word(plan, P.D_CHANNELS)
+    return load_word(plan, words.D_IMAGES) * load_word(plan, words.D_CHANNELS)
 
 
 @kernel
 def weight_planes(plan: int) -> int:
     """Count the planes of dw."""
-    return load_word(plan, P.D_GROUPS) * load_word(plan, P.D_OUTPUTS) * load_word(plan, P.D_CHANNELS)
+    return load_word(plan, words.D_GROUPS) * load_word(plan, words.D_OUTPUTS) * load_word(plan, words.D_CHANNELS)
 
 
 PLANES = {"forward": forward_planes, "data": data_planes, "weight": weight_planes}
 
 
-def direct_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
-    """Return the entries of the three kinds, and their tasks."""
-    entries: dict[str, tuple[Any, Any]] = {}
-    for kind, compute in plane_kernels(dtype).items():
-        entries |= _entry(f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", compute, PLANES[kind])
-    return entries
+def direct_entries(dtype: str, kind: str) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of a kind, and its task."""
+    return _entry(f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", plane_kernels(dtype)[kind], PLANES[kind])
 
 
 def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any, Any]]:
@@ -243,7 +248,7 @@ def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any,
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
         planes = count_planes(plan)
-        tasks = load_word(plan, P.D_TASKS)
+        tasks = load_word(plan, words.D_TASKS)
         first, second, result = load_word(operands, 0), load_word(operands, 1), load_word(operands, 2)
         for plane in range(planes * index // tasks, planes * (index + 1) // tasks):
             compute(plan, first, second, result, plane)
@@ -252,6 +257,11 @@ def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any,
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, address(), scratch, load_word(plan, P.D_TASKS))
+        par_for(pool, address(), scratch, load_word(plan, words.D_TASKS))
 
     return {symbol: (entry, ENTRY_SIGNATURE), f"{symbol}_task": (planes_task, TASK_SIGNATURE)}
+
+
+def direct_parts(dtype: str, shape: TileShape) -> list[ir.Module]:
+    """Return the finished module that the weight gradient calls."""
+    return [row_dot_part(8 * ITEM_SIZES[dtype], shape)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import types
 
-from tracegrad.codegen import plan_gemm as P
+from tracegrad.codegen import plan_gemm as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -51,26 +51,26 @@ def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
     def gemm_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        m = load_word(plan, P.M)
-        n = load_word(plan, P.N)
-        k = load_word(plan, P.K)
-        rows = m * load_word(plan, P.BATCH)
-        tasks = load_word(plan, P.TASKS)
+        m = load_word(plan, words.M)
+        n = load_word(plan, words.N)
+        k = load_word(plan, words.K)
+        rows = m * load_word(plan, words.BATCH)
+        tasks = load_word(plan, words.TASKS)
         for unit in range(rows * index // tasks, rows * (index + 1) // tasks):
             batch = unit // m
             i = unit % m
-            a = load_word(operands, load_word(plan, P.A))
-            a += (batch * load_word(plan, P.A_BATCH) + i * load_word(plan, P.A_ROW)) * size
-            b = load_word(operands, load_word(plan, P.B)) + batch * load_word(plan, P.B_BATCH) * size
-            c = load_word(operands, load_word(plan, P.C))
-            c += (batch * load_word(plan, P.C_BATCH) + i * load_word(plan, P.C_ROW)) * size
-            a_column = load_word(plan, P.A_COLUMN)
-            multiply_row(a, a_column, b, load_word(plan, P.B_ROW), load_word(plan, P.B_COLUMN), c, n, k)
+            a = load_word(operands, load_word(plan, words.A))
+            a += (batch * load_word(plan, words.A_BATCH) + i * load_word(plan, words.A_ROW)) * size
+            b = load_word(operands, load_word(plan, words.B)) + batch * load_word(plan, words.B_BATCH) * size
+            c = load_word(operands, load_word(plan, words.C))
+            c += (batch * load_word(plan, words.C_BATCH) + i * load_word(plan, words.C_ROW)) * size
+            a_column = load_word(plan, words.A_COLUMN)
+            multiply_row(a, a_column, b, load_word(plan, words.B_ROW), load_word(plan, words.B_COLUMN), c, n, k)
 
     @kernel
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, task(), scratch, load_word(plan, P.TASKS))
+        par_for(pool, task(), scratch, load_word(plan, words.TASKS))
 
     return {f"tg_gemm_{name}": (gemm, ENTRY_SIGNATURE), f"tg_gemm_{name}_task": (gemm_task, TASK_SIGNATURE)}

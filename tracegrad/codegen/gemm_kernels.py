@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from tracegrad.codegen import plan_gemm as P
+from tracegrad.codegen import plan_gemm as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -82,7 +82,7 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     size = bits // 8
     columns = shape.columns(size)
     panel_rows = shape.rows
-    depth_limit = P.K_BLOCK[size]
+    depth_limit = words.K_BLOCK[size]
     row_bytes = columns * size
     pack = packing(bits, shape)
     tile = tile_intrinsic(bits, indirect=False)
@@ -127,10 +127,10 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
             for i in range(m):
                 for j in range(n):
                     store(c, i * c_row + j, zero)
-        a_pitch = load_word(plan, P.A_PITCH)
-        b_pitch = load_word(plan, P.B_PITCH)
-        width = load_word(plan, P.B_PANELS) * columns
-        packed_a = work + load_word(plan, P.B_PANELS) * b_pitch * size
+        a_pitch = load_word(plan, words.A_PITCH)
+        b_pitch = load_word(plan, words.B_PITCH)
+        width = load_word(plan, words.B_PANELS) * columns
+        packed_a = work + load_word(plan, words.B_PANELS) * b_pitch * size
         k_blocks = (k + depth_limit - 1) // depth_limit
         panels = (m + panel_rows - 1) // panel_rows
         # With one panel of A each row of B is used once: read it in place, as far as whole tiles go.
@@ -170,12 +170,12 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     @kernel
     def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
         """Compute one block of one product: unit = ((batch, split), column block, row block)."""
-        m = load_word(plan, P.M)
-        n = load_word(plan, P.N)
-        k = load_word(plan, P.K)
-        row_blocks = load_word(plan, P.ROW_BLOCKS)
-        column_blocks = load_word(plan, P.COLUMN_BLOCKS)
-        splits = load_word(plan, P.K_SPLITS)
+        m = load_word(plan, words.M)
+        n = load_word(plan, words.N)
+        k = load_word(plan, words.K)
+        row_blocks = load_word(plan, words.ROW_BLOCKS)
+        column_blocks = load_word(plan, words.COLUMN_BLOCKS)
+        splits = load_word(plan, words.K_SPLITS)
         row_block = unit % row_blocks
         column_block = unit // row_blocks % column_blocks
         split = unit // (row_blocks * column_blocks) % splits
@@ -187,16 +187,19 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         n1 = minimum(n, panels * (column_block + 1) // column_blocks * columns)
         k0 = k * split // splits
         k1 = k * (split + 1) // splits
-        a_row = load_word(plan, P.A_ROW)
-        a_column = load_word(plan, P.A_COLUMN)
-        b_row = load_word(plan, P.B_ROW)
-        b_column = load_word(plan, P.B_COLUMN)
-        c_row = load_word(plan, P.C_ROW)
-        a_start = batch * load_word(plan, P.A_BATCH) + m0 * a_row + k0 * a_column
-        b_start = batch * load_word(plan, P.B_BATCH) + k0 * b_row + n0 * b_column
-        a = load_word(operands, load_word(plan, P.A)) + a_start * size
-        b = load_word(operands, load_word(plan, P.B)) + b_start * size
-        c = load_word(operands, load_word(plan, P.C)) + (batch * load_word(plan, P.C_BATCH) + m0 * c_row + n0) * size
+        a_row = load_word(plan, words.A_ROW)
+        a_column = load_word(plan, words.A_COLUMN)
+        b_row = load_word(plan, words.B_ROW)
+        b_column = load_word(plan, words.B_COLUMN)
+        c_row = load_word(plan, words.C_ROW)
+        a_start = batch * load_word(plan, words.A_BATCH) + m0 * a_row + k0 * a_column
+        b_start = batch * load_word(plan, words.B_BATCH) + k0 * b_row + n0 * b_column
+        a = load_word(operands, load_word(plan, words.A)) + a_start * size
+        b = load_word(operands, load_word(plan, words.B)) + b_start * size
+        c = (
+            load_word(operands, load_word(plan, words.C))
+            + (batch * load_word(plan, words.C_BATCH) + m0 * c_row + n0) * size
+        )
         if splits > 1:
             c_row = n
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
@@ -206,22 +209,24 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def gemm_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        units = load_word(plan, P.BATCH) * load_word(plan, P.ROW_BLOCKS) * load_word(plan, P.COLUMN_BLOCKS)
-        units *= load_word(plan, P.K_SPLITS)
-        tasks = load_word(plan, P.TASKS)
-        work = scratch + HEADER_BYTES + load_word(plan, P.PARTIAL_BYTES) + thread * load_word(plan, P.WORK_BYTES)
+        units = load_word(plan, words.BATCH) * load_word(plan, words.ROW_BLOCKS) * load_word(plan, words.COLUMN_BLOCKS)
+        units *= load_word(plan, words.K_SPLITS)
+        tasks = load_word(plan, words.TASKS)
+        work = (
+            scratch + HEADER_BYTES + load_word(plan, words.PARTIAL_BYTES) + thread * load_word(plan, words.WORK_BYTES)
+        )
         for unit in range(units * index // tasks, units * (index + 1) // tasks):
             run_unit(plan, operands, scratch, unit, work)
 
     @kernel
     def add_partials(plan: int, operands: int, scratch: int) -> None:
         """C = the sum of the splits' partial products."""
-        m = load_word(plan, P.M)
-        n = load_word(plan, P.N)
-        c_row = load_word(plan, P.C_ROW)
-        c = load_word(operands, load_word(plan, P.C))
+        m = load_word(plan, words.M)
+        n = load_word(plan, words.N)
+        c_row = load_word(plan, words.C_ROW)
+        c = load_word(operands, load_word(plan, words.C))
         partial = scratch + HEADER_BYTES
-        splits = load_word(plan, P.K_SPLITS)
+        splits = load_word(plan, words.K_SPLITS)
         for i in range(m):
             for j in range(n):
                 total = load(partial, i * n + j)
@@ -233,8 +238,8 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, task(), scratch, load_word(plan, P.TASKS))
-        if load_word(plan, P.K_SPLITS) > 1:
+        par_for(pool, task(), scratch, load_word(plan, words.TASKS))
+        if load_word(plan, words.K_SPLITS) > 1:
             add_partials(plan, operands, scratch)
 
     return {f"tg_gemm_{name}": (gemm, ENTRY_SIGNATURE), f"tg_gemm_{name}_task": (gemm_task, TASK_SIGNATURE)}
@@ -309,10 +314,10 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
     @kernel
     def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
         """Compute one block of results, or a split's share of it: unit = (batch, split, block)."""
-        total_p = load_word(plan, P.V_P)
-        total_r = load_word(plan, P.V_R)
-        blocks = load_word(plan, P.P_BLOCKS)
-        splits = load_word(plan, P.R_SPLITS)
+        total_p = load_word(plan, words.V_P)
+        total_r = load_word(plan, words.V_R)
+        blocks = load_word(plan, words.P_BLOCKS)
+        splits = load_word(plan, words.R_SPLITS)
         block = unit % blocks
         split = unit // blocks % splits
         batch = unit // (blocks * splits)
@@ -320,15 +325,15 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
         results = total_p * (block + 1) // blocks - p0
         r0 = total_r * split // splits
         count = total_r * (split + 1) // splits - r0
-        p_stride = load_word(plan, P.MATRIX_P)
-        r_stride = load_word(plan, P.MATRIX_R)
-        v_stride = load_word(plan, P.VECTOR_R)
-        matrix = load_word(operands, load_word(plan, P.MATRIX))
-        matrix += (batch * load_word(plan, P.MATRIX_BATCH) + p0 * p_stride + r0 * r_stride) * size
-        vector = load_word(operands, load_word(plan, P.VECTOR))
-        vector += (batch * load_word(plan, P.VECTOR_BATCH) + r0 * v_stride) * size
+        p_stride = load_word(plan, words.MATRIX_P)
+        r_stride = load_word(plan, words.MATRIX_R)
+        v_stride = load_word(plan, words.VECTOR_R)
+        matrix = load_word(operands, load_word(plan, words.MATRIX))
+        matrix += (batch * load_word(plan, words.MATRIX_BATCH) + p0 * p_stride + r0 * r_stride) * size
+        vector = load_word(operands, load_word(plan, words.VECTOR))
+        vector += (batch * load_word(plan, words.VECTOR_BATCH) + r0 * v_stride) * size
         if v_stride != 1:
-            gathered = work + P.P_BLOCK * size
+            gathered = work + words.P_BLOCK * size
             for r in range(count):
                 store(gathered, r, load(vector, r * v_stride))
             vector = gathered
@@ -338,9 +343,9 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
             add_columns(matrix, r_stride, vector, results, count, work)
         else:
             strided(matrix, p_stride, r_stride, vector, results, count, work)
-        y_stride = load_word(plan, P.RESULT_P)
-        y = load_word(operands, load_word(plan, P.RESULT))
-        y += (batch * load_word(plan, P.RESULT_BATCH) + p0 * y_stride) * size
+        y_stride = load_word(plan, words.RESULT_P)
+        y = load_word(operands, load_word(plan, words.RESULT))
+        y += (batch * load_word(plan, words.RESULT_BATCH) + p0 * y_stride) * size
         if splits > 1:
             y_stride = 1
             y = scratch + HEADER_BYTES + (split * total_p + p0) * size
@@ -351,9 +356,14 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
     def gemv_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        units = load_word(plan, P.V_BATCH) * load_word(plan, P.P_BLOCKS) * load_word(plan, P.R_SPLITS)
-        tasks = load_word(plan, P.V_TASKS)
-        work = scratch + HEADER_BYTES + load_word(plan, P.V_PARTIAL_BYTES) + thread * load_word(plan, P.V_WORK_BYTES)
+        units = load_word(plan, words.V_BATCH) * load_word(plan, words.P_BLOCKS) * load_word(plan, words.R_SPLITS)
+        tasks = load_word(plan, words.V_TASKS)
+        work = (
+            scratch
+            + HEADER_BYTES
+            + load_word(plan, words.V_PARTIAL_BYTES)
+            + thread * load_word(plan, words.V_WORK_BYTES)
+        )
         for unit in range(units * index // tasks, units * (index + 1) // tasks):
             run_unit(plan, operands, scratch, unit, work)
 
@@ -361,12 +371,12 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
     def gemv(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, task(), scratch, load_word(plan, P.V_TASKS))
-        splits = load_word(plan, P.R_SPLITS)
+        par_for(pool, task(), scratch, load_word(plan, words.V_TASKS))
+        splits = load_word(plan, words.R_SPLITS)
         if splits > 1:
-            results = load_word(plan, P.V_P)
-            y = load_word(operands, load_word(plan, P.RESULT))
-            y_stride = load_word(plan, P.RESULT_P)
+            results = load_word(plan, words.V_P)
+            y = load_word(operands, load_word(plan, words.RESULT))
+            y_stride = load_word(plan, words.RESULT_P)
             partial = scratch + HEADER_BYTES
             for p in range(results):
                 total = load(partial, p)

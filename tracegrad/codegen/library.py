@@ -7,6 +7,7 @@ families but the pool need the symbol `tg_par_for`, which the pool's defines.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,7 @@ from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_shape import TileShape, tile_shape
 
 SCAN_DTYPES = ("float32", "float64", "int32", "int64")
+DIRECT_KERNELS = tuple(itertools.product(("forward", "data", "weight"), ("float32", "float64")))
 
 Entries = dict[str, tuple[Any, Any]]
 Source = Callable[[TileShape], tuple[Entries, Iterable[ir.Module]]]
@@ -56,6 +58,10 @@ def _convw(bits: int) -> Source:
     return lambda shape: (conv_weight_kernels.convw_entries(bits, shape), conv_weight_kernels.convw_parts(bits, shape))
 
 
+def _direct(kind: str, dtype: str) -> Source:
+    return lambda shape: (direct_kernels.direct_entries(dtype, kind), direct_kernels.direct_parts(dtype, shape))
+
+
 _SOURCES: dict[str, Source] = {
     "pool": _loops(pool_kernels.entries),
     "gemm_f32": _gemm(32),
@@ -66,8 +72,7 @@ _SOURCES: dict[str, Source] = {
     "conv_f64": _conv(64),
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
-    "direct_f32": _loops(lambda: direct_kernels.direct_entries("float32")),
-    "direct_f64": _loops(lambda: direct_kernels.direct_entries("float64")),
+    **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     "sort": _loops(sort_kernels.sort_entries),
     "scan": _loops(*(functools.partial(scan_kernels.cumsum_entries, dtype) for dtype in SCAN_DTYPES)),
     "gemm_int": _loops(
@@ -85,8 +90,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "conv_f64": ("tg_conv_f64",),
     "convw_f32": ("tg_convw_f32",),
     "convw_f64": ("tg_convw_f64",),
-    "direct_f32": ("tg_direct_forward_f32", "tg_direct_data_f32", "tg_direct_weight_f32"),
-    "direct_f64": ("tg_direct_forward_f64", "tg_direct_data_f64", "tg_direct_weight_f64"),
+    **{
+        f"direct_{kind}_{SHORT_NAMES[dtype]}": (f"tg_direct_{kind}_{SHORT_NAMES[dtype]}",)
+        for kind, dtype in DIRECT_KERNELS
+    },
     "sort": ("tg_argsort",),
     "scan": tuple(f"tg_cumsum_{SHORT_NAMES[dtype]}" for dtype in SCAN_DTYPES),
     "gemm_int": ("tg_gemm_i32", "tg_gemm_i64"),

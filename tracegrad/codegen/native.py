@@ -63,17 +63,41 @@ class ObjectLibrary(codegen.AOTCodeLibrary):
 
     exports: frozenset[str] = frozenset()
     level = 3
+    inline_limit: int | None = None  # instructions, as lowered, above which a function is never inlined
+
+    def finalize(self) -> None:
+        """Leave a kernel's library as lowered; link everything it reaches into an exporting one, and optimise that."""
+        self._raise_if_finalized()
+        if self.exports:
+            for library in self._dependencies():
+                self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+            self._optimize_final_module()
+            self._final_module.verify()
+        self._finalized = True
+
+    def _dependencies(self) -> list[ObjectLibrary]:
+        """Return the libraries that this one needs, directly or not, each once."""
+        found: dict[ObjectLibrary, None] = {}
+        pending = list(self._linking_libraries)
+        while pending:
+            library = pending.pop()
+            if library not in found:
+                found[library] = None
+                pending.extend(library._linking_libraries)
+        return list(found)
 
     def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
-        if not self.exports:
-            return
         module = self._final_module
         for value in [*module.functions, *module.global_variables]:
             if not value.is_declaration and value.name not in self.exports:
                 value.linkage = "internal"
+        if self.inline_limit is not None:
+            for function in module.functions:
+                if sum(1 for block in function.blocks for _ in block.instructions) > self.inline_limit:
+                    function.add_function_attribute("noinline")
         passes, builder = self._codegen._module_pass_manager(opt=self.level, loop_vectorize=True, slp_vectorize=False)
         passes.run(module, builder)
 
@@ -184,6 +208,7 @@ class KernelDispatcher(CPUDispatcher):
     """
 
     targetdescr = KERNEL_TARGET
+    _compiler: Any
 
     def __init__(self, pyfunc: Callable[..., Any], targetoptions: dict[str, Any]) -> None:
         super().__init__(pyfunc, targetoptions=targetoptions, pipeline_class=KernelCompiler)
@@ -251,6 +276,7 @@ def compile_functions(
             _export(module, symbol, result.fndesc)
     library.add_ir_module(module)
     library.level = 2  # a third less time than -O3, and the same loops
+    library.inline_limit = 150  # a third less again: many passes take more than linear time
     return library.emit(entries, parts)
 
 

@@ -1,7 +1,7 @@
 """Plans of 2-d convolutions, NCHW by OIHW: the output, the gradient of the data, the gradient of the weights.
 
     forward   y[n, o, i, j]    = sum_{c, r, s}  w[o, c, r, s] * x[n, c, i*sh + r*dh - top, j*sw + s*dw - left]
-    data      dx[n, c, p, q]   = sum_{o, r, s}  w[o, c, r, s] * dy[n, o, i, j]      where i*sh + r*dh - top = p, same for q
+    data      dx[n, c, p, q]   = sum_{o, r, s}  w[o, c, r, s] * dy[n, o, i, j]      for i*sh + r*dh - top = p, same q
     weight    dw[o, c, r, s]   = sum_{n, i, j}  dy[n, o, i, j] * x[n, c, i*sh + r*dh - top, j*sw + s*dw - left]
 
 Forward and data are the same kernel: a *run* sums taps of a padded input at constant offsets.  A data gradient with
@@ -49,7 +49,7 @@ DIRECT_WORDS = 17
 RUN_CACHE = 768 << 10  # bytes of the padded input and of the result of one chunk: they stay in the L2 cache
 GRADIENT_CACHE = 1 << 20
 POSITION_BLOCK = 256  # positions summed by one call of the tile in the weight gradient
-LEAST_CHANNELS = 4  # per group, below which plain loops are faster than a tile
+LEAST_CHANNELS = 4  # per group, below which plain loops find the weight gradient faster than a tile
 
 Pair = tuple[int, int]
 
@@ -111,7 +111,7 @@ def plan_conv(
         n * groups, groups, c // groups, h, w, o // groups, (kh, kw), stride, top, left, dilation, out_h, out_w
     )
     sizes = (geometry.images, geometry.channels, geometry.outputs, h, w, out_h, out_w, kh, kw)
-    is_plain = min(sizes) <= 0 or (groups > 1 and geometry.channels < LEAST_CHANNELS)
+    is_plain = min(sizes) <= 0 or (kind == "weight" and groups > 1 and geometry.channels < LEAST_CHANNELS)
     if is_plain:
         return _plan_direct(kind, dtype, geometry, threads)
     is_product = (kh, kw, *stride, top, bottom, left, right, groups) == (1, 1, 1, 1, 0, 0, 0, 0, 1)
@@ -177,7 +177,7 @@ def _forward_runs(g: Geometry) -> list[Run]:
 def _data_runs(g: Geometry) -> list[Run]:
     """Return a run per phase of dx.
 
-    Row p = a + sh*i of dx gets tap r from row (p + top - r*dh) / sh of dy, so r must make a + top - r*dh divisible by sh:
+    Row p = a + sh*i of dx gets tap r from row (p + top - r*dh) / sh of dy, so a + top - r*dh must be divisible by sh:
     the row is i + (a + top - r*dh) / sh, a constant offset.
     """
     (kh, kw), (sh, sw), (dh, dw) = g.kernel, g.stride, g.dilation
@@ -347,4 +347,4 @@ def _plan_direct(kind: str, dtype: str, g: Geometry, threads: int) -> LibraryCal
         + (*g.stride, g.top, g.left, *g.dilation, tasks)
     )  # fmt: skip
     name = SHORT_NAMES[dtype]
-    return LibraryCall(f"tg_direct_{kind}_{name}", f"direct_{name}", plan, HEADER_BYTES, max(0, g.flops))
+    return LibraryCall(f"tg_direct_{kind}_{name}", f"direct_{kind}_{name}", plan, HEADER_BYTES, max(0, g.flops))

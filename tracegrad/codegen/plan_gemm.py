@@ -1,8 +1,8 @@
 """Plans of matrix products C[b] = A[b] @ B[b], for any strides: which kernel, how it is cut, how much scratch.
 
 The tile kernel cuts C into row and column blocks (and, where C is small, K into splits whose partial products are
-added at the end).  A task packs what it needs for itself, so blocks are independent.  Shapes with m == 1 or n == 1 go to
-the matrix-vector kernel, integers to plain loops.
+added at the end).  A task packs what it needs for itself, so blocks are independent.  Shapes with m == 1 or n == 1 go
+to the matrix-vector kernel, integers to plain loops.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.codegen import plan_sort as P
+from tracegrad.codegen import plan_sort as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -52,11 +52,11 @@ def cumsum_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
     def cumsum_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        length = load_word(plan, P.C_LENGTH)
-        inner = load_word(plan, P.C_INNER)
-        blocks = load_word(plan, P.C_BLOCKS)
-        units = load_word(plan, P.C_OUTER) * blocks
-        tasks = load_word(plan, P.C_TASKS)
+        length = load_word(plan, words.C_LENGTH)
+        inner = load_word(plan, words.C_INNER)
+        blocks = load_word(plan, words.C_BLOCKS)
+        units = load_word(plan, words.C_OUTER) * blocks
+        tasks = load_word(plan, words.C_TASKS)
         if length == 0:
             return
         for unit in range(units * index // tasks, units * (index + 1) // tasks):
@@ -65,12 +65,12 @@ def cumsum_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
             x = load_word(operands, 0) + slab
             result = load_word(operands, 1) + slab
             end = inner * (block + 1) // blocks
-            sum_slab(x, result, length, inner, inner * block // blocks, end, load_word(plan, P.C_REVERSE))
+            sum_slab(x, result, length, inner, inner * block // blocks, end, load_word(plan, words.C_REVERSE))
 
     @kernel
     def cumsum(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, task(), scratch, load_word(plan, P.C_TASKS))
+        par_for(pool, task(), scratch, load_word(plan, words.C_TASKS))
 
     return {f"tg_cumsum_{name}": (cumsum, ENTRY_SIGNATURE), f"tg_cumsum_{name}_task": (cumsum_task, TASK_SIGNATURE)}

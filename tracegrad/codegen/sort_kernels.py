@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracegrad.codegen import plan_sort as P
+from tracegrad.codegen import plan_sort as words
 from tracegrad.codegen.addresses import load_word, loader, par_for, store_word, task_address
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
@@ -30,12 +30,12 @@ def sort_key(keys: int, index: int, kind: int, key_bytes: int) -> int:
     """Return key `index` as an int64 in the wanted order."""
     is_wide = key_bytes == 8
     bits = load_word(keys, index) if is_wide else load_i32(keys, index)
-    if kind == P.FLOAT_KEYS:
+    if kind == words.FLOAT_KEYS:
         magnitude = bits & GREATEST if is_wide else bits & 0x7FFFFFFF
         if magnitude > (INFINITY_64 if is_wide else INFINITY_32):
             return GREATEST if is_wide else 0x7FFFFFFF
         return magnitude if bits >= 0 else -magnitude
-    if kind == P.UNSIGNED_KEYS:
+    if kind == words.UNSIGNED_KEYS:
         return bits ^ LEAST if is_wide else (bits & 0xFFFFFFFF) - 0x80000000
     return bits
 
@@ -58,19 +58,19 @@ def insert_all(values: int, order: int, length: int) -> None:
 @kernel
 def digit(value: int, place: int, key_bytes: int) -> int:
     """Return byte `place` of a key; the top byte is signed, so its order is shifted."""
-    byte = (value >> (8 * place)) & (P.DIGITS - 1)
+    byte = (value >> (8 * place)) & (words.DIGITS - 1)
     return byte ^ 128 if place == key_bytes - 1 else byte
 
 
 @kernel
 def count_digits(values: int, length: int, key_bytes: int, counts: int) -> None:
     """Count how often each digit occurs at each place."""
-    for i in range(key_bytes * P.DIGITS):
+    for i in range(key_bytes * words.DIGITS):
         store_word(counts, i, 0)
     for i in range(length):
         value = load_word(values, i)
         for place in range(key_bytes):
-            cell = place * P.DIGITS + digit(value, place, key_bytes)
+            cell = place * words.DIGITS + digit(value, place, key_bytes)
             store_word(counts, cell, load_word(counts, cell) + 1)
 
 
@@ -78,7 +78,7 @@ def count_digits(values: int, length: int, key_bytes: int, counts: int) -> None:
 def scatter(source: int, target: int, length: int, place: int, key_bytes: int, counts: int) -> None:
     """Move all (value, index) pairs to where their digit belongs, in order."""
     start = 0
-    for i in range(P.DIGITS):
+    for i in range(words.DIGITS):
         count = load_word(counts, i)
         store_word(counts, i, start)
         start += count
@@ -105,7 +105,7 @@ def sort_row(keys: int, result: int, length: int, kind: int, key_bytes: int, wor
         counts = work + 4 * length * WORD
         count_digits(work, length, key_bytes, counts)
         for place in range(key_bytes):
-            place_counts = counts + place * P.DIGITS * WORD
+            place_counts = counts + place * words.DIGITS * WORD
             if load_word(place_counts, digit(load_word(source, 0), place, key_bytes)) != length:
                 scatter(source, target, length, place, key_bytes, place_counts)
                 source, target = target, source
@@ -117,12 +117,12 @@ def sort_row(keys: int, result: int, length: int, kind: int, key_bytes: int, wor
 def argsort_task(scratch: int, index: int, thread: int) -> None:
     plan = load_word(scratch, 0)
     operands = load_word(scratch, 1)
-    rows = load_word(plan, P.S_ROWS)
-    length = load_word(plan, P.S_LENGTH)
-    kind = load_word(plan, P.S_KIND)
-    key_bytes = load_word(plan, P.S_KEY_BYTES)
-    tasks = load_word(plan, P.S_TASKS)
-    work = scratch + HEADER_BYTES + thread * load_word(plan, P.S_WORK_BYTES)
+    rows = load_word(plan, words.S_ROWS)
+    length = load_word(plan, words.S_LENGTH)
+    kind = load_word(plan, words.S_KIND)
+    key_bytes = load_word(plan, words.S_KEY_BYTES)
+    tasks = load_word(plan, words.S_TASKS)
+    work = scratch + HEADER_BYTES + thread * load_word(plan, words.S_WORK_BYTES)
     for row in range(rows * index // tasks, rows * (index + 1) // tasks):
         keys = load_word(operands, 0) + row * length * key_bytes
         result = load_word(operands, 1) + row * length * WORD
@@ -133,7 +133,7 @@ def argsort_task(scratch: int, index: int, thread: int) -> None:
 def argsort(plan: int, operands: int, scratch: int, pool: int) -> None:
     store_word(scratch, 0, plan)
     store_word(scratch, 1, operands)
-    par_for(pool, task(), scratch, load_word(plan, P.S_TASKS))
+    par_for(pool, task(), scratch, load_word(plan, words.S_TASKS))
 
 
 def sort_entries() -> dict[str, tuple[Any, Any]]:

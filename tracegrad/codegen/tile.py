@@ -4,12 +4,12 @@
         C[i, j] (+)= sum_k  A[k * ROWS + i] * B[offset(k) + j]          i < rows, j < n
 
 A is packed in panels of ROWS (`TileShape.rows`) elements per k.  A row of B is read where it lies: at k * step, or, in
-the indirect tile, at the byte offset step[k] of a table.  Rows of B are read to the full width of the tile (one vector if
-n fits it, else all); only n columns of C are read or written.
+the indirect tile, at the byte offset step[k] of a table.  Rows of B are read to the full width of the tile (one vector
+if n fits it, else all); only n columns of C are read or written.
 
 Each shape is a function of its own, reached through one switch: instantiated for even numbers of rows (an odd number
-computes a row of junk that is not stored) and for one vector or all, so a GEMM brings 14 of them.  They are written as the
-machine is to run them, in a module of their own that is linked after the optimiser has run: it would only cost time.
+computes a row of junk that is not stored) and for one vector or all, so a GEMM brings 14 of them.  They are written as
+the machine is to run them, in a module that is linked after the optimiser has run: it would only cost time.
 """
 
 from __future__ import annotations

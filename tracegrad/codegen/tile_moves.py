@@ -112,3 +112,28 @@ def copy_intrinsic(bits: int, shape: TileShape, masked: bool, vectors: int) -> A
         return types.void(WORD, WORD, WORD), generate
 
     return copy
+
+
+def even_copy_intrinsic(bits: int, shape: TileShape) -> Any:
+    """Return the intrinsic copy_even(source, destination, n): destination[q] = source[2 * q] for q < n.
+
+    One vector is written, with zeros from n on; n may be beyond its width.
+    """
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+
+    @intrinsic
+    def copy_even(typing_context: Any, source: Any, destination: Any, n: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            start = builder.inttoptr(args[0], POINTER)
+            count = builder.sub(builder.shl(args[2], word(1)), word(1))
+            halves = []
+            for j in range(2):
+                mask = lanes.first(builder, builder.sub(count, word(j * lanes.count)))
+                halves.append(lanes.masked_load(builder, offset(builder, start, word(j * shape.vector_bytes)), mask))
+            even = ir.Constant(ir.VectorType(I32, lanes.count), list(range(0, 2 * lanes.count, 2)))
+            lanes.store(builder, builder.shuffle_vector(*halves, even), builder.inttoptr(args[1], POINTER))
+            return context.get_dummy_value()
+
+        return types.void(WORD, WORD, WORD), generate
+
+    return copy_even

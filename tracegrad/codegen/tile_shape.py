@@ -1,7 +1,7 @@
 """Sizes of the register tile, from the CPU's features.  Planners and kernels must agree on them.
 
-The tile computes `rows` x (`vectors` * lanes) elements of C in registers: rows * vectors accumulators, `vectors` rows of
-B and a broadcast element of A have to fit the register file, and about ten accumulators hide the latency of an FMA.
+The tile computes `rows` x (`vectors` * lanes) elements of C in registers: rows * vectors accumulators, `vectors` rows
+of B and a broadcast element of A have to fit the register file, and about ten accumulators hide an FMA's latency.
 """
 
 from __future__ import annotations
