@@ -217,10 +217,15 @@ REDUCTIONS: dict[str, Function] = {
 }
 
 
+def is_alias(name: str, source: Any) -> bool:
+    """Tell whether NumPy calls its function of that name by another one."""
+    return getattr(getattr(source, name, None), "__name__", "") != name
+
+
 def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None:
     """Register every public function under the name that NumPy's protocols report."""
     for prefix, names, source in (("", public, np), ("linalg.", linalg, np.linalg)):
-        for name, function in names.items():
+        for name, function in sorted(names.items(), key=lambda item: is_alias(item[0], source)):
             theirs = getattr(source, name, None)
             if not callable(function) or isinstance(function, type) or theirs is None or isinstance(theirs, type):
                 continue

@@ -81,7 +81,7 @@ def transpose(x: ArrayLike, axes: Sequence[int] | None = None) -> Array:
     return permuted(x, perm)
 
 
-def permute_dims(x: ArrayLike, axes: Sequence[int]) -> Array:
+def permute_dims(x: ArrayLike, axes: Sequence[int] | None = None) -> Array:
     """Permute the axes: the array-API name of `transpose`."""
     return transpose(x, axes)
 
