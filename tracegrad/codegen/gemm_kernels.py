@@ -27,7 +27,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.native import kernel
-from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES
+from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import copy_intrinsic, transpose_intrinsic, transpose_part
 from tracegrad.codegen.tile_shape import TileShape
@@ -77,18 +77,11 @@ def panel_start(rows: int, panel: int, panels: int) -> int:
     return minimum(rows, 2 * ((rows + 1) // 2 * panel // panels))
 
 
-def blocked_product(bits: int, shape: TileShape) -> Any:
-    """Return the kernel block(a, a_row, a_column, b, b_row, b_column, c, c_row, m, n, k, plan, work)."""
+def right_packing(bits: int, shape: TileShape, pack: Any) -> Any:
+    """Return the kernel pack_b(b, b_row, b_column, depth, first, end, target, pitch)."""
     size = bits // 8
     columns = shape.columns(size)
-    panel_rows = shape.rows
-    depth_limit = words.K_BLOCK[size]
-    row_bytes = columns * size
-    pack = packing(bits, shape)
-    tile = tile_intrinsic(bits, indirect=False)
     copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
-    store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def pack_b(b: int, b_row: int, b_column: int, depth: int, first: int, end: int, target: int, pitch: int) -> None:
@@ -102,6 +95,15 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
             for j in range(first, end, columns):
                 place = target + (j - first) // columns * pitch * size
                 pack(b + j * b_column * size, b_column, b_row, minimum(columns, end - j), depth, place, columns)
+
+    return pack_b
+
+
+def panel_product(bits: int, shape: TileShape) -> Any:
+    """Return the kernel multiply_panels(panels, m, depth, packed_a, a_pitch, b, b_pitch, b_step, c, ...)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    tile = tile_intrinsic(bits, indirect=False)
 
     @kernel
     def multiply_panels(
@@ -117,6 +119,22 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                 place = c + (row * c_row + j) * size
                 a_panel = packed_a + q * a_pitch * size
                 tile(rows, depth, a_panel, b_panel, b_step, place, c_row * size, end - j, accumulate)
+
+    return multiply_panels
+
+
+def blocked_product(bits: int, shape: TileShape) -> Any:
+    """Return the kernel block(a, a_row, a_column, b, b_row, b_column, c, c_row, m, n, k, plan, work)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    depth_limit = words.K_BLOCK[size]
+    row_bytes = columns * size
+    pack = packing(bits, shape)
+    pack_b = right_packing(bits, shape, pack)
+    multiply_panels = panel_product(bits, shape)
+    store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def block(
@@ -156,16 +174,11 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     return block
 
 
-def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of the tiled product and its task."""
-    dtype = f"float{bits}"
-    name = SHORT_NAMES[dtype]
-    size = ITEM_SIZES[dtype]
+def block_of_product(bits: int, shape: TileShape) -> Any:
+    """Return the kernel run_unit(plan, operands, scratch, unit, work)."""
+    size = bits // 8
     columns = shape.columns(size)
     block = blocked_product(bits, shape)
-    load = loader(dtype)
-    store = storer(dtype)
-    task = task_address(f"tg_gemm_{name}_task")
 
     @kernel
     def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
@@ -205,18 +218,13 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
         block(a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work)
 
-    @kernel
-    def gemm_task(scratch: int, index: int, thread: int) -> None:
-        plan = load_word(scratch, 0)
-        operands = load_word(scratch, 1)
-        units = load_word(plan, words.BATCH) * load_word(plan, words.ROW_BLOCKS) * load_word(plan, words.COLUMN_BLOCKS)
-        units *= load_word(plan, words.K_SPLITS)
-        tasks = load_word(plan, words.TASKS)
-        work = (
-            scratch + HEADER_BYTES + load_word(plan, words.PARTIAL_BYTES) + thread * load_word(plan, words.WORK_BYTES)
-        )
-        for unit in range(units * index // tasks, units * (index + 1) // tasks):
-            run_unit(plan, operands, scratch, unit, work)
+    return run_unit
+
+
+def partial_sum(dtype: str) -> Any:
+    """Return the kernel add_partials(plan, operands, scratch)."""
+    load = loader(dtype)
+    store = storer(dtype)
 
     @kernel
     def add_partials(plan: int, operands: int, scratch: int) -> None:
@@ -234,6 +242,30 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
                     total += load(partial, (split * m + i) * n + j)
                 store(c, i * c_row + j, total)
 
+    return add_partials
+
+
+def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the tiled product and its task."""
+    dtype = f"float{bits}"
+    name = SHORT_NAMES[dtype]
+    run_unit = block_of_product(bits, shape)
+    add_partials = partial_sum(dtype)
+    task = task_address(f"tg_gemm_{name}_task")
+
+    @kernel
+    def gemm_task(scratch: int, index: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        units = load_word(plan, words.BATCH) * load_word(plan, words.ROW_BLOCKS) * load_word(plan, words.COLUMN_BLOCKS)
+        units *= load_word(plan, words.K_SPLITS)
+        tasks = load_word(plan, words.TASKS)
+        work = (
+            scratch + HEADER_BYTES + load_word(plan, words.PARTIAL_BYTES) + thread * load_word(plan, words.WORK_BYTES)
+        )
+        for unit in range(units * index // tasks, units * (index + 1) // tasks):
+            run_unit(plan, operands, scratch, unit, work)
+
     @kernel
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
@@ -243,148 +275,6 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
             add_partials(plan, operands, scratch)
 
     return {f"tg_gemm_{name}": (gemm, ENTRY_SIGNATURE), f"tg_gemm_{name}_task": (gemm_task, TASK_SIGNATURE)}
-
-
-def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of the matrix-vector product y[p] = sum_r matrix[p, r] * vector[r], and its task."""
-    dtype = f"float{bits}"
-    name = SHORT_NAMES[dtype]
-    size = ITEM_SIZES[dtype]
-    load = loader(dtype)
-    store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
-    task = task_address(f"tg_gemv_{name}_task")
-
-    @kernel
-    def dot_rows(matrix: int, p_stride: int, vector: int, results: int, count: int, sums: int) -> None:
-        """Compute sums[p] where rows of the matrix are contiguous: four dot products at a time."""
-        done = results // 4 * 4
-        for p in range(0, done, 4):
-            row0 = matrix + p * p_stride * size
-            row1 = row0 + p_stride * size
-            row2 = row1 + p_stride * size
-            row3 = row2 + p_stride * size
-            s0 = s1 = s2 = s3 = zero
-            for r in range(count):
-                v = load(vector, r)
-                s0 += load(row0, r) * v
-                s1 += load(row1, r) * v
-                s2 += load(row2, r) * v
-                s3 += load(row3, r) * v
-            store(sums, p, s0)
-            store(sums, p + 1, s1)
-            store(sums, p + 2, s2)
-            store(sums, p + 3, s3)
-        for p in range(done, results):
-            total = zero
-            for r in range(count):
-                total += load(matrix, p * p_stride + r) * load(vector, r)
-            store(sums, p, total)
-
-    @kernel
-    def add_columns(matrix: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:
-        """Compute sums[p] where columns of the matrix are contiguous: add four scaled columns at a time."""
-        for p in range(results):
-            store(sums, p, zero)
-        done = count // 4 * 4
-        for r in range(0, done, 4):
-            column0 = matrix + r * r_stride * size
-            column1 = column0 + r_stride * size
-            column2 = column1 + r_stride * size
-            column3 = column2 + r_stride * size
-            v0, v1, v2, v3 = load(vector, r), load(vector, r + 1), load(vector, r + 2), load(vector, r + 3)
-            for p in range(results):
-                left = load(column0, p) * v0 + load(column1, p) * v1
-                right = load(column2, p) * v2 + load(column3, p) * v3
-                store(sums, p, load(sums, p) + left + right)
-        for r in range(done, count):
-            v = load(vector, r)
-            for p in range(results):
-                store(sums, p, load(sums, p) + load(matrix, r * r_stride + p) * v)
-
-    @kernel
-    def strided(matrix: int, p_stride: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:
-        """Compute sums[p] for any strides."""
-        for p in range(results):
-            total = zero
-            for r in range(count):
-                total += load(matrix, p * p_stride + r * r_stride) * load(vector, r)
-            store(sums, p, total)
-
-    @kernel
-    def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
-        """Compute one block of results, or a split's share of it: unit = (batch, split, block)."""
-        total_p = load_word(plan, words.V_P)
-        total_r = load_word(plan, words.V_R)
-        blocks = load_word(plan, words.P_BLOCKS)
-        splits = load_word(plan, words.R_SPLITS)
-        block = unit % blocks
-        split = unit // blocks % splits
-        batch = unit // (blocks * splits)
-        p0 = total_p * block // blocks
-        results = total_p * (block + 1) // blocks - p0
-        r0 = total_r * split // splits
-        count = total_r * (split + 1) // splits - r0
-        p_stride = load_word(plan, words.MATRIX_P)
-        r_stride = load_word(plan, words.MATRIX_R)
-        v_stride = load_word(plan, words.VECTOR_R)
-        matrix = load_word(operands, load_word(plan, words.MATRIX))
-        matrix += (batch * load_word(plan, words.MATRIX_BATCH) + p0 * p_stride + r0 * r_stride) * size
-        vector = load_word(operands, load_word(plan, words.VECTOR))
-        vector += (batch * load_word(plan, words.VECTOR_BATCH) + r0 * v_stride) * size
-        if v_stride != 1:
-            gathered = work + words.P_BLOCK * size
-            for r in range(count):
-                store(gathered, r, load(vector, r * v_stride))
-            vector = gathered
-        if r_stride == 1:
-            dot_rows(matrix, p_stride, vector, results, count, work)
-        elif p_stride == 1:
-            add_columns(matrix, r_stride, vector, results, count, work)
-        else:
-            strided(matrix, p_stride, r_stride, vector, results, count, work)
-        y_stride = load_word(plan, words.RESULT_P)
-        y = load_word(operands, load_word(plan, words.RESULT))
-        y += (batch * load_word(plan, words.RESULT_BATCH) + p0 * y_stride) * size
-        if splits > 1:
-            y_stride = 1
-            y = scratch + HEADER_BYTES + (split * total_p + p0) * size
-        for p in range(results):
-            store(y, p * y_stride, load(work, p))
-
-    @kernel
-    def gemv_task(scratch: int, index: int, thread: int) -> None:
-        plan = load_word(scratch, 0)
-        operands = load_word(scratch, 1)
-        units = load_word(plan, words.V_BATCH) * load_word(plan, words.P_BLOCKS) * load_word(plan, words.R_SPLITS)
-        tasks = load_word(plan, words.V_TASKS)
-        work = (
-            scratch
-            + HEADER_BYTES
-            + load_word(plan, words.V_PARTIAL_BYTES)
-            + thread * load_word(plan, words.V_WORK_BYTES)
-        )
-        for unit in range(units * index // tasks, units * (index + 1) // tasks):
-            run_unit(plan, operands, scratch, unit, work)
-
-    @kernel
-    def gemv(plan: int, operands: int, scratch: int, pool: int) -> None:
-        store_word(scratch, 0, plan)
-        store_word(scratch, 1, operands)
-        par_for(pool, task(), scratch, load_word(plan, words.V_TASKS))
-        splits = load_word(plan, words.R_SPLITS)
-        if splits > 1:
-            results = load_word(plan, words.V_P)
-            y = load_word(operands, load_word(plan, words.RESULT))
-            y_stride = load_word(plan, words.RESULT_P)
-            partial = scratch + HEADER_BYTES
-            for p in range(results):
-                total = load(partial, p)
-                for split in range(1, splits):
-                    total += load(partial, split * results + p)
-                store(y, p * y_stride, total)
-
-    return {f"tg_gemv_{name}": (gemv, ENTRY_SIGNATURE), f"tg_gemv_{name}_task": (gemv_task, TASK_SIGNATURE)}
 
 
 def gemm_parts(bits: int, shape: TileShape) -> list[ir.Module]:
