@@ -10,6 +10,7 @@ from tracegrad.api.function import Function, Specialised, Static
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
+from tracegrad.runtime.profile import Profile, profile
 
 
 class Compiled:
@@ -60,6 +61,12 @@ class Compiled:
     @property
     def arena_bytes(self) -> int:
         return self._specialised.program.arena_bytes
+
+    def profile(self, *args: Any, **kwargs: Any) -> Profile:
+        """Time every step of the program on copies of these arguments; the result prints as a table, slowest first."""
+        arguments = self._function.parameters.split(args, kwargs)
+        captured = [source.read() for source in self._specialised.captures]
+        return profile(self._specialised.program, [*arguments.leaves, *captured])
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}: {self._specialised.program.summary()}>"

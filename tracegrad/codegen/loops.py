@@ -42,10 +42,10 @@ REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
 class Function:
     """Writes one kernel."""
 
-    def __init__(self, kernel: Kernel, symbol: str, emitter: Emitter):
+    def __init__(self, kernel: Kernel, emitter: Emitter):
         self.kernel = kernel
-        self.symbol = symbol
         self.emitter = emitter
+        emitter.restart()
         self.buffers = kernel.buffers()
         self.pointer = {name: f"%b{i}" for i, name in enumerate(self.buffers)}
         self.entry: list[str] = []
@@ -55,13 +55,14 @@ class Function:
         self.values: dict[str, str] = {}
         self.offsets: list[dict[Affine, str]] = [{}]
 
-    def text(self) -> str:
+    def text(self) -> tuple[str, str]:
+        """Return the parameters and the body: equal kernels of a program have equal text, and are compiled once."""
         self.slots()
         self.parallel()
         params = [f"ptr noalias nocapture %b{i}" for i in range(len(self.buffers))]
         params += ["i64 %lo", "i64 %hi", "ptr nocapture %status"]
-        head = f"define internal void @{self.symbol}({', '.join(params)}) noinline nounwind {{"
-        return "\n".join([head, "entry:", *self.entry, "  br label %start", "start:", *self.lines, "  ret void", "}"])
+        body = ["entry:", *self.entry, "  br label %start", "start:", *self.lines, "  ret void"]
+        return ", ".join(params), "\n".join(body)
 
     def slots(self) -> None:
         """Reserve the stack slots of accumulators and local arrays."""

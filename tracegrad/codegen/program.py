@@ -47,12 +47,14 @@ class Emitted:
 class Module:
     """Writes the module of one program."""
 
-    def __init__(self, plan: Plan, memory: Memory, threads: int):
+    def __init__(self, plan: Plan, memory: Memory, threads: int, *, profile: bool = False):
         self.plan = plan
         self.memory = memory
         self.threads = threads
+        self.profile = profile
         self.emitter = Emitter()
         self.functions: list[str] = []
+        self.symbols_of: dict[tuple[str, str], str] = {}
         self.constants: list[str] = []
         self.entry: list[str] = []
         self.families: dict[str, None] = {}
@@ -63,11 +65,13 @@ class Module:
         self.arguments = len(plan.graph.inputs)
 
     def text(self) -> str:
+        self.stamp(0)
         for number, step in enumerate(self.plan.steps):
             if isinstance(step, Kernel):
                 self.kernel(step, number)
             else:
                 self.call(step, number)
+            self.stamp(number + 1)
         entry = [
             "define i64 @tg_entry(i64 %address) {",
             "  %table = inttoptr i64 %address to ptr",
@@ -85,6 +89,18 @@ class Module:
         parts = [DECLARATIONS + declared, *self.constants, *self.functions, "\n".join(entry), self.emitter.definitions()]
         return "\n".join(parts)
 
+    def stamp(self, number: int) -> None:
+        """When profiling, write the cycle counter into the array behind the last slot of the table."""
+        if self.profile:
+            slot = HEADER + self.arguments + len(self.plan.outputs)
+            self.entry += [
+                f"  %clock{number} = call i64 @llvm.readcyclecounter()",
+                f"  %stamps{number} = getelementptr i64, ptr %table, i64 {slot}",
+                f"  %stamp{number} = load ptr, ptr %stamps{number}",
+                f"  %at{number} = getelementptr i64, ptr %stamp{number}, i64 {number}",
+                f"  store i64 %clock{number}, ptr %at{number}",
+            ]
+
     # --- kernels ------------------------------------------------------------------------------------------------------
 
     def tasks(self, kernel: Kernel) -> int:
@@ -94,10 +110,14 @@ class Module:
         return max(1, min(kernel.extent, TASKS_PER_THREAD * self.threads, kernel.work // TASK_WORK))
 
     def kernel(self, kernel: Kernel, number: int) -> None:
-        function = Function(kernel, f"kernel{number}", self.emitter)
-        self.functions.append(function.text())
+        text = Function(kernel, self.emitter).text()
+        symbol = self.symbols_of.get(text)
+        if symbol is None:
+            symbol = self.symbols_of[text] = f"kernel{len(self.symbols_of)}"
+            params, body = text
+            self.functions.append(f"define internal void @{symbol}({params}) noinline nounwind {{\n{body}\n}}")
         tasks = self.tasks(kernel)
-        self.functions.append(self.task(kernel, number, tasks))
+        self.functions.append(self.task(kernel, number, symbol, tasks))
         if tasks == 1:
             self.entry.append(f"  call void @task{number}(i64 %address, i64 0, i64 0)")
         else:
@@ -105,7 +125,7 @@ class Module:
             self.entry.append(f"  call void @tg_par_for(i64 %pool, i64 {task}, i64 %address, i64 {tasks})")
         self.steps.append(f"{kernel.name}: {kernel.extent} rounds in {tasks} task{'s' if tasks > 1 else ''}")
 
-    def task(self, kernel: Kernel, number: int, tasks: int) -> str:
+    def task(self, kernel: Kernel, number: int, symbol: str, tasks: int) -> str:
         """Find the buffers and the range of rounds of one task."""
         lines = [
             f"define internal void @task{number}(i64 %address, i64 %i, i64 %thread) {{",
@@ -119,7 +139,7 @@ class Module:
         lines += [f"  %low = mul i64 %i, {kernel.extent}", f"  %lo = udiv i64 %low, {tasks}"]
         lines += [f"  %high = add i64 %low, {kernel.extent}", f"  %hi = udiv i64 %high, {tasks}"]
         args += ["i64 %lo", "i64 %hi", "ptr %status"]
-        return "\n".join([*lines, f"  call void @kernel{number}({', '.join(args)})", "  ret void", "}"])
+        return "\n".join([*lines, f"  call void @{symbol}({', '.join(args)})", "  ret void", "}"])
 
     def slot(self, place: Place) -> int:
         return HEADER + place.slot + (self.arguments if place.kind == "result" else 0)
@@ -171,10 +191,10 @@ class Module:
         self.steps.append(f"{step.name} {step.node.aval}: {planned.symbol}, {planned.flops / 1e6:.3g} Mflop")
 
 
-def emit(plan: Plan, memory: Memory, threads: int) -> Emitted:
-    """Write and compile the module of a plan."""
+def emit(plan: Plan, memory: Memory, threads: int, *, profile: bool = False) -> Emitted:
+    """Write and compile the module of a plan; with `profile`, every step is timed."""
     began = time.perf_counter()
-    module = Module(plan, memory, threads)
+    module = Module(plan, memory, threads, profile=profile)
     text = module.text()
     written = time.perf_counter()
     data = compile_ir(text, "tracegrad_program")

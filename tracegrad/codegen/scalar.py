@@ -66,6 +66,10 @@ class Emitter:
         self._count = 0
         self._functions: dict[tuple[str, tuple[str, ...]], str] = {}
 
+    def restart(self) -> None:
+        """Number names from the start again: they are local to a function, and equal code then has equal text."""
+        self._count = 0
+
     def name(self) -> str:
         """Return a fresh `%name`."""
         self._count += 1

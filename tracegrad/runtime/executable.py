@@ -60,7 +60,9 @@ class Executable:
         self.donated = sorted({d for _, _, d in self.outputs if d >= 0})
         self.scalar = [not shape for _, shape, _ in self.outputs]
         self.arenas: list[tuple[Any, int]] = []
-        self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs))
+        self.stamps = np.zeros(facts.kernels + 1, np.int64)
+        self.stamp_address = int(self.stamps.ctypes.data)
+        self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs) + 1)
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Run the program on arrays and numbers; return new arrays, or the donated ones."""
@@ -80,7 +82,7 @@ class Executable:
         arena = self.arenas.pop() if self.arenas else self.new_arena()
         addresses = [a.__array_interface__["data"][0] for a in arrays]
         addresses += [r.__array_interface__["data"][0] for r in results]
-        table = self.table_type(self.pool.ctl, arena[1], 0, *addresses)
+        table = self.table_type(self.pool.ctl, arena[1], 0, *addresses, self.stamp_address)
         self.pool.wake()
         status = self.entry(ctypes.addressof(table))
         self.arenas.append(arena)

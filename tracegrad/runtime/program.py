@@ -94,16 +94,16 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
             pass
     try:
         facts, data, plan, memory = compile_graph(graph, donate, timings)
+        cache.store(key, facts.as_json(), data)
+        began = time.perf_counter()
+        program = Program(graph, Executable(facts, data, names), timings, donate)
     except TracegradError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever fails in LLVM or Numba reaches the user as one error of ours
         raise CompileError(
             f"compiling {graph.name} failed: {type(error).__name__}: {error}",
             fix="run it in tg.eager() for now, and report this with the graph's text",
         ) from error
-    cache.store(key, facts.as_json(), data)
-    began = time.perf_counter()
-    program = Program(graph, Executable(facts, data, names), timings, donate)
     program._planned = plan, memory
     timings["load"] = time.perf_counter() - began
     return program
@@ -114,7 +114,9 @@ def has_checks(graph: Graph) -> bool:
     return any(n.prim.kind in ("gather", "scatter") for n in graph.nodes)
 
 
-def compile_graph(graph: Graph, donate: Sequence[int], timings: dict[str, float]) -> tuple[Facts, bytes, Plan, Memory]:
+def compile_graph(
+    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False
+) -> tuple[Facts, bytes, Plan, Memory]:
     """Compile a graph to object code."""
     began = time.perf_counter()
     simple = simplify(graph)
@@ -126,7 +128,7 @@ def compile_graph(graph: Graph, donate: Sequence[int], timings: dict[str, float]
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only when something must be compiled
     timings["import"] = time.perf_counter() - began
-    emitted = emitter.emit(plan, memory, config.threads)
+    emitted = emitter.emit(plan, memory, config.threads, profile=profile)
     timings.update(emitted.timings)
     checks = []
     for node in plan.checks.values():

@@ -1,0 +1,46 @@
+"""Where a program's time goes: the same schedule compiled once more with the cycle counter read after every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracegrad.runtime.executable import Executable
+from tracegrad.runtime.program import Program, compile_graph
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Median microseconds of every step."""
+
+    steps: tuple[str, ...]
+    microseconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        total = sum(self.microseconds)
+        order = sorted(range(len(self.steps)), key=lambda i: -self.microseconds[i])
+        lines = [f"{total:10.1f} us in {len(self.steps)} steps"]
+        lines += [f"{self.microseconds[i]:10.1f} us {self.microseconds[i] / total:5.1%}  {i}: {self.steps[i]}" for i in order]
+        return "\n".join(lines)
+
+
+def profile(program: Program, inputs: Sequence[Any], rounds: int = 50) -> Profile:
+    """Run a program on copies of `inputs` and time its steps."""
+    facts, data, _, _ = compile_graph(program.graph, program.donate, {}, profile=True)
+    executable = Executable(facts, data, program.executable.names)
+    own = [np.array(x) if isinstance(x, np.ndarray) else x for x in inputs]
+    cycles = []
+    began, first = time.perf_counter(), 0
+    for number in range(rounds + 3):
+        executable(own)
+        if number == 3:
+            began, first = time.perf_counter(), int(executable.stamps[0])
+        if number >= 3:
+            cycles.append(np.diff(executable.stamps))
+    rate = (int(executable.stamps[-1]) - first) / (time.perf_counter() - began) / 1e6
+    medians = np.median(np.array(cycles), axis=0) / rate
+    return Profile(tuple(facts.steps), tuple(float(m) for m in medians))
