@@ -120,7 +120,7 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "matmul-types": (lambda np, i, k, f, x: (i.T @ i, k.T @ k, f @ x.T), (I, K, F, A)),
     "dot": (lambda np, x, b, s: (np.dot(x, b), np.dot(s, x.T), np.dot(b, b), np.dot(2.0, b), np.inner(s, b)), (A, B, S)),
     "vdot": (lambda np, x: (np.vdot(x, x), np.outer(x, x[0]), np.vecdot(x, x, axis=0), np.vecdot(x, x[0])), (A,)),
-    "tensordot": (lambda np, s, x: (np.tensordot(s, s, 2 and ([1, 2], [1, 2])), np.tensordot(s, x, 2), np.tensordot(x, x, 0)), (S, A)),
+    "tensordot": (lambda np, s, x: (np.tensordot(s, s, ([1, 2], [1, 2])), np.tensordot(s, x, 2), np.tensordot(x, x, 0)), (S, A)),
     "kron": (lambda np, x, b: (np.kron(x, b), np.kron(b, b), np.cross(x[:, :3], x[0, 1:])), (A, B)),
     "einsum": (lambda np, s, x, b: (np.einsum("bij,ij->b", s, x), np.einsum("ij,j", x, b), np.einsum("bij,kj,j->ki", s, x, b)), (S, A, B)),
     "einsum-dots": (lambda np, s, b: (np.einsum("...j,j->...", s, b), np.einsum("b...,b...->...", s, s), np.einsum("i...->...i", s)), (S, B)),
