@@ -1,8 +1,9 @@
 """Convolutions as products over a padded copy of the input: forward, and the gradient of the data (`plan_conv`).
 
-A chunk of output rows needs some rows of the input.  They are copied once into scratch, with zeros around them and a
-fixed pitch.  When output positions are counted with the same pitch, p = i * pitch + j, every (channel, tap) k is a
-constant offset into the copy, and the chunk is one product whose rows of B lie where the offset table says:
+A chunk of output rows (of parts of rows, if they are long) needs some rows of the input.  They are copied once into
+scratch, with zeros around them and a fixed pitch.  When output positions are counted with the same pitch,
+p = i * pitch + j, every (channel, tap) k is a constant offset into the copy, and the chunk is one product whose rows of
+B lie where the offset table says:
 
     Y[m, p] = sum_k A[m, k] * padded[offset[k] + p]        A = the packed weights, p < rows * pitch
 
@@ -99,7 +100,9 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
                     if not inside:
                         clear(place, pitch)
                     elif sw == 1:
-                        copy_row(source, minimum(width, pitch - left), left, pitch, place)
+                        skip = maximum(0, -left)  # the chunk starts inside the row
+                        before = maximum(0, left)
+                        copy_row(source + skip * size, minimum(width - skip, pitch - before), before, pitch, place)
                     else:
                         gather_row(source, width, left, sw, b, pitch, place)
                 clear(start + rows * pitch * size, plane - rows * pitch)
@@ -182,7 +185,10 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
 
 
 def result_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel compact(run, y, y_pitch, image, first_row, rows): drop the junk positions of a chunk."""
+    """Return the kernel compact(run, y, y_pitch, image, first_row, rows, first_column, width).
+
+    It writes a chunk to its place in the result, without the junk positions.
+    """
     size = bits // 8
     lanes = shape.lanes(size)
     copy = copy_intrinsic(bits, shape, masked=True, vectors=1)
@@ -191,9 +197,10 @@ def result_copy(bits: int, shape: TileShape) -> Any:
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def compact(run: int, y: int, y_pitch: int, image: int, first_row: int, rows: int) -> None:
+    def compact(
+        run: int, y: int, y_pitch: int, image: int, first_row: int, rows: int, first_column: int, width: int
+    ) -> None:
         pitch = load_word(run, words.PITCH)
-        width = load_word(run, words.OUT_W)
         row_stride = load_word(run, words.Y_ROW)
         column_stride = load_word(run, words.Y_COLUMN)
         has_taps = load_word(run, words.TAPS)
@@ -201,7 +208,7 @@ def result_copy(bits: int, shape: TileShape) -> Any:
             for r in range(rows):
                 source = y + (m * y_pitch + r * pitch) * size
                 place = m * load_word(run, words.Y_PLANE) + (first_row + r) * row_stride + load_word(run, words.Y_FIRST)
-                target = image + place * size
+                target = image + (place + first_column * column_stride) * size
                 if has_taps == 0:
                     for j in range(width):
                         store(target, j * column_stride, zero)
@@ -256,9 +263,13 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         operands = load_word(scratch, 1)
         run = find_run(plan, words.FIRST_TASK, task)
         index = task - load_word(run, words.FIRST_TASK)
+        column_chunks = load_word(run, words.COLUMN_CHUNKS)
         chunks = load_word(run, words.CHUNKS)
-        image = index // chunks
-        chunk = index % chunks
+        image = index // (chunks * column_chunks)
+        chunk = index // column_chunks % chunks
+        out_w = load_word(run, words.OUT_W)
+        first_column = out_w * (index % column_chunks) // column_chunks
+        cut_width = out_w * (index % column_chunks + 1) // column_chunks - first_column
         out_h = load_word(run, words.OUT_H)
         first_row = out_h * chunk // chunks
         rows = out_h * (chunk + 1) // chunks - first_row
@@ -272,16 +283,18 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         y = padded + load_word(run, words.Y_BYTES)
         if load_word(run, words.TAPS):
             x = load_word(operands, 0) + image * channels * height * width * size
+            left = load_word(run, words.LEFT) - first_column * load_word(run, words.STRIDE_W)
             halo_rows = rows + load_word(run, words.HALO)
             phases = plan + load_word(run, words.PHASE_TABLE) * WORD
-            pad(x, channels, height, width, load_word(run, words.TOP), load_word(run, words.LEFT),
+            pad(x, channels, height, width, load_word(run, words.TOP), left,
                 load_word(run, words.STRIDE_H), load_word(run, words.STRIDE_W), first_row, halo_rows, pitch,
                 load_word(run, words.PLANE), phases, load_word(run, words.PHASES), padded)  # fmt: skip
             group = image % load_word(plan, words.GROUPS)
             packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
             offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
             sweep(packed, outputs, channels * load_word(run, words.TAPS), padded, offsets, y, y_pitch, rows * pitch)
-        compact(run, y, y_pitch, load_word(operands, 2) + image * load_word(run, words.Y_IMAGE) * size, first_row, rows)
+        result = load_word(operands, 2) + image * load_word(run, words.Y_IMAGE) * size
+        compact(run, y, y_pitch, result, first_row, rows, first_column, cut_width)
 
     @kernel
     def conv(plan: int, operands: int, scratch: int, pool: int) -> None:

@@ -39,30 +39,30 @@ from tracegrad.codegen.tile_shape import TileShape
 
 
 def turned_gradient(bits: int, pack: Any) -> Any:
-    """Return the kernel turn(dy, plan, rows, first, count, panel_width, target): a panel target[p, o] of rows of dY.
+    """Return the kernel turn(dy, plan, rows, width, first, count, panel_width, target): a panel target[p, o] of dY.
 
-    dy: the chunk's first row of the first output map.  Positions that are no output are zero.
+    dy: the chunk's first position in the first output map; width: of its rows.  Positions that are no output are zero.
     """
     size = bits // 8
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def turn(dy: int, plan: int, rows: int, first: int, count: int, panel_width: int, target: int) -> None:
+    def turn(dy: int, plan: int, rows: int, width: int, first: int, count: int, panel_width: int, target: int) -> None:
         out_w = load_word(plan, words.G_OUT_W)
         plane = load_word(plan, words.G_OUT_H) * out_w
         pitch = load_word(plan, words.G_PITCH)
         for r in range(rows):
             place = target + r * pitch * panel_width * size
-            pack(dy + (first * plane + r * out_w) * size, plane, 1, count, out_w, place, panel_width)
-            for i in range(out_w * panel_width, pitch * panel_width):
+            pack(dy + (first * plane + r * out_w) * size, plane, 1, count, width, place, panel_width)
+            for i in range(width * panel_width, pitch * panel_width):
                 store(place, i, zero)
 
     return turn
 
 
 def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
-    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, turned_dy, turned_x, sums)."""
+    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, width, turned_dy, turned_x, sums)."""
     size = bits // 8
     columns = shape.columns(size)
     panel_rows = shape.rows
@@ -83,7 +83,16 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
 
     @kernel
     def wide(
-        dy: int, x: int, x_plane: int, x_positions: int, plan: int, rows: int, turned_dy: int, turned_x: int, sums: int
+        dy: int,
+        x: int,
+        x_plane: int,
+        x_positions: int,
+        plan: int,
+        rows: int,
+        width: int,
+        turned_dy: int,
+        turned_x: int,
+        sums: int,
     ) -> None:
         outputs = load_word(plan, words.G_OUTPUTS)
         channels = load_word(plan, words.G_CHANNELS)
@@ -95,7 +104,7 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
         for panel in range(panels):
             first = panel_start(outputs, panel, panels)
             count = panel_start(outputs, panel + 1, panels) - first
-            turn(dy, plan, rows, first, count, panel_rows, turned_dy + panel * panel_items * size)
+            turn(dy, plan, rows, width, first, count, panel_rows, turned_dy + panel * panel_items * size)
         for c in range(0, channels, columns):
             for phase in range(phases):
                 source = x + (phase * channels + c) * x_plane * size
@@ -115,7 +124,7 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
 
 
 def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
-    """Return the kernel narrow(dy, x, plan, rows, turned_dy, panel, sums)."""
+    """Return the kernel narrow(dy, x, plan, rows, width, turned_dy, panel, sums)."""
     size = bits // 8
     lanes = shape.lanes(size)
     columns = shape.columns(size)
@@ -134,7 +143,7 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
                 gather(x + p * size, table, rows, minimum(lanes, k - p), target, panel_rows * size)
 
     @kernel
-    def narrow(dy: int, x: int, plan: int, rows: int, turned_dy: int, panel: int, sums: int) -> None:
+    def narrow(dy: int, x: int, plan: int, rows: int, width: int, turned_dy: int, panel: int, sums: int) -> None:
         outputs = load_word(plan, words.G_OUTPUTS)
         offsets = plan + load_word(plan, words.G_OFFSET_TABLE) * WORD
         depth = load_word(plan, words.G_CHANNELS) * load_word(plan, words.G_TAPS)
@@ -144,7 +153,7 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
         sums_pitch = (outputs + columns - 1) // columns * columns
         for o in range(0, outputs, columns):
             target = turned_dy + o // columns * dy_pitch * columns * size
-            turn(dy, plan, rows, o, minimum(columns, outputs - o), columns, target)
+            turn(dy, plan, rows, width, o, minimum(columns, outputs - o), columns, target)
         for p in range(0, positions, words.POSITION_BLOCK):
             k = minimum(words.POSITION_BLOCK, positions - p)
             for q in range(panels):
@@ -219,18 +228,23 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         """Add one chunk of one image to this thread's sums."""
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
+        column_chunks = load_word(plan, words.G_COLUMN_CHUNKS)
         chunks = load_word(plan, words.G_CHUNKS)
-        image = task // chunks
+        image = task // (chunks * column_chunks)
+        chunk = task // column_chunks % chunks
         out_h = load_word(plan, words.G_OUT_H)
         out_w = load_word(plan, words.G_OUT_W)
-        first = out_h * (task % chunks) // chunks
-        rows = out_h * (task % chunks + 1) // chunks - first
+        first = out_h * chunk // chunks
+        rows = out_h * (chunk + 1) // chunks - first
+        first_column = out_w * (task % column_chunks) // column_chunks
+        cut_width = out_w * (task % column_chunks + 1) // column_chunks - first_column
         channels = load_word(plan, words.G_CHANNELS)
         height = load_word(plan, words.G_HEIGHT)
         width = load_word(plan, words.G_WIDTH)
         plane = load_word(plan, words.G_PLANE)
         x = load_word(operands, 0) + image * channels * height * width * size
         dy = load_word(operands, 1) + (image * load_word(plan, words.G_OUTPUTS) * out_h + first) * out_w * size
+        dy += first_column * size
         work = scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
         turned_dy = work + load_word(plan, words.G_DY_OFFSET)
         turned_x = work + load_word(plan, words.G_X_OFFSET)
@@ -245,21 +259,23 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
             x_plane = height * width
             x_positions = rows * width
         else:
-            pad(x, channels, height, width, load_word(plan, words.G_TOP), load_word(plan, words.G_LEFT),
+            left = load_word(plan, words.G_LEFT) - first_column * load_word(plan, words.G_STRIDE_W)
+            pad(x, channels, height, width, load_word(plan, words.G_TOP), left,
                 load_word(plan, words.G_STRIDE_H), load_word(plan, words.G_STRIDE_W), first,
                 rows + load_word(plan, words.G_HALO), load_word(plan, words.G_PITCH), plane,
                 plan + load_word(plan, words.G_PHASE_TABLE) * WORD, load_word(plan, words.G_PHASES), work)  # fmt: skip
         if load_word(plan, words.G_WIDE):
-            wide(dy, padded, x_plane, x_positions, plan, rows, turned_dy, turned_x, sums)
+            wide(dy, padded, x_plane, x_positions, plan, rows, cut_width, turned_dy, turned_x, sums)
         else:
-            narrow(dy, padded, plan, rows, turned_dy, turned_x, sums)
+            narrow(dy, padded, plan, rows, cut_width, turned_dy, turned_x, sums)
 
     @kernel
     def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
         par_for(pool, clear_address(), scratch, load_word(plan, words.G_THREADS))
-        par_for(pool, sum_address(), scratch, load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS))
+        chunks = load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
+        par_for(pool, sum_address(), scratch, load_word(plan, words.G_IMAGES) * chunks)
         par_for(pool, fold_address(), scratch, load_word(plan, words.G_GROUPS) * load_word(plan, words.G_OUTPUTS))
 
     return {

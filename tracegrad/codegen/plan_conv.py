@@ -29,8 +29,8 @@ PITCH, PLANE, ROWS, CHUNKS, HALO = range(12, 17)  # of the padded copy: its row,
 W_OUTPUT, W_CHANNEL, W_GROUP = range(17, 20)  # strides of the weights
 Y_IMAGE, Y_PLANE, Y_ROW, Y_COLUMN, Y_FIRST = range(20, 25)  # strides of the result
 FIRST_PACK, FIRST_TASK, PACKED_BYTES, GROUP_BYTES, Y_BYTES = range(25, 30)
-TAP_TABLE, OFFSET_TABLE, PHASE_TABLE, PHASES = range(30, 34)
-RUN_WORDS = 34
+TAP_TABLE, OFFSET_TABLE, PHASE_TABLE, PHASES, COLUMN_CHUNKS = range(30, 35)
+RUN_WORDS = 35
 
 # Words of the plan of the weight gradient.
 (G_IMAGES, G_GROUPS, G_CHANNELS, G_HEIGHT, G_WIDTH, G_OUTPUTS, G_TAPS, G_TOP, G_LEFT, G_STRIDE_H, G_STRIDE_W) = range(
@@ -38,8 +38,8 @@ RUN_WORDS = 34
 )
 G_OUT_H, G_OUT_W, G_PITCH, G_PLANE, G_ROWS, G_CHUNKS, G_HALO, G_WIDE, G_IN_PLACE, G_THREADS = range(11, 21)
 G_SUMS_BYTES, G_WORK_OFFSET, G_WORK_BYTES, G_DY_OFFSET, G_X_OFFSET, G_GROUP_SUMS = range(21, 27)
-G_OFFSET_TABLE, G_PHASE_TABLE, G_PHASES = range(27, 30)
-GRADIENT_WORDS = 30
+G_OFFSET_TABLE, G_PHASE_TABLE, G_PHASES, G_COLUMN_CHUNKS = range(27, 31)
+GRADIENT_WORDS = 31
 
 # Words of the plan of the plain loops.
 (D_IMAGES, D_GROUPS, D_CHANNELS, D_HEIGHT, D_WIDTH, D_OUTPUTS, D_OUT_H, D_OUT_W, D_KERNEL_H, D_KERNEL_W) = range(10)
@@ -48,6 +48,7 @@ DIRECT_WORDS = 17
 
 RUN_CACHE = 768 << 10  # bytes of the padded input and of the result of one chunk: they stay in the L2 cache
 GRADIENT_CACHE = 1 << 20
+LEAST_COLUMNS = 128  # of a chunk, where a row is cut
 POSITION_BLOCK = 256  # positions summed by one call of the tile in the weight gradient
 LEAST_CHANNELS = 4  # per group, below which plain loops find the weight gradient faster than a tile
 
@@ -224,12 +225,12 @@ class Padding:
         return [start + c * plane + shift for c in range(channels) for start, shift in places]
 
 
-def _padding(run: Run) -> Padding:
+def _padding(run: Run, column_chunks: int = 1) -> Padding:
     sh, sw = run.stride
     reach = max(run.dw, default=0) // sw
     halo = max(run.dh, default=0) // sh
-    pitch = run.out_w + reach
-    if sw == 1:
+    pitch = ceil_div(run.out_w, column_chunks) + reach
+    if sw == 1 and column_chunks == 1:
         shared = max(run.width + run.left, run.out_w)
         if run.out_w + reach - shared <= run.left:
             pitch = shared
@@ -237,13 +238,23 @@ def _padding(run: Run) -> Padding:
     return Padding(pitch, halo, reach, phases)
 
 
-def _chunks(images: int, out_h: int, row_bytes: int, halo: int, cache: int, threads: int) -> Pair:
-    """Return how many chunks the output rows are cut into, and the most rows of one."""
-    rows = max(1, min(out_h, cache // row_bytes - halo))
+def _chunks(
+    images: int, out_h: int, out_w: int, row_bytes: int, halo: int, cache: int, threads: int
+) -> tuple[int, int, int]:
+    """Return how many chunks the rows of the output are cut into, the most rows of one, and the chunks of a row.
+
+    A row is cut only where it alone is too long for the cache, or there are too few rows for the threads: in 1-d.
+    """
+    wanted = ceil_div((1 + halo) * row_bytes, cache)
+    if images * out_h < threads:
+        wanted = max(wanted, ceil_div(threads, images * out_h))
+    column_chunks = max(1, min(wanted, out_w // LEAST_COLUMNS))
+    rows = max(1, min(out_h, cache * column_chunks // row_bytes - halo))
     chunks = ceil_div(out_h, rows)
-    while images * chunks % threads and images * chunks < 8 * threads and chunks < out_h:
+    tasks = images * column_chunks
+    while tasks * chunks % threads and tasks * chunks < 8 * threads and chunks < out_h:
         chunks += 1
-    return chunks, ceil_div(out_h, chunks)
+    return chunks, ceil_div(out_h, chunks), column_chunks
 
 
 def _plan_runs(dtype: str, g: Geometry, runs: list[Run], threads: int, shape: TileShape) -> LibraryCall:
@@ -256,7 +267,10 @@ def _plan_runs(dtype: str, g: Geometry, runs: list[Run], threads: int, shape: Ti
     for run in runs:
         pad = _padding(run)
         row_bytes = (run.channels * max(1, len(pad.phases)) + run.outputs) * pad.pitch * size
-        chunks, rows = _chunks(g.images, run.out_h, row_bytes, pad.halo, RUN_CACHE, threads)
+        chunks, rows, column_chunks = _chunks(
+            g.images, run.out_h, run.out_w, row_bytes, pad.halo, RUN_CACHE, threads
+        )  # fmt: skip
+        pad = _padding(run, column_chunks)
         plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
         depth = run.channels * len(run.taps)
         panels = ceil_div(run.outputs, shape.rows)
@@ -274,13 +288,13 @@ def _plan_runs(dtype: str, g: Geometry, runs: list[Run], threads: int, shape: Ti
         words += [run.w_output, run.w_channel, g.outputs * g.channels * g.taps]
         words += [run.y_image, run.y_plane, run.y_row, run.y_column, run.y_first]
         words += [pack_tasks, tasks, packed, group_bytes, padded_bytes]
-        words += [table_start, offset_table, phase_table, len(pad.phases)]
+        words += [table_start, offset_table, phase_table, len(pad.phases), column_chunks]
         tables += run.taps
         tables += [place * size for place in pad.offsets(run, run.channels, plane)]
         tables += [x for phase in pad.phases for x in phase]
         packed += group_bytes * g.groups
         pack_tasks += panels * g.groups if run.taps else 0
-        tasks += g.images * chunks
+        tasks += g.images * chunks * column_chunks
     name = SHORT_NAMES[dtype]
     plan = (g.images, g.groups, len(runs), pack_tasks, tasks, packed, work, *words, *tables)
     return LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, packed + work * threads, g.flops)
@@ -302,7 +316,13 @@ def _plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape) -> L
     c_padded = round_up(g.channels, columns)
     o_padded = round_up(g.outputs, columns)
     row_items = g.channels * phases + g.outputs + (c_padded * phases if is_wide else 0)
-    chunks, rows = _chunks(g.images, g.out_h, row_items * pad.pitch * size, pad.halo, GRADIENT_CACHE, threads)
+    row_bytes = row_items * pad.pitch * size
+    chunks, rows, column_chunks = _chunks(
+        g.images, g.out_h, g.out_w, row_bytes, pad.halo, GRADIENT_CACHE, threads
+    )  # fmt: skip
+    if in_place:
+        column_chunks = 1
+    pad = _padding(run, column_chunks)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     positions = rows * pad.pitch
     slack = 4 + columns // shape.rows
@@ -327,7 +347,7 @@ def _plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape) -> L
         (g.images, g.groups, g.channels, g.height, g.width, g.outputs, g.taps, g.top, g.left, *g.stride)
         + (g.out_h, g.out_w, pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), threads)
         + (sums_bytes, work_offset, work, x_bytes, x_bytes + dy_bytes, group_sums)
-        + (GRADIENT_WORDS, phase_table, phases)
+        + (GRADIENT_WORDS, phase_table, phases, column_chunks)
         + (*offsets, *(x for phase in pad.phases for x in phase))
     )
     name = SHORT_NAMES[dtype]
