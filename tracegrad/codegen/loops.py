@@ -35,6 +35,9 @@ MEMORY = {
     "u64": "i64", "f32": "float", "f64": "double",
 }  # fmt: skip
 REGISTER = {**MEMORY, "bool": "i1"}
+SHORTEST_VECTOR = 4
+LOOP_HINT = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n'
+"""Keeps LLVM from unrolling a short loop completely before its vectoriser has seen it."""
 REDUCE_FLAGS = "reassoc nsz arcp contract"
 REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
 
@@ -112,7 +115,8 @@ class Function:
                 high = least
         start, after = self.open_loop(s.var, low, high)
         self.body(s.body)
-        self.close_loop(s.var, high, start, after)
+        innermost = not any(isinstance(inner, Loop) for inner in s.body)
+        self.close_loop(s.var, high, start, after, vectorise=innermost and s.extent >= SHORTEST_VECTOR)
 
     def label(self, prefix: str) -> str:
         self.labels += 1
@@ -132,14 +136,15 @@ class Function:
         self.offsets.append({})
         return head, after
 
-    def close_loop(self, var: str, high: str, head: str, after: str) -> None:
+    def close_loop(self, var: str, high: str, head: str, after: str, *, vectorise: bool = False) -> None:
         name = f"%{var}.{head}"
         self.offsets.pop()
         self.add(f"br label %{head}.latch")
         self.start_block(f"{head}.latch")
         self.add(f"{name}.next = add nuw nsw i64 {name}, 1")
         self.add(f"{name}.again = icmp slt i64 {name}.next, {high}")
-        self.add(f"br i1 {name}.again, label %{head}, label %{after}")
+        hint = ", !llvm.loop !0" if vectorise else ""
+        self.add(f"br i1 {name}.again, label %{head}, label %{after}{hint}")
         self.start_block(after)
 
     def start_block(self, label: str) -> None:

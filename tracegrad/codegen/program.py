@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 from tracegrad.codegen.calls import plan_call
-from tracegrad.codegen.loops import Function
+from tracegrad.codegen.loops import LOOP_HINT, Function
 from tracegrad.codegen.native import compile_ir
 from tracegrad.codegen.plan import LibraryCall, round_up
 from tracegrad.codegen.scalar import Emitter
@@ -86,7 +86,7 @@ class Module:
             "}",
         ]
         declared = "".join(f"declare void @{s}(i64, i64, i64, i64)\n" for s in self.symbols)
-        parts = [DECLARATIONS + declared, *self.constants, *self.functions, "\n".join(entry), self.emitter.definitions()]
+        parts = [DECLARATIONS + declared, *self.constants, *self.functions, "\n".join(entry), self.emitter.definitions(), LOOP_HINT]
         return "\n".join(parts)
 
     def stamp(self, number: int) -> None:
