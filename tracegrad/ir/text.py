@@ -26,7 +26,6 @@ from tracegrad.ir.build import Builder
 from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.primitive import PRIMITIVES
 
-
 RESERVED = frozenset((*keyword.kwlist, "inf", "nan", "float"))
 
 
@@ -59,9 +58,16 @@ def show_param(value: Any) -> str:
     return repr(value)
 
 
+def show_number(value: bool | int | float, dtype: np.dtype[Any]) -> str:
+    """Write a number with the digits that its dtype needs."""
+    if dtype != np.float32 or math.isnan(value):
+        return repr(value)
+    short = str(np.float32(value))
+    return short if np.float32(float(short)) == value else repr(value)
+
+
 def show_literal(literal: Literal, beside: np.dtype[Any] | None) -> str:
-    value = literal.value
-    text = repr(value) if isinstance(value, (bool, int)) or math.isfinite(value) else str(value)
+    text = show_number(literal.value, literal.dtype)
     return text if beside is not None and literal.dtype == beside else f"{NAMES[literal.dtype]}({text})"
 
 
@@ -164,7 +170,11 @@ class _Reader:
             raise GraphError(f"line {node.lineno}: declared to return {shown[0]} but returns {shown[1]}")
 
     def statement(self, statement: ast.stmt) -> None:
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name) or not statement.value:
+        if (
+            not isinstance(statement, ast.AnnAssign)
+            or not isinstance(statement.target, ast.Name)
+            or not statement.value
+        ):
             raise GraphError(f"line {statement.lineno}: expected `name: type = primitive(...)`")
         value = self.operand(statement.value, None)
         declared = self.aval(statement.annotation)
