@@ -4,8 +4,9 @@ A key is a plain uint32[2] array. Draws are functions of the key alone, so use e
 a step number, to get fresh ones. Inside compiled code a key is an argument like any other; a new key never compiles
 again.
 
->>> first, second = split(key(0))
->>> uniform(first, (2,)).shape
+>>> from tracegrad import random
+>>> first, second = random.split(random.key(0))
+>>> random.uniform(first, (2,)).shape
 (2,)
 """
 

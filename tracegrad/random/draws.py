@@ -39,7 +39,8 @@ F64 = np.dtype(np.float64)
 def bits(key: Any, shape: Shape = ()) -> Any:
     """Return 32 random bits per element, u32 of `shape`.
 
-    >>> bits(np.zeros(2, np.uint32)) == 0x6B200159  # the first known answer of Threefry-2x32
+    >>> from tracegrad import random
+    >>> random.bits(np.zeros(2, np.uint32)) == 0x6B200159  # the first known answer of Threefry-2x32
     np.True_
     """
     return random_bits(checked(key), shape=sizes(shape), word=0, stream=DRAW)
@@ -50,7 +51,8 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = np.float64, low: Any = 0.0
 
     `low` and `high` are numbers, or (traced) scalars.
 
-    >>> uniform(key(0), (3,), np.float32).dtype
+    >>> from tracegrad import random
+    >>> random.uniform(random.key(0), (3,), np.float32).dtype
     dtype('float32')
     """
     shape, dtype = sizes(shape), floating(dtype, "uniform")
@@ -67,7 +69,8 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
     sqrt(-2 log u) cos(2 pi v) of two uniform numbers (Box and Muller, 1958); u > 0 has 32 bits in float32 and 53 in
     float64, so the largest values are 6.7 and 8.6.
 
-    >>> normal(key(0), (2, 3)).shape
+    >>> from tracegrad import random
+    >>> random.normal(random.key(0), (2, 3)).shape
     (2, 3)
     """
     shape, dtype, key = sizes(shape), floating(dtype, "normal"), checked(key)
@@ -87,7 +90,8 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
 def bernoulli(key: Any, p: Any = 0.5, shape: Shape = ()) -> Any:
     """Draw bools that are True with probability `p`, a number or a (traced) scalar.
 
-    >>> bool(bernoulli(key(0), 1.0))
+    >>> from tracegrad import random
+    >>> bool(random.bernoulli(random.key(0), 1.0))
     True
     """
     if is_scalar(p) and not 0 <= p <= 1:
@@ -99,7 +103,8 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape = ()) -> Any:
 def randint(key: Any, low: Any, high: Any, shape: Shape = (), dtype: Any = np.int64) -> Any:
     """Draw integers from low, low + 1, ..., high - 1; the bias of a span s is at most s / 2**64.
 
-    >>> int(randint(key(0), 3, 4))
+    >>> from tracegrad import random
+    >>> int(random.randint(random.key(0), 3, 4))
     3
     """
     shape, dtype, key = sizes(shape), np.dtype(dtype), checked(key)
@@ -121,7 +126,8 @@ def randint(key: Any, low: Any, high: Any, shape: Shape = (), dtype: Any = np.in
 def permutation(key: Any, x: Any) -> Any:
     """Return the integers 0 to x - 1 in random order, or the rows (axis 0) of the array `x` in random order.
 
-    >>> sorted(permutation(key(0), 4).tolist())
+    >>> from tracegrad import random
+    >>> sorted(random.permutation(random.key(0), 4).tolist())
     [0, 1, 2, 3]
     """
     if isinstance(x, (int, np.integer)):
@@ -137,7 +143,8 @@ def choice(key: Any, x: Any, shape: Shape = (), replace: bool = True, p: Any = N
     Raises ShapeError when more distinct ones are asked for than there are. `p` [n] need not add up to 1, and is used
     only with replacement.
 
-    >>> choice(key(0), 10, (3,), replace=False).shape
+    >>> from tracegrad import random
+    >>> random.choice(random.key(0), 10, (3,), replace=False).shape
     (3,)
     """
     n = int(x) if isinstance(x, (int, np.integer)) else x.shape[0]

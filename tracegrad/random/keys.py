@@ -27,7 +27,8 @@ I64 = np.dtype(np.int64)
 def key(seed: Any) -> Any:
     """Return the key u32[2] of an integer seed of up to 64 bits; the seed may be traced.
 
-    >>> key(7)
+    >>> from tracegrad import random
+    >>> random.key(7)
     array([0, 7], dtype=uint32)
     """
     return joined(words(seed, "key: the seed"))
@@ -36,7 +37,8 @@ def key(seed: Any) -> Any:
 def split(key: Any, n: int = 2) -> Any:
     """Return `n` new keys as u32[n, 2]; do not use `key` itself for anything else.
 
-    >>> a, b = split(key(0))
+    >>> from tracegrad import random
+    >>> a, b = random.split(random.key(0))
     """
     key = checked(key)
     columns = [reshape(random_bits(key, shape=(n,), word=w, stream=SPLIT), shape=(n, 1)) for w in (0, 1)]
@@ -46,7 +48,8 @@ def split(key: Any, n: int = 2) -> Any:
 def fold_in(key: Any, data: Any) -> Any:
     """Return a new key from a key and an integer (a step, an epoch, a layer number), which may be traced.
 
-    >>> bool((fold_in(key(0), 1) != fold_in(key(0), 2)).any())
+    >>> from tracegrad import random
+    >>> bool((random.fold_in(random.key(0), 1) != random.fold_in(random.key(0), 2)).any())
     True
     """
     folded = [bitwise_xor(b, w) for b, w in zip(block(checked(key)), words(data, "fold_in: data"), strict=True)]

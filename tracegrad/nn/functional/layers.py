@@ -83,11 +83,11 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
 def dropout(input: Any, p: float = 0.5, training: bool = True, *, key: Any = None) -> Any:
     """Return x with each element set to 0 with probability p and the others divided by 1 - p; x itself if not training.
 
-    `key` is a key of `tracegrad.random`, required in training; the same key gives the same mask (Srivastava et al.,
-    2014).
+    `key` is a key of `tracegrad.random`, required in training; the same key gives the same mask.
+    Srivastava et al., "Dropout", 2014.
 
     >>> dropout(np.ones(4), 0.5, key=random.key(0)).tolist()
-    [0.0, 0.0, 2.0, 2.0]
+    [2.0, 2.0, 0.0, 0.0]
     """
     if isinstance(p, (int, float)) and not 0 <= p <= 1:
         raise ArgumentError(f"dropout: p is {p}, not a probability", fix="use 0 <= p <= 1")

@@ -1,0 +1,1 @@
+"""Measurements: whole training steps, against other libraries. Never imported by tracegrad."""
