@@ -1,5 +1,6 @@
 """Gradients for NumPy code at the speed of the machine: trace once, differentiate, compile, call."""
 
+from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile
 from tracegrad.api.function import grad, jit, value_and_grad
@@ -19,6 +20,7 @@ __all__ = [
     "eager",
     "grad",
     "jit",
+    "numpy",
     "spec",
     "stop_gradient",
     "value_and_grad",

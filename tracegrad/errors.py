@@ -11,8 +11,8 @@
     |- GraphError                     text or graph that does not verify
     '- CompileError                   code generation failed: a defect of tracegrad
 
-A message says what happened with shapes and dtypes, where in the user's own code, and, on a line that starts with `fix:`,
-what to type instead.
+A message says what happened with shapes and dtypes, where in the user's own code, and, on a line that starts with
+`fix:`, what to type instead.
 """
 
 from __future__ import annotations

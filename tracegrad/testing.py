@@ -32,13 +32,14 @@ def check_grads(
 ) -> None:
     """Raise AssertionError when a gradient of `fn` at `args` differs from finite differences.
 
-    `fn` maps arrays to an array or a pytree of them. Its float64 arguments are differentiated, other arguments are constants.
-    The results are contracted with random weights w to one number L(x) = <w, fn(x)>, and along one random direction v
+    `fn` maps arrays to an array or a pytree of them. Its float64 arguments are differentiated, other arguments are
+    constants. The results are contracted with random weights w to one number L(x) = <w, fn(x)>, and along one random
+    direction v
 
         <grad L(x), v>  is compared with  (L(x + eps v) - L(x - eps v)) / (2 eps)
 
-    up to rtol and atol. For order 2, L is replaced by <grad L(x), u> with a random u, and so on. `run(graph, *arrays)` computes
-    a graph. Points near a kink (of abs, maximum, sort) must be avoided: differences are wrong there.
+    up to rtol and atol. For order 2, L is replaced by <grad L(x), u> with a random u, and so on. `run(graph, *arrays)`
+    computes a graph. Points near a kink (of abs, maximum, sort) must be avoided: differences are wrong there.
 
     Raises ArgumentError when no argument is a float64 array.
 

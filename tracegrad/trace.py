@@ -1,8 +1,8 @@
 """Tracing: run a function once on abstract values and keep what it does as a graph.
 
-A `Tracer` stands for an array inside a `Trace`. Two kinds of trace share all code: a graph trace knows only avals; an eager trace
-also computes every value at once with NumPy, which is what `tg.eager()` differentiates through. Arrays met on the way are
-captured: they become hidden inputs that are read again at each call, never frozen constants.
+A `Tracer` stands for an array inside a `Trace`. Two kinds of trace share all code: a graph trace knows only avals; an
+eager trace also computes every value at once with NumPy, which is what `tg.eager()` differentiates through. Arrays met
+on the way are captured: they become hidden inputs that are read again at each call, never frozen constants.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class State:
     eager: bool = False
 
 
-STATE: ContextVar[State] = ContextVar("tracegrad", default=State())
+STATE: ContextVar[State] = ContextVar("tracegrad", default=State())  # noqa: B039 (frozen)
 
 
 @contextmanager
@@ -301,7 +301,7 @@ def trace(
 
 
 def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
-    """Apply `graph` to `values`, node by node, in whatever trace they belong to (or eagerly); constants join the innermost."""
+    """Apply `graph` to `values`, node by node, in the trace they belong to or eagerly; constants join the innermost."""
     here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
     innermost = max((v for v in values if isinstance(v, Tracer)), key=lambda v: v._trace.level, default=None)
 

@@ -34,11 +34,12 @@ class Benchmark:
         return self.eager / self.compiled
 
     def __str__(self) -> str:
+        eager, compiled, once = (f"{show_time(t):>10}" for t in (self.eager, self.compiled, self.compile))
         rows = [
             f"{self.name}",
-            f"  eager     {show_time(self.eager):>10} per call",
-            f"  compiled  {show_time(self.compiled):>10} per call (spread {self.spread:.0%}), {self.ratio:.1f} times faster",
-            f"  compile   {show_time(self.compile):>10} once; {self.kernels} kernels, arena {self.arena_bytes / 1024:.0f} KiB",
+            f"  eager     {eager} per call",
+            f"  compiled  {compiled} per call (spread {self.spread:.0%}), {self.ratio:.1f} times faster",
+            f"  compile   {once} once; {self.kernels} kernels, arena {self.arena_bytes / 1024:.0f} KiB",
         ]
         return "\n".join(rows)
 
@@ -66,10 +67,13 @@ def copied(values: Any) -> Any:
     return tree.map(lambda x: np.array(x) if isinstance(x, np.ndarray) else x, values)
 
 
-def benchmark(fn: Callable[..., Any], *args: Any, seconds: float = 1.0, quiet: bool = False, **kwargs: Any) -> Benchmark:
+def benchmark(
+    fn: Callable[..., Any], *args: Any, seconds: float = 1.0, quiet: bool = False, **kwargs: Any
+) -> Benchmark:
     """Time `fn(*args)` eagerly (op by op in NumPy) and compiled, in turns; print and return the table.
 
-    `fn` may be a plain function, a transformed one, or the result of `tg.compile`. Arrays are copied first, so donation is safe.
+    `fn` may be a plain function, a transformed one, or the result of `tg.compile`. Arrays are copied first, so donation
+    is safe.
     """
     function = fn if isinstance(fn, Compiled) else None
     began = time.perf_counter()

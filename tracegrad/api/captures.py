@@ -1,9 +1,9 @@
 """Where a captured array comes from, so that each call reads it anew.
 
-An array that the traced function reads from a closure or a global is looked up again at every call: rebinding `w = w - g` between
-two calls is seen. Numbers and strings read in the same way are part of the signature: changing one traces again. Only what hangs
-directly in a cell or a global of the function, or of the plain functions it names, is followed; an array found elsewhere (an
-attribute, a list) is kept by reference, so in-place changes are seen and rebinding is not.
+An array that the traced function reads from a closure or a global is looked up again at every call: rebinding
+`w = w - g` between two calls is seen. Numbers and strings read in the same way are part of the signature: changing one traces
+again. Only what hangs directly in a cell or a global of the function, or of the plain functions it names, is followed;
+an array found elsewhere (an attribute, a list) is kept by reference, so in-place changes are seen and rebinding is not.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def plain(fn: Any) -> types.FunctionType | None:
     while fn is not None and not isinstance(fn, types.FunctionType) and seen < 8:
         fn = getattr(fn, "__func__", None) or getattr(fn, "__wrapped__", None) or getattr(fn, "func", None)
         seen += 1
-    return fn
+    return fn if isinstance(fn, types.FunctionType) else None
 
 
 def sources(fn: Callable[..., Any]) -> list[Source]:
@@ -84,7 +84,9 @@ def sources(fn: Callable[..., Any]) -> list[Source]:
             continue
         seen.add(id(function))
         here: list[Source] = [Cell(c) for c in function.__closure__ or ()]
-        here += [Global(function.__globals__, n) for n in sorted(names_of(function.__code__)) if n in function.__globals__]
+        here += [
+            Global(function.__globals__, n) for n in sorted(names_of(function.__code__)) if n in function.__globals__
+        ]
         for source in here:
             value = source.read()
             if isinstance(value, (np.ndarray, *Constant)):

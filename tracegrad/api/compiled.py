@@ -16,11 +16,13 @@ from tracegrad.runtime.profile import Profile, profile
 class Compiled:
     """A function compiled for one signature. Call it like the function; other shapes or dtypes raise ShapeError.
 
-    `graph` prints the traced program, `schedule` its kernels and every refused fusion, `source` the loop nests as Python,
-    `timings` the seconds of each stage; `kernels` and `arena_bytes` count.
+    `graph` prints the traced program, `schedule` its kernels and every refused fusion, `source` the loop nests as
+    Python, `timings` the seconds of each stage; `kernels` and `arena_bytes` count.
     """
 
-    def __init__(self, function: Function, specialised: Specialised, treedef: tree.TreeDef, static: Any, names: list[str]):
+    def __init__(
+        self, function: Function, specialised: Specialised, treedef: tree.TreeDef, static: Any, names: list[str]
+    ):
         self._function = function
         self._specialised = specialised
         self._treedef = treedef
@@ -82,9 +84,9 @@ def compile(  # noqa: A001 (the name users know)
 ) -> Compiled:
     """Compile `fn` now, for arguments like `examples` (arrays, numbers, or `tg.spec(shape, dtype)`).
 
-    `donate` names arguments whose arrays may be overwritten: a result of the same shape and dtype takes over their memory, and
-    the donated array is what the call returns. A donated array that is read-only, or shares memory with another argument, is
-    refused; a strided one is copied. Nothing is executed here.
+    `donate` names arguments whose arrays may be overwritten: a result of the same shape and dtype takes over their
+    memory, and the donated array is what the call returns. A donated array that is read-only, or shares memory with
+    another argument, is refused; a strided one is copied. Nothing is executed here.
 
     >>> import numpy as np, tracegrad as tg
     >>> step = tg.compile(lambda w, g: w - 0.1 * g, tg.spec((2,)), tg.spec((2,)), donate=("w",))
@@ -110,4 +112,3 @@ def compile(  # noqa: A001 (the name users know)
         )
     specialised = function.specialise(arguments, donate=donated)
     return Compiled(function, specialised, arguments.treedef, arguments.static, names)
-

@@ -1,4 +1,5 @@
-"""Transformed functions: signature, cache of programs, and the three ways to run (compiled, inlined in a trace, eager)."""
+"""Transformed functions: signature, cache of programs, and the three ways to run (compiled, inlined in a trace,
+eager)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Function:
 
     def __init__(self, fn: Callable[..., Any], transform: Transform, *, static: Static = (), backend: str = "cpu"):
         if not callable(fn):
-            raise ArgumentError(f"{type(fn).__name__} is not a function", fix="pass a function: tg.jit(fn), not tg.jit(fn(x))")
+            raise ArgumentError(
+                f"{type(fn).__name__} is not a function", fix="pass a function: tg.jit(fn), not tg.jit(fn(x))"
+            )
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         functools.update_wrapper(self, fn, updated=())
         self.fn = fn
@@ -130,7 +133,8 @@ class Function:
         if len(self.programs) == RETRACE_WARNING:
             warnings.warn(
                 f"{name} has been traced {RETRACE_WARNING} times, now because of {changes}; every new signature costs a"
-                " compilation. fix: keep shapes and dtypes fixed (pad the last batch), pass changing numbers as arguments",
+                " compilation. fix: keep shapes and dtypes fixed (pad the last batch), pass changing numbers as"
+                " arguments",
                 stacklevel=4,
             )
 
@@ -161,8 +165,8 @@ def jit(fn: None = None, *, static: Static = (), backend: str = "cpu") -> Callab
 def jit(fn: Callable[..., Any] | None = None, *, static: Static = (), backend: str = "cpu") -> Any:
     """Compile `fn`, once per signature of shapes, dtypes and static arguments.
 
-    Arguments and results are pytrees of NumPy arrays and numbers. Python numbers are traced: changing one does not compile
-    again. `static` names (or numbers) the arguments that are not traced; they must be hashable.
+    Arguments and results are pytrees of NumPy arrays and numbers. Python numbers are traced: changing one does not
+    compile again. `static` names (or numbers) the arguments that are not traced; they must be hashable.
 
     >>> import numpy as np, tracegrad as tg
     >>> f = tg.jit(lambda x: np.sin(x) + 1.0)
@@ -183,9 +187,9 @@ def grad(
 ) -> Any:
     """Return the function that computes the gradient of the scalar `fn` by reverse mode, compiled once per signature.
 
-    `argnums` names or numbers the arguments to differentiate by; each may be a pytree, and its gradient has its structure.
-    With `has_aux`, `fn` returns `(loss, aux)` and the gradient function `(gradient, aux)`. Raises GradientError when the
-    result is not a floating-point scalar or an argument is not floating point.
+    `argnums` names or numbers the arguments to differentiate by; each may be a pytree, and its gradient has its
+    structure. With `has_aux`, `fn` returns `(loss, aux)` and the gradient function `(gradient, aux)`. Raises
+    GradientError when the result is not a floating-point scalar or an argument is not floating point.
 
     >>> import numpy as np, tracegrad as tg
     >>> @tg.grad

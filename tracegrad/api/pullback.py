@@ -26,8 +26,8 @@ _COMPILED: dict[Any, Programs] = {}
 def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Return `fn(*primals)` and its pullback: cotangents of the result in, one cotangent per primal out.
 
-    Forward and backward are compiled apart; what lies between is kept, or computed again where that is cheaper. Every leaf of
-    the primals and of the result must be floating point.
+    Forward and backward are compiled apart; what lies between is kept, or computed again where that is cheaper. Every
+    leaf of the primals and of the result must be floating point.
 
     >>> import numpy as np, tracegrad as tg
     >>> y, pullback = tg.vjp(lambda x: np.sin(x), np.zeros(2))
@@ -78,7 +78,8 @@ def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> lis
     leaves, treedef = tree.flatten(cotangent)
     if treedef != out_tree:
         raise ArgumentError(
-            f"pullback: the cotangent has the structure {treedef}, the result has {out_tree}", fix="pass the result's structure"
+            f"pullback: the cotangent has the structure {treedef}, the result has {out_tree}",
+            fix="pass the result's structure",
         )
     found = []
     for leaf, aval in zip(leaves, avals, strict=True):

@@ -56,7 +56,7 @@ def slow_key(leaf: Any) -> Any:
 
 def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
     """Return the aval of an argument leaf and whether it is weakly typed, or raise the user's error."""
-    if isinstance(leaf, np.ndarray) or isinstance(leaf, (np.generic, Spec)):
+    if isinstance(leaf, (np.ndarray, np.generic, Spec)):
         return Aval(tuple(leaf.shape), check_dtype(leaf.dtype, f"argument {name}")), False
     if isinstance(leaf, (bool, int, float)):
         return Aval((), scalar_dtype(leaf)), True
@@ -98,7 +98,9 @@ class Parameters:
         self.fn = fn
         try:
             self.names = [
-                p.name for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+                p.name
+                for p in inspect.signature(fn).parameters.values()
+                if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
             ]
         except (TypeError, ValueError):
             self.names = []
@@ -122,7 +124,8 @@ class Parameters:
                 hash(value)
             except TypeError:
                 raise ArgumentError(
-                    f"static argument {name}: a {type(value).__name__} cannot be hashed", fix="pass a tuple, a number or a string"
+                    f"static argument {name}: a {type(value).__name__} cannot be hashed",
+                    fix="pass a tuple, a number or a string",
                 ) from None
         dynamic = tuple(None if self.name(i) in self.static else a for i, a in enumerate(args))
         leaves, treedef = tree.flatten((dynamic, {k: v for k, v in kwargs.items() if k not in self.static}))

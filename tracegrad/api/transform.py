@@ -72,7 +72,8 @@ class Jit:
 
 @dataclass(frozen=True)
 class Grad:
-    """The gradient of a scalar function in its arguments `argnums`; with its value, and auxiliary results, when asked for."""
+    """The gradient of a scalar function in its arguments `argnums`; with its value, and auxiliary results, when asked
+    for."""
 
     argnums: Argnums
     has_aux: bool
@@ -95,7 +96,9 @@ class Grad:
         if self.has_aux:
             probe = tree.unflatten(traced.out_tree, list(range(traced.out_tree.num_leaves)))
             if not isinstance(probe, tuple) or len(probe) != 2:
-                raise GradientError(f"grad: {call.name} must return (loss, aux) when has_aux=True", fix="return loss, aux")
+                raise GradientError(
+                    f"grad: {call.name} must return (loss, aux) when has_aux=True", fix="return loss, aux"
+                )
             single = isinstance(probe[0], int)
         else:
             single = traced.out_tree.num_leaves == 1 and traced.out_tree.is_leaf()
@@ -114,7 +117,9 @@ class Grad:
             )
         if first.dtype.kind != "f":
             raise GradientError(
-                f"grad: {call.name} returns {first.aval}, which has no gradient", fix="return a floating-point loss", where=where
+                f"grad: {call.name} returns {first.aval}, which has no gradient",
+                fix="return a floating-point loss",
+                where=where,
             )
 
     def positions(self, call: Call, leaves: Sequence[Any]) -> list[int]:
@@ -149,7 +154,9 @@ class Grad:
                 )
         return names
 
-    def arrange(self, call: Call, out_tree: Any, outputs: Sequence[Any], gradients: Sequence[Any], wrt: list[int]) -> Any:
+    def arrange(
+        self, call: Call, out_tree: Any, outputs: Sequence[Any], gradients: Sequence[Any], wrt: list[int]
+    ) -> Any:
         """Put values and gradients into the structure the user gets."""
         holes: list[Any] = [None] * call.treedef.num_leaves
         for index, gradient in zip(wrt, gradients, strict=True):

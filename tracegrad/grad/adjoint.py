@@ -1,9 +1,9 @@
-"""Reverse mode. One walk serves both kinds of value: on tracers it writes the adjoint graph, on arrays it is the eager tape.
+"""Reverse mode. One walk serves both kinds of value: on tracers it writes the adjoint graph, on arrays it pulls back.
 
-Masks keep NaN out of `where`'s gradient. Where a value is used only by the branch of a `where`, its cotangent is zero wherever
-the other branch was taken; but zero times an infinite derivative is NaN. So every node carries the mask under which its value
-matters (the `or` over its users; none means everywhere), and the cotangents that a non-linear rule gives are selected by it.
-This is exact at every order, because outside the mask the cotangent is zero by construction.
+Masks keep NaN out of `where`'s gradient. Where a value is used only by the branch of a `where`, its cotangent is zero
+wherever the other branch was taken; but zero times an infinite derivative is NaN. So every node carries the mask under
+which its value matters (the `or` over its users; none means everywhere), and the cotangents that a non-linear rule
+gives are selected by it. This is exact at every order, because outside the mask the cotangent is zero by construction.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import is_float
-from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
+from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.reduce import kept
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Trace, Tracer, new_trace
@@ -112,8 +110,8 @@ def pullback(
 ) -> list[Any]:
     """Pull the cotangents of `outputs` back to `wrt`; `values` holds what every node is (tracers or arrays).
 
-    A missing cotangent (None in `cts`) counts as zero; a gradient that does not depend on the outputs comes back as zeros.
-    The nodes that rules add to `trace` carry the user's line of the node whose rule it is.
+    A missing cotangent (None in `cts`) counts as zero; a gradient that does not depend on the outputs comes back as
+    zeros. The nodes that rules add to `trace` carry the user's line of the node whose rule it is.
     """
     active = active_nodes(nodes, wrt, outputs)
     masks = Masks()
@@ -167,7 +165,10 @@ def replay(graph: Graph, trace: Trace, inputs: Sequence[Any]) -> dict[Node, Any]
 
 
 def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = None, name: str = "") -> Graph:
-    """Return the joint graph: inputs, then cotangents of the outputs `seeds`; outputs, then cotangents of the inputs `wrt`.
+    """Return the joint graph.
+
+    Its inputs are the graph's, then cotangents of the outputs `seeds`; its outputs the graph's, then cotangents of the
+    inputs `wrt`.
 
     Without `seeds`, the first output is a scalar whose cotangent is the literal 1.
     """

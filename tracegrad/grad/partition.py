@@ -1,8 +1,8 @@
 """Splits a joint graph into forward and backward, and decides what is kept in between.
 
-A forward value that the backward half needs is either a residual (kept) or recomputed. It is recomputed when it is a cheap chain of
-element-wise operations over values that are kept anyway, or over arguments: then keeping it would only cost memory. Everything
-else is kept.
+A forward value that the backward half needs is either a residual (kept) or recomputed. It is recomputed when it is a
+cheap chain of element-wise operations over values that are kept anyway, or over arguments: then keeping it would only
+cost memory. Everything else is kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The graph IR: immutable array nodes with one output each, a builder that numbers values, text that round-trips."""
 
-from tracegrad.ir.aval import Aval, DTYPES, dtype_name
+from tracegrad.ir.aval import DTYPES, Aval, dtype_name
 from tracegrad.ir.build import Builder
 from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.interpret import interpret

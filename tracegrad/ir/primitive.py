@@ -1,7 +1,7 @@
 """The base of every op: one declaration gives shape rule, eager rule, vjp, kind, lowering and samples.
 
-Positional arguments are array operands, keyword arguments are static parameters. Calling a primitive on arrays runs its eager
-rule; on traced values it adds a node to the innermost trace among the operands.
+Positional arguments are array operands, keyword arguments are static parameters. Calling a primitive on arrays runs its
+eager rule; on traced values it adds a node to the innermost trace among the operands.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PRIMITIVES: dict[str, Primitive] = {}
 class Primitive:
     """One op. Subclasses fill in the rules; an instance registers itself under its name.
 
-    `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a rule
-    keeps a zero cotangent zero whatever the values are.
+    `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a
+    rule keeps a zero cotangent zero whatever the values are.
     """
 
     name: str
     kind: Kind = "opaque"
     linear: bool = False
-    samples: list[Sample] = []  # noqa: RUF012 (rows replace it, nothing appends)
+    samples: list[Sample] = []
 
     def __init__(self) -> None:
         if self.name in PRIMITIVES:
@@ -70,7 +70,7 @@ class Primitive:
         return self.eager(*operands, **params)
 
     def beside(self, like: Any, *operands: Any, **params: Any) -> Any:
-        """Apply to operands that may all be scalars, in the trace that `like` belongs to: rules make constants with it."""
+        """Apply to operands that may all be scalars, in the trace of `like`: rules make constants with it."""
         trace: Trace | None = getattr(like, "_trace", None)
         return self(*operands, **params) if trace is None else trace.bind(self, operands, params)
 

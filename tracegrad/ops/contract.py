@@ -81,7 +81,8 @@ dot = Dot()
 def operand_ct(ct: Any, other: Any, target: Any, contract: Pair, batch: Pair, *, first: bool) -> Any:
     """Contract ct with the other operand over the other's free axes, and put the axes into the target's order.
 
-    `contract` and `batch` name the target's axes first. Result axes: batch, target's free, other's contracted (ascending).
+    `contract` and `batch` name the target's axes first. Result axes: batch, target's free, other's contracted
+    (ascending).
     """
     n_batch = len(batch[0])
     others = free(len(other.shape), contract[1], batch[1])

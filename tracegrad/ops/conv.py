@@ -2,8 +2,8 @@
 
     y[n, o, p] = sum_{c, k} x[n, c, p * stride + k * dilation - low] w[o, c, k]
 
-y = conv(x, w) is linear in x and in w, so <ct, conv(x, w)> = <conv_dx(ct, w), x> = <conv_dw(x, ct), w>. Each of the three is the
-vjp of the other two: the family is closed at every order.
+y = conv(x, w) is linear in x and in w, so <ct, conv(x, w)> = <conv_dx(ct, w), x> = <conv_dw(x, ct), w>. Each of the
+three is the vjp of the other two: the family is closed at every order.
 """
 
 from __future__ import annotations
@@ -72,9 +72,13 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
     """Check a geometry and return the spatial sizes of the result."""
     name = f"conv{x.ndim - 2}d"
     if x.ndim != w.ndim or x.ndim not in (3, 4, 5):
-        raise ShapeError(f"{name}: x {x} and w {w} must both have 3, 4 or 5 axes", fix="x is [N, C, ...], w is [O, C, ...]")
+        raise ShapeError(
+            f"{name}: x {x} and w {w} must both have 3, 4 or 5 axes", fix="x is [N, C, ...], w is [O, C, ...]"
+        )
     if x.dtype != w.dtype or x.dtype.kind != "f":
-        raise DTypeError(f"{name}: x {x} and w {w} must have one floating-point dtype", fix="convert with x.astype(...)")
+        raise DTypeError(
+            f"{name}: x {x} and w {w} must have one floating-point dtype", fix="convert with x.astype(...)"
+        )
     if groups < 1 or x.shape[1] % groups or w.shape[0] % groups:
         raise ShapeError(f"{name}: groups={groups} does not divide the channels of x {x} and w {w}")
     if x.shape[1] != w.shape[1] * groups:
@@ -83,7 +87,9 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
             fix="check in_channels, or transpose x to channels first",
         )
     if min(stride) < 1 or min(dilation) < 1 or min(min(p) for p in padding) < 0 or min(w.shape[2:]) < 1:
-        raise ShapeError(f"{name}: stride {stride} and dilation {dilation} must be positive, padding {padding} not negative")
+        raise ShapeError(
+            f"{name}: stride {stride} and dilation {dilation} must be positive, padding {padding} not negative"
+        )
     out = out_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if min(out) < 1:
         raise ShapeError(
@@ -135,9 +141,7 @@ class ConvDx(Primitive):
             raise ShapeError(f"conv_dx: ct {ct} does not fit w {w} and an input of sizes {size}")
         return x
 
-    def eager(
-        self, ct: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int, size: Ints
-    ) -> Any:
+    def eager(self, ct: Any, w: Any, *, stride: Ints, padding: Padding, dilation: Ints, groups: int, size: Ints) -> Any:
         channels = w.shape[1]
         padded: Any = np.zeros(
             (ct.shape[0], channels * groups, *(n + a + b for n, (a, b) in zip(size, padding, strict=True))), ct.dtype

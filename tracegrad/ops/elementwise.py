@@ -1,7 +1,8 @@
 """Element-wise primitives: every operand has the result's shape, or is a scalar literal.
 
-A row is the whole declaration. `scalar` is the code of one element, in the subset of Python that `codegen.scalar` compiles; the
-rule in `vjp` is written with operators, so that on tracers it writes the adjoint graph and on arrays it computes.
+A row is the whole declaration. `scalar` is the code of one element, in the subset of Python that `codegen.scalar`
+compiles; the rule in `vjp` is written with operators, so that on tracers it writes the adjoint graph and on arrays it
+computes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from tracegrad.ir.primitive import Primitive, Sample, as_eager
 
 Rule = Callable[..., Any]
 ANY, FLOAT, NUMBER, INTEGER, BOOL = "biuf", "f", "iuf", "iub", "b"
-WORDS = {ANY: "numeric", FLOAT: "float32 or float64", NUMBER: "numeric, not bool", INTEGER: "integer or bool", BOOL: "bool"}
+WORDS = {
+    ANY: "numeric",
+    FLOAT: "float32 or float64",
+    NUMBER: "numeric, not bool",
+    INTEGER: "integer or bool",
+    BOOL: "bool",
+}
 
 
 def joint_shape(name: str, operands: Sequence[Aval]) -> tuple[int, ...]:
@@ -71,7 +78,9 @@ class Elementwise(Primitive):
         self._eager = eager
         self._vjp = vjp
         dtype = np.float64 if "f" in accepts else np.int64 if "i" in accepts else np.bool_
-        self.samples: list[Sample] = [{"shapes": [shape] * nargs, "dtype": dtype} for shape in [(), (5,), (3, 4), (0, 2)]]
+        self.samples: list[Sample] = [
+            {"shapes": [shape] * nargs, "dtype": dtype} for shape in [(), (5,), (3, 4), (0, 2)]
+        ]
         super().__init__()
 
     @property
@@ -137,7 +146,7 @@ class Convert(Primitive):
         return convert(ct, dtype=x.dtype) if x.dtype.kind == "f" and dtype.kind == "f" else None
 
 
-def ZERO(ct: Any, y: Any, *operands: Any) -> Any:  # noqa: N802 (a constant rule)
+def ZERO(ct: Any, y: Any, *operands: Any) -> Any:
     """The rule of a piecewise constant function."""
     return (None,) * len(operands)
 
@@ -228,7 +237,9 @@ exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
 exp2 = unary("exp2", np.exp2, "math.exp2({0})", lambda ct, y, x: ct * y * 0.6931471805599453, cost=15)
 expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18)
 log: Elementwise = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
-log2 = unary("log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18)
+log2 = unary(
+    "log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18
+)
 log10 = unary(
     "log10", np.log10, "math.log10({0})", lambda ct, y, x: ct / (x * 2.302585092994046), domain=(0.1, 4.0), cost=18
 )

@@ -1,8 +1,8 @@
 """Pooling over the trailing axes: maximum and sum of windows.
 
-    y[p] = max_k x[p * stride + k - low]          outside x counts as -inf; the first of tied elements takes the gradient
-    max_pool_pick(t, x, y)[p]  = t at the winner of window p                    <- tangent and second-order rule
-    max_pool_route(ct, x, y)   = ct[p] added at the winner of window p          <- cotangent; the transpose of pick
+    y[p] = max_k x[p * stride + k - low]          outside x counts as -inf; the first of tied elements takes the
+    gradient max_pool_pick(t, x, y)[p]  = t at the winner of window p                    <- tangent and second-order
+    rule max_pool_route(ct, x, y)   = ct[p] added at the winner of window p          <- cotangent; the transpose of pick
     sum_pool and sum_pool_spread are each other's transpose.
 """
 
@@ -49,13 +49,16 @@ def pooled(name: str, x: Aval, window: Ints, stride: Ints, padding: Padding) -> 
     if x.dtype.kind != "f":
         raise DTypeError(f"{name}: {x} is not floating point", fix="convert it with x.astype(np.float32)")
     if min(window) < 1 or min(stride) < 1 or min(min(p) for p in padding) < 0:
-        raise ShapeError(f"{name}: window {window} and stride {stride} must be positive, padding {padding} not negative")
+        raise ShapeError(
+            f"{name}: window {window} and stride {stride} must be positive, padding {padding} not negative"
+        )
     if any(max(p) >= k for p, k in zip(padding, window, strict=True)):
         raise ShapeError(f"{name}: the padding {padding} must be smaller than the window {window}")
     out = out_sizes(x.shape[-spatial:], window, stride, padding, (1,) * spatial)
     if min(out) < 1:
         raise ShapeError(
-            f"{name}: the window {window} is larger than {x} padded by {padding}", fix="use a smaller window or more padding"
+            f"{name}: the window {window} is larger than {x} padded by {padding}",
+            fix="use a smaller window or more padding",
         )
     return x.with_shape((*x.shape[:-spatial], *out))
 
@@ -83,7 +86,9 @@ def winners(x: Any, y: Any, window: Ints, stride: Ints, padding: Padding) -> Any
 
 
 def unpad(x: Any, padding: Padding) -> Any:
-    return np.ascontiguousarray(x[(..., *(slice(a, x.shape[i - len(padding)] - b) for i, (a, b) in enumerate(padding)))])
+    return np.ascontiguousarray(
+        x[(..., *(slice(a, x.shape[i - len(padding)] - b) for i, (a, b) in enumerate(padding)))]
+    )
 
 
 class MaxPool(Primitive):

@@ -1,7 +1,9 @@
-"""Random bits from a counter: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+"""Random bits from a counter: Threefry-2x32 with 20 rounds.
 
-The bits of element i are a function of the key, the stream and i alone: the same on every machine, with any number of threads,
-and in eager and compiled code.
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
+
+The bits of element i are a function of the key, the stream and i alone: the same on every machine, with any number of
+threads, and in eager and compiled code.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ class RandomBits(Primitive):
     name = "random_bits"
     kind = "random"
     samples = [
-        {"shapes": [], "constants": [np.array([1, 2], np.uint32)], "params": {"shape": (3, 5), "word": w, "stream": 0}, "order": 0}
+        {
+            "shapes": [],
+            "constants": [np.array([1, 2], np.uint32)],
+            "params": {"shape": (3, 5), "word": w, "stream": 0},
+            "order": 0,
+        }
         for w in (0, 1)
     ]
 

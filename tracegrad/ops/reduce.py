@@ -29,7 +29,8 @@ def expand(y: Any, x: Any, axes: Axes) -> Any:
 
 
 class Reduce(Primitive):
-    """A reduction; `combine` is the scalar code of one step, `identity` the value of an empty one for each dtype kind."""
+    """A reduction; `combine` is the scalar code of one step, `identity` the value of an empty one for each dtype
+    kind."""
 
     kind = "reduce"
     combine = ""
@@ -92,7 +93,8 @@ class Min(Extremum):
 
 
 class Prod(Reduce):
-    """The product. Its gradient needs the products of all the others: the public `prod` of floats multiplies in a tree."""
+    """The product. Its gradient needs the products of all the others: the public `prod` of floats multiplies in a
+    tree."""
 
     name = "reduce_prod"
     combine = "{0} * {1}"

@@ -30,7 +30,12 @@ class Broadcast(Primitive):
     linear = True
     samples = [
         {"shapes": [shape], "params": {"shape": result, "axes": axes}, "dtype": np.float64}
-        for shape, result, axes in [((), (2, 3), ()), ((3,), (2, 3), (1,)), ((2,), (2, 3), (0,)), ((2, 3), (2, 4, 3), (0, 2))]
+        for shape, result, axes in [
+            ((), (2, 3), ()),
+            ((3,), (2, 3), (1,)),
+            ((2,), (2, 3), (0,)),
+            ((2, 3), (2, 4, 3), (0, 2)),
+        ]
     ]
 
     def aval(self, x: Aval, *, shape: Ints, axes: Ints) -> Aval:  # type: ignore[override]
@@ -185,7 +190,10 @@ class Concat(Primitive):
         first = xs[0]
         shown = " and ".join(map(str, xs))
         for x in xs:
-            if x.ndim != first.ndim or x.shape[:axis] + x.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]:
+            if (
+                x.ndim != first.ndim
+                or x.shape[:axis] + x.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]
+            ):
                 raise ShapeError(f"concatenate: {shown} differ beside axis {axis}", fix="check axis= and the shapes")
             if x.dtype != first.dtype:
                 raise DTypeError(f"concatenate: {shown} differ in dtype", fix="convert with x.astype(...)")
@@ -218,4 +226,5 @@ class Iota(Primitive):
         return np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape)
 
 
-broadcast, reshape, transpose, slice_, pad, concat, iota = Broadcast(), Reshape(), Transpose(), Slice(), Pad(), Concat(), Iota()
+broadcast, reshape, transpose, slice_ = Broadcast(), Reshape(), Transpose(), Slice()
+pad, concat, iota = Pad(), Concat(), Iota()

@@ -1,1 +1,1 @@
-"""Rewrites of graphs: a table of exact rules, applied until nothing changes, and the lowering of composite primitives."""
+"""Rewrites of graphs: a table of rules applied until nothing changes, and the lowering of composite primitives."""

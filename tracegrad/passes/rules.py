@@ -131,7 +131,8 @@ def merge_reshapes(r: Rewriter, node: Node) -> Operand | None:
 
 @rule(transpose)
 def merge_transposes(r: Rewriter, node: Node) -> Operand | None:
-    """transpose(transpose(x)) is one transpose; one that moves nothing, or only axes of size 1, is none or a reshape."""
+    """transpose(transpose(x)) is one transpose; one that moves nothing, or only axes of size 1, is none or a
+    reshape."""
     source, perm = node.operands[0], node.params["perm"]
     if perm == tuple(range(len(perm))):
         return source
@@ -167,7 +168,11 @@ def merge_slices(r: Rewriter, node: Node) -> Operand | None:
         first = zip(source.params["start"], source.params["step"], start, step, strict=True)
         pairs = [(a + b * s, d * s) for a, s, b, d in first]
         return r.add(
-            slice_, source.operands[0], start=tuple(p[0] for p in pairs), size=node.shape, step=tuple(p[1] for p in pairs)
+            slice_,
+            source.operands[0],
+            start=tuple(p[0] for p in pairs),
+            size=node.shape,
+            step=tuple(p[1] for p in pairs),
         )
     return None
 
@@ -199,7 +204,8 @@ def squeeze_elementwise(r: Rewriter, node: Node) -> Operand | None:
         return None
     shape = squeezed(node.shape)
     operands = [
-        r.add(reshape, o, shape=squeezed(o.aval.shape)) if isinstance(o, Node) and o.aval.shape else o for o in node.operands
+        r.add(reshape, o, shape=squeezed(o.aval.shape)) if isinstance(o, Node) and o.aval.shape else o
+        for o in node.operands
     ]
     return r.add(reshape, r.add(node.prim, *operands, **node.params), shape=node.shape) if shape != node.shape else None
 
