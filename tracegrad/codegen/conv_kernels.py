@@ -40,18 +40,8 @@ from tracegrad.codegen.tile_shape import TileShape
 WORD = 8
 
 
-def padded_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, ...).
-
-    It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
-    q is column q*sw + b) of every channel, with zeros where the input has none, to target[phase, channel, plane].
-    """
-    size = bits // 8
-    columns = shape.columns(size)
-    lanes = shape.lanes(size)
-    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
-    copy_even = even_copy_intrinsic(bits, shape)
-    load = loader(f"float{bits}")
+def row_clearing(bits: int) -> Any:
+    """Return the kernel clear(target, count)."""
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
@@ -60,6 +50,15 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
         for i in range(count):
             store(target, i, zero)
 
+    return clear
+
+
+def row_copy(bits: int, shape: TileShape) -> Any:
+    """Return the kernel copy_row(source, width, left, pitch, target)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
+
     @kernel
     def copy_row(source: int, width: int, left: int, pitch: int, target: int) -> None:
         """Copy a row between zeros; what the last vector spills past the pitch is rewritten by the next row."""
@@ -67,6 +66,17 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
             copy(source, target + i * size, 0)
         for i in range(0, maximum(pitch - left, 1), columns):
             copy(source + i * size, target + (left + i) * size, width - i)
+
+    return copy_row
+
+
+def row_gather(bits: int, shape: TileShape, clear: Any) -> Any:
+    """Return the kernel gather_row(source, width, left, stride, phase, pitch, target)."""
+    size = bits // 8
+    lanes = shape.lanes(size)
+    copy_even = even_copy_intrinsic(bits, shape)
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
 
     @kernel
     def gather_row(source: int, width: int, left: int, stride: int, phase: int, pitch: int, target: int) -> None:
@@ -81,6 +91,20 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
             for q in range(low, high):
                 store(target, q, load(source, q * stride + phase - left))
         clear(target + high * size, pitch - high)
+
+    return gather_row
+
+
+def padded_copy(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, ...).
+
+    It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
+    q is column q*sw + b) of every channel, with zeros where the input has none, to target[phase, channel, plane].
+    """
+    size = bits // 8
+    clear = row_clearing(bits)
+    copy_row = row_copy(bits, shape)
+    gather_row = row_gather(bits, shape, clear)
 
     @kernel
     def pad(
@@ -222,28 +246,22 @@ def result_copy(bits: int, shape: TileShape) -> Any:
     return compact
 
 
-def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of forward and data-gradient convolutions, and its two tasks."""
-    size = bits // 8
-    columns = shape.columns(size)
-    panel_rows = shape.rows
-    name = SHORT_NAMES[f"float{bits}"]
-    pad = padded_copy(bits, shape)
-    pack_weights = weight_packing(bits, shape)
-    sweep = chunk_sweep(bits, shape)
-    compact = result_copy(bits, shape)
-    pack_address = task_address(f"tg_conv_{name}_pack")
-    conv_address = task_address(f"tg_conv_{name}_task")
+@kernel
+def find_run(plan: int, first_word: int, task: int) -> int:
+    """Return the address of the run that a task belongs to: the last one that starts at or before it."""
+    found = plan + words.RUN_TABLE * WORD
+    for index in range(1, load_word(plan, words.RUNS)):
+        run = plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
+        if load_word(run, first_word) <= task:
+            found = run
+    return found
 
-    @kernel
-    def find_run(plan: int, first_word: int, task: int) -> int:
-        """Return the address of the run that a task belongs to: the last one that starts at or before it."""
-        found = plan + words.RUN_TABLE * WORD
-        for index in range(1, load_word(plan, words.RUNS)):
-            run = plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
-            if load_word(run, first_word) <= task:
-                found = run
-        return found
+
+def packing_task(bits: int, shape: TileShape) -> Any:
+    """Return the task that packs one panel of one run's weights."""
+    size = bits // 8
+    panel_rows = shape.rows
+    pack_weights = weight_packing(bits, shape)
 
     @kernel
     def pack_task(scratch: int, task: int, thread: int) -> None:
@@ -256,6 +274,17 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
         group_weights = weights + group * load_word(run, words.W_GROUP) * size
         pack_weights(run, plan, group_weights, packed, index % panels, panels)
+
+    return pack_task
+
+
+def chunk_task(bits: int, shape: TileShape) -> Any:
+    """Return the task that computes one chunk of one image of a run."""
+    size = bits // 8
+    columns = shape.columns(size)
+    pad = padded_copy(bits, shape)
+    sweep = chunk_sweep(bits, shape)
+    compact = result_copy(bits, shape)
 
     @kernel
     def conv_task(scratch: int, task: int, thread: int) -> None:
@@ -295,6 +324,17 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
             sweep(packed, outputs, channels * load_word(run, words.TAPS), padded, offsets, y, y_pitch, rows * pitch)
         result = load_word(operands, 2) + image * load_word(run, words.Y_IMAGE) * size
         compact(run, y, y_pitch, result, first_row, rows, first_column, cut_width)
+
+    return conv_task
+
+
+def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of forward and data-gradient convolutions, and its two tasks."""
+    name = SHORT_NAMES[f"float{bits}"]
+    pack_task = packing_task(bits, shape)
+    conv_task = chunk_task(bits, shape)
+    pack_address = task_address(f"tg_conv_{name}_pack")
+    conv_address = task_address(f"tg_conv_{name}_task")
 
     @kernel
     def conv(plan: int, operands: int, scratch: int, pool: int) -> None:

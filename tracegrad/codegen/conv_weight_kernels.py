@@ -200,20 +200,11 @@ def fold_task(bits: int, shape: TileShape) -> Any:
     return fold
 
 
-def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of the weight gradient and its tasks."""
+def clearing_task(bits: int) -> Any:
+    """Return the task that clears one thread's sums."""
     size = bits // 8
-    name = SHORT_NAMES[f"float{bits}"]
-    pad = padded_copy(bits, shape)
-    pack = packing(bits, shape)
-    turn = turned_gradient(bits, pack)
-    wide = wide_gradient(bits, shape, pack, turn)
-    narrow = narrow_gradient(bits, shape, turn)
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
-    clear_address = task_address(f"tg_convw_{name}_clear")
-    sum_address = task_address(f"tg_convw_{name}_sum")
-    fold_address = task_address(f"tg_convw_{name}_fold")
 
     @kernel
     def clear_task(scratch: int, task: int, thread: int) -> None:
@@ -222,6 +213,18 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         target = scratch + HEADER_BYTES + task * sums_bytes
         for i in range(sums_bytes // size):
             store(target, i, zero)
+
+    return clear_task
+
+
+def summing_task(bits: int, shape: TileShape) -> Any:
+    """Return the task that adds one chunk of one image to its thread's sums."""
+    size = bits // 8
+    pad = padded_copy(bits, shape)
+    pack = packing(bits, shape)
+    turn = turned_gradient(bits, pack)
+    wide = wide_gradient(bits, shape, pack, turn)
+    narrow = narrow_gradient(bits, shape, turn)
 
     @kernel
     def sum_task(scratch: int, task: int, thread: int) -> None:
@@ -269,6 +272,16 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         else:
             narrow(dy, padded, plan, rows, cut_width, turned_dy, turned_x, sums)
 
+    return sum_task
+
+
+def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of the weight gradient and its tasks."""
+    name = SHORT_NAMES[f"float{bits}"]
+    clear_address = task_address(f"tg_convw_{name}_clear")
+    sum_address = task_address(f"tg_convw_{name}_sum")
+    fold_address = task_address(f"tg_convw_{name}_fold")
+
     @kernel
     def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
@@ -280,8 +293,8 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
 
     return {
         f"tg_convw_{name}": (convw, ENTRY_SIGNATURE),
-        f"tg_convw_{name}_clear": (clear_task, TASK_SIGNATURE),
-        f"tg_convw_{name}_sum": (sum_task, TASK_SIGNATURE),
+        f"tg_convw_{name}_clear": (clearing_task(bits), TASK_SIGNATURE),
+        f"tg_convw_{name}_sum": (summing_task(bits, shape), TASK_SIGNATURE),
         f"tg_convw_{name}_fold": (fold_task(bits, shape), TASK_SIGNATURE),
     }
 

@@ -41,9 +41,8 @@ def end_inside(shift: int, stride: int, size: int, count: int) -> int:
     return minimum(count, (size - 1 - shift) // stride + 1)
 
 
-def row_loops(dtype: str) -> tuple[Any, Any, Any]:
-    """Return the kernels clear(target, count), add_scaled(...) and dot(...) over rows with strides."""
-    load = loader(dtype)
+def row_clearing(dtype: str) -> Any:
+    """Return the kernel clear(target, count)."""
     store = storer(dtype)
     zero = NUMBA_TYPES[dtype](0)
 
@@ -51,6 +50,14 @@ def row_loops(dtype: str) -> tuple[Any, Any, Any]:
     def clear(target: int, count: int) -> None:
         for i in range(count):
             store(target, i, zero)
+
+    return clear
+
+
+def row_addition(dtype: str) -> Any:
+    """Return the kernel add_scaled(target, target_stride, source, source_stride, factor, count)."""
+    load = loader(dtype)
+    store = storer(dtype)
 
     @kernel
     def add_scaled(target: int, target_stride: int, source: int, source_stride: int, factor, count: int) -> None:
@@ -63,6 +70,14 @@ def row_loops(dtype: str) -> tuple[Any, Any, Any]:
                 place = i * target_stride
                 store(target, place, load(target, place) + factor * load(source, i * source_stride))
 
+    return add_scaled
+
+
+def row_product(dtype: str) -> Any:
+    """Return the kernel dot(left, right, right_stride, count)."""
+    load = loader(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+
     @kernel
     def dot(left: int, right: int, right_stride: int, count: int):
         """Return sum_i left[i] * right[i]."""
@@ -71,17 +86,15 @@ def row_loops(dtype: str) -> tuple[Any, Any, Any]:
             total += load(left, i) * load(right, i * right_stride)
         return total
 
-    return clear, add_scaled, dot
+    return dot
 
 
-def plane_kernels(dtype: str) -> dict[str, Any]:
-    """Return, for each kind, the kernel that computes one plane of the result: (plan, input, other, result, plane)."""
+def forward_plane(dtype: str) -> Any:
+    """Return the kernel forward(plan, x, weights, y, plane)."""
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
-    store = storer(dtype)
-    clear, add_scaled, dot = row_loops(dtype)
-    row_dot = row_dot_intrinsic(8 * size)
-    zero = NUMBA_TYPES[dtype](0)
+    clear = row_clearing(dtype)
+    add_scaled = row_addition(dtype)
 
     @kernel
     def forward_row(plan: int, x: int, weights: int, y: int, i: int) -> None:
@@ -123,6 +136,16 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
             target = y + (plane * out_h + i) * out_w * size
             forward_row(plan, x + image * image_items * size, weights + map_ * map_items * size, target, i)
 
+    return forward
+
+
+def data_plane(dtype: str) -> Any:
+    """Return the kernel data(plan, dy, weights, dx, plane)."""
+    size = ITEM_SIZES[dtype]
+    load = loader(dtype)
+    clear = row_clearing(dtype)
+    add_scaled = row_addition(dtype)
+
     @kernel
     def data_row(plan: int, dy: int, weights: int, dx: int, i: int, r: int) -> None:
         """Add tap row r of weights[s] times row dy to a row of dx."""
@@ -163,6 +186,49 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
                     if row >= 0 and row < height:
                         data_row(plan, source, tap_weights, result + row * width * size, i, r)
 
+    return data
+
+
+def weight_plane(dtype: str) -> Any:
+    """Return the kernel weight(plan, x, dy, dw, plane)."""
+    size = ITEM_SIZES[dtype]
+    store = storer(dtype)
+    weight_tap = tap_gradient(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+
+    @kernel
+    def weight(plan: int, x: int, dy: int, result: int, plane: int) -> None:
+        """Compute dw[o, c] (all groups' maps o)."""
+        groups = load_word(plan, words.D_GROUPS)
+        channels = load_word(plan, words.D_CHANNELS)
+        outputs = load_word(plan, words.D_OUTPUTS)
+        x_items = load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
+        y_items = load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        taps = load_word(plan, words.D_KERNEL_H) * kernel_w
+        c = plane % channels
+        o = plane // channels % outputs
+        group = plane // (channels * outputs)
+        for tap in range(taps):
+            total = zero
+            place = result + (plane * taps + tap) * size
+            for image in range(group, load_word(plan, words.D_IMAGES), groups):
+                source = x + (image * channels + c) * x_items * size
+                gradient = dy + (image * outputs + o) * y_items * size
+                total += weight_tap(plan, source, gradient, tap // kernel_w, tap % kernel_w, place)
+            store(place, 0, total)
+
+    return weight
+
+
+def tap_gradient(dtype: str) -> Any:
+    """Return the kernel weight_tap(plan, x, dy, r, s, result): one image's share of dw[r, s] of a pair of planes."""
+    size = ITEM_SIZES[dtype]
+    load = loader(dtype)
+    dot = row_product(dtype)
+    row_dot = row_dot_intrinsic(8 * size)
+    zero = NUMBA_TYPES[dtype](0)
+
     @kernel
     def weight_tap(plan: int, x: int, dy: int, r: int, s: int, result: int):
         """Return sum_{i, j} dy[i, j] * x[i*sh + .., j*sw + ..] of one image; result: where it may leave the sum."""
@@ -188,29 +254,7 @@ def plane_kernels(dtype: str) -> dict[str, Any]:
             total += dot(dy + (i * out_w + low) * size, source, stride_w, high - low)
         return total
 
-    @kernel
-    def weight(plan: int, x: int, dy: int, result: int, plane: int) -> None:
-        """Compute dw[o, c] (all groups' maps o)."""
-        groups = load_word(plan, words.D_GROUPS)
-        channels = load_word(plan, words.D_CHANNELS)
-        outputs = load_word(plan, words.D_OUTPUTS)
-        x_items = load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
-        y_items = load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
-        kernel_w = load_word(plan, words.D_KERNEL_W)
-        taps = load_word(plan, words.D_KERNEL_H) * kernel_w
-        c = plane % channels
-        o = plane // channels % outputs
-        group = plane // (channels * outputs)
-        for tap in range(taps):
-            total = zero
-            place = result + (plane * taps + tap) * size
-            for image in range(group, load_word(plan, words.D_IMAGES), groups):
-                source = x + (image * channels + c) * x_items * size
-                gradient = dy + (image * outputs + o) * y_items * size
-                total += weight_tap(plan, source, gradient, tap // kernel_w, tap % kernel_w, place)
-            store(place, 0, total)
-
-    return {"forward": forward, "data": data, "weight": weight}
+    return weight_tap
 
 
 @kernel
@@ -231,12 +275,17 @@ def weight_planes(plan: int) -> int:
     return load_word(plan, words.D_GROUPS) * load_word(plan, words.D_OUTPUTS) * load_word(plan, words.D_CHANNELS)
 
 
-PLANES = {"forward": forward_planes, "data": data_planes, "weight": weight_planes}
+PLANES = {
+    "forward": (forward_plane, forward_planes),
+    "data": (data_plane, data_planes),
+    "weight": (weight_plane, weight_planes),
+}
 
 
 def direct_entries(dtype: str, kind: str) -> dict[str, tuple[Any, Any]]:
     """Return the entry of a kind, and its task."""
-    return _entry(f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", plane_kernels(dtype)[kind], PLANES[kind])
+    plane_kernel, count_planes = PLANES[kind]
+    return _entry(f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", plane_kernel(dtype), count_planes)
 
 
 def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any, Any]]:

@@ -163,7 +163,7 @@ class Run:
 
 
 def _forward_runs(g: Geometry) -> list[Run]:
-    kh, kw = g.kernel
+    kw = g.kernel[1]
     plane = g.out_h * g.out_w
     return [
         Run(
