@@ -60,7 +60,10 @@ def test_parsing_accepts_nested_applications() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def f(x: f32[3]) -> f32[3]:\n    a: f32[4] = tanh(x)\n    return a", "line 2: a is declared f32[4] but tanh gives f32[3]"),
+        (
+            "def f(x: f32[3]) -> f32[3]:\n    a: f32[4] = tanh(x)\n    return a",
+            "line 2: a is declared f32[4] but tanh gives f32[3]",
+        ),
         ("def f(x: f32[3]) -> f32[3]:\n    return y", "line 2: y is not a value, a literal or a primitive"),
         ("def f(x: f32[3]) -> f32[3]:\n    return nope(x)", "line 2: nope(x) is not a value, a literal or a primitive"),
         ("def f(x: f32[3]) -> f32[4]:\n    return x", "line 1: declared to return f32[4] but returns f32[3]"),
@@ -168,7 +171,10 @@ def test_interpreter_visits_every_node() -> None:
 
 
 def test_joint_graph() -> None:
-    graph = parse("def f(x: f32[3], y: f32[3]) -> (f32, f32[3]):\n    a: f32[3] = mul(x, y)\n    return reduce_sum(a, axes=(0,)), a")
+    graph = parse(
+        "def f(x: f32[3], y: f32[3]) -> (f32, f32[3]):\n"
+        "    a: f32[3] = mul(x, y)\n    return reduce_sum(a, axes=(0,)), a"
+    )
     first = joint(graph, (0, 1))
     assert len(first.inputs) == 2 and len(first.outputs) == 4
     seeded = joint(graph, (0,), seeds=(0, 1))

@@ -179,9 +179,13 @@ def test_traced_indices() -> None:
 def test_numpy_array_indexed_by_a_traced_value() -> None:
     table = np.array([10.0, 20.0, 30.0])
     traced = trace(lambda i: tnp.asarray(table)[i], [Aval((2,), np.dtype(np.int32))])
-    np.testing.assert_array_equal(interpret(traced.graph, np.array([2, 0], np.int32), *traced.captures)[0], [30.0, 10.0])
+    np.testing.assert_array_equal(
+        interpret(traced.graph, np.array([2, 0], np.int32), *traced.captures)[0], [30.0, 10.0]
+    )
     table[0] = 11.0
-    np.testing.assert_array_equal(interpret(traced.graph, np.array([2, 0], np.int32), *traced.captures)[0], [30.0, 11.0])
+    np.testing.assert_array_equal(
+        interpret(traced.graph, np.array([2, 0], np.int32), *traced.captures)[0], [30.0, 11.0]
+    )
 
 
 def test_updates_broadcast_and_convert() -> None:
@@ -196,7 +200,9 @@ def test_updates_broadcast_and_convert() -> None:
     np.testing.assert_array_equal(tnp.at(x)[[0, 0], 0].subtract(1)[0], [-2, 0, 0])
 
 
-def refused(error: type[TracegradError], text: str, fn: Any, shape: tuple[int, ...] = (2, 3), more: tuple[Any, ...] = ()) -> None:
+def refused(
+    error: type[TracegradError], text: str, fn: Any, shape: tuple[int, ...] = (2, 3), more: tuple[Any, ...] = ()
+) -> None:
     with pytest.raises(error) as caught:
         trace(fn, [Aval(shape, F64), *more])
     message = str(caught.value)
@@ -209,7 +215,9 @@ def test_refusals() -> None:
     refused(IndexOutOfBounds, "5 is out of bounds for axis 1 of size 3 of f64[2, 3]", lambda x: x[0, 5])
     refused(IndexOutOfBounds, "-3 is out of bounds for axis 0 of size 2", lambda x: x[[0, -3]])
     refused(IndexOutOfBounds, "3 indices for f64[2, 3], which has 2 axes", lambda x: x[0, 0, 0])
-    refused(IndexOutOfBounds, "a mask of size 2 does not fit axis 1 of f64[2, 3]", lambda x: x[:, np.array([True, False])])
+    refused(
+        IndexOutOfBounds, "a mask of size 2 does not fit axis 1 of f64[2, 3]", lambda x: x[:, np.array([True, False])]
+    )
     refused(DTypeError, "f64[2] is not integer or bool", lambda x: x[np.array([0.0, 1.0])])
     refused(DTypeError, "is not integer or bool", lambda x: x[1.5])
     refused(ArgumentError, "only one Ellipsis", lambda x: x[..., ...])

@@ -25,12 +25,16 @@ K = np.array([[True, False, True], [False, False, True]])
 N = np.array([1.0, np.nan, -np.inf, np.inf, -0.0, 0.0])
 F = RNG.uniform(-2.0, 2.0, (3, 4)).astype(np.float32)
 
-UNARY = """absolute abs fabs negative positive sign square sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan arcsin
-arccos arctan asin acos atan sinh cosh tanh arcsinh arctanh asinh atanh degrees radians deg2rad rad2deg floor ceil trunc fix rint
-isnan isinf isfinite logical_not signbit reciprocal isposinf isneginf""".split()
-BINARY = """add subtract multiply divide true_divide floor_divide remainder mod fmod power pow float_power maximum minimum fmax fmin
-hypot arctan2 atan2 logaddexp logaddexp2 copysign heaviside equal not_equal less less_equal greater greater_equal logical_and
-logical_or logical_xor""".split()
+UNARY = """
+absolute abs fabs negative positive sign square sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan
+arcsin arccos arctan asin acos atan sinh cosh tanh arcsinh arctanh asinh atanh degrees radians deg2rad rad2deg
+floor ceil trunc fix rint isnan isinf isfinite logical_not signbit reciprocal isposinf isneginf
+""".split()
+BINARY = """
+add subtract multiply divide true_divide floor_divide remainder mod fmod power pow float_power maximum minimum
+fmax fmin hypot arctan2 atan2 logaddexp logaddexp2 copysign heaviside equal not_equal less less_equal greater
+greater_equal logical_and logical_or logical_xor
+""".split()
 INTEGER = "bitwise_and bitwise_or bitwise_xor left_shift right_shift bitwise_left_shift bitwise_right_shift".split()
 
 
@@ -44,13 +48,13 @@ def binary(name: str) -> Case:
 
 CASES: list[Any] = [
     *(pytest.param(unary(n), (A,), id=n) for n in UNARY),
-    *(pytest.param(unary(n), (F + 3.0,), id=f"{n}-f32") for n in ("square", "log", "sin", "floor", "isnan", "negative")),
-    *(pytest.param(unary(n), (np.abs(I) % 2,), id=f"{n}-i64") for n in UNARY if n not in ("reciprocal", "log", "log2", "log10", "arctanh", "atanh")),
+    *(pytest.param(unary(n), (F + 3.0,), id=f"{n}-f32") for n in UNARY if n[:3] not in ("arc", "asi", "aco", "ata")),
+    *(pytest.param(unary(n), (np.abs(I) % 2,), id=f"{n}-i64") for n in UNARY if n != "reciprocal" and "log" not in n),
     *(pytest.param(binary(n), (A, np.abs(B) + 0.1), id=n) for n in BINARY),
-    *(pytest.param(binary(n), (F, np.abs(F[1]) + np.float32(0.1)), id=f"{n}-f32") for n in BINARY if "power" not in n and n != "pow"),
+    *(pytest.param(binary(n), (F, np.abs(F[1]) + 0.1), id=f"{n}-f32") for n in BINARY if "pow" not in n),
     *(pytest.param(binary(n), (np.abs(I) + 1, np.abs(I[1]) % 3 + 1), id=f"{n}-i64") for n in BINARY),
     *(pytest.param(binary(n), (I, np.array([1, 2, 3])), id=n) for n in INTEGER),
-]  # fmt: skip
+]
 TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "arccosh": (lambda np, x: np.arccosh(x + 1.0) + np.acosh(x + 2.0), (A,)),
     "invert": (lambda np, x: (np.invert(x), np.bitwise_not(x), np.bitwise_invert(x)), (I,)),
@@ -58,7 +62,10 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "power-static": (lambda np, x: [np.power(x, p) for p in (0, 1, 2, 3, 7, -2, 0.5, 1.5, 20)], (A,)),
     "power-int": (lambda np, i: np.power(i, 3), (I,)),
     "divmod": (lambda np, x, y: np.divmod(x, y), (A, B)),
-    "special": (lambda np, n: (np.isnan(n), np.isinf(n), np.signbit(n), np.nan_to_num(n), np.heaviside(n, 0.5)), (N[1:],)),
+    "special": (
+        lambda np, n: (np.isnan(n), np.isinf(n), np.signbit(n), np.nan_to_num(n), np.heaviside(n, 0.5)),
+        (N[1:],),
+    ),
     "nan_to_num": (lambda np, n: np.nan_to_num(n, nan=7.0, posinf=1.0, neginf=2.0), (N,)),
     "isclose": (lambda np, n, m: (np.isclose(n, m), np.isclose(n, m, equal_nan=True)), (N, N + 1e-9)),
     "allclose": (lambda np, x: np.allclose(x, x + 1e-12), (A,)),
@@ -66,7 +73,10 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "round": (lambda np, x: (np.round(x, 2), np.round(x * 100, -1), np.around(x)), (A,)),
     "where": (lambda np, x, y: np.where(x > 0.5, x, y), (A, B)),
     "where-scalar": (lambda np, x: np.where(x > 0.5, 1.0, x), (F,)),
-    "clip": (lambda np, x, y: (np.clip(x, 0.3, y), np.clip(x, None, 0.5), np.clip(x, min=0.5, max=0.6)), (A, np.abs(B))),
+    "clip": (
+        lambda np, x, y: (np.clip(x, 0.3, y), np.clip(x, None, 0.5), np.clip(x, min=0.5, max=0.6)),
+        (A, np.abs(B)),
+    ),
     "clip-int": (lambda np, i: np.clip(i, -1, 3), (I,)),
     "sum": (lambda np, s: (np.sum(s), np.sum(s, axis=1), np.sum(s, axis=(0, -1), keepdims=True)), (S,)),
     "sum-int": (lambda np, i, u, k: (np.sum(i, axis=0), np.sum(u), np.sum(k)), (I, U, K)),
@@ -98,45 +108,112 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "atleast": (lambda np, b: (np.atleast_1d(b[0]), np.atleast_2d(b), np.atleast_3d(b)), (B,)),
     "flip": (lambda np, s: (np.flip(s), np.flip(s, (0, 2)), np.flipud(s), np.fliplr(s)), (S,)),
     "rot90": (lambda np, s: [np.rot90(s, k, (1, 2)) for k in range(-1, 4)], (S,)),
-    "concatenate": (lambda np, x, m: (np.concatenate([x, m], axis=1), np.concat([x, x]), np.concatenate([x, m], None)), (A, M)),
+    "concatenate": (
+        lambda np, x, m: (np.concatenate([x, m], axis=1), np.concat([x, x]), np.concatenate([x, m], None)),
+        (A, M),
+    ),
     "stack": (lambda np, b: (np.stack([b, b]), np.stack([b, b], axis=-1), np.vstack([b, b]), np.hstack([b, b])), (B,)),
-    "column_stack": (lambda np, b, x: (np.column_stack([b, b]), np.hstack([x, x]), np.append(b, b), np.append(x, x, 1)), (B, A)),
-    "split": (lambda np, x: (*np.split(x, 2, axis=1), *np.split(x, [1, 2]), *np.array_split(x, 2), *np.unstack(x)), (A,)),
+    "column_stack": (
+        lambda np, b, x: (np.column_stack([b, b]), np.hstack([x, x]), np.append(b, b), np.append(x, x, 1)),
+        (B, A),
+    ),
+    "split": (
+        lambda np, x: (*np.split(x, 2, axis=1), *np.split(x, [1, 2]), *np.array_split(x, 2), *np.unstack(x)),
+        (A,),
+    ),
     "pad": (lambda np, x: [np.pad(x, 2), np.pad(x, ((1, 0), (0, 3)), constant_values=1.5)], (A,)),
-    "pad-modes": (lambda np, x: [np.pad(x, ((5, 1), (0, 9)), mode=m) for m in ("edge", "reflect", "symmetric", "wrap")], (A,)),
+    "pad-modes": (
+        lambda np, x: [np.pad(x, ((5, 1), (0, 9)), mode=m) for m in ("edge", "reflect", "symmetric", "wrap")],
+        (A,),
+    ),
     "roll": (lambda np, s: (np.roll(s, 2), np.roll(s, -1, axis=1), np.roll(s, (1, 2), (0, 2))), (S,)),
     "tile": (lambda np, x: (np.tile(x, 2), np.tile(x, (2, 1, 3)), np.tile(x, (2, 2))), (A,)),
     "repeat": (lambda np, x: (np.repeat(x, 2), np.repeat(x, 3, axis=1), np.repeat(x, [2, 0, 1], axis=0)), (A,)),
     "tri": (lambda np, s: (np.tril(s, 1), np.triu(s), np.triu(s, -1)), (S,)),
     "diag": (lambda np, m, b: (np.diag(m), np.diag(m, 1), np.diag(b), np.diag(b, -2), np.diag(b, 1)), (M, B)),
     "diagonal": (lambda np, s: (np.diagonal(s), np.diagonal(s, 1, 1, 2), np.trace(s), np.trace(s, -1, 1, 2)), (S,)),
-    "take": (lambda np, x: (np.take(x, [3, 0]), np.take(x, [[1, 2]], axis=1), np.take(x, [9, -9], 0, mode="clip")), (A,)),
+    "take": (
+        lambda np, x: (np.take(x, [3, 0]), np.take(x, [[1, 2]], axis=1), np.take(x, [9, -9], 0, mode="clip")),
+        (A,),
+    ),
     "take-wrap": (lambda np, x: np.take(x, [9, -9], axis=0, mode="wrap"), (A,)),
     "take_along_axis": (lambda np, x: np.take_along_axis(x, np.argsort(x, axis=1), axis=1), (A,)),
     "sort": (lambda np, s: (np.sort(s), np.sort(s, axis=0), np.sort(s, axis=None), np.argsort(s, axis=1)), (S,)),
-    "searchsorted": (lambda np, b, x: (np.searchsorted(np.sort(b), x), np.searchsorted(np.sort(b), b, side="right")), (B, A)),
-    "matmul": (lambda np, x, b, s: (np.matmul(x, b), x.T @ x, s @ x.T, x @ s[0].T, b @ np.swapaxes(s, 1, 2)), (A, B, S)),
-    "matmul-batch": (lambda np, s, x: (np.swapaxes(s, 1, 2) @ s, s[:, None] @ s[None].transpose(0, 1, 3, 2), x.T @ s), (S, A)),
+    "searchsorted": (
+        lambda np, b, x: (np.searchsorted(np.sort(b), x), np.searchsorted(np.sort(b), b, side="right")),
+        (B, A),
+    ),
+    "matmul": (
+        lambda np, x, b, s: (np.matmul(x, b), x.T @ x, s @ x.T, x @ s[0].T, b @ np.swapaxes(s, 1, 2)),
+        (A, B, S),
+    ),
+    "matmul-batch": (
+        lambda np, s, x: (np.swapaxes(s, 1, 2) @ s, s[:, None] @ s[None].transpose(0, 1, 3, 2), x.T @ s),
+        (S, A),
+    ),
     "matmul-types": (lambda np, i, k, f, x: (i.T @ i, k.T @ k, f @ x.T), (I, K, F, A)),
-    "dot": (lambda np, x, b, s: (np.dot(x, b), np.dot(s, x.T), np.dot(b, b), np.dot(2.0, b), np.inner(s, b)), (A, B, S)),
+    "dot": (
+        lambda np, x, b, s: (np.dot(x, b), np.dot(s, x.T), np.dot(b, b), np.dot(2.0, b), np.inner(s, b)),
+        (A, B, S),
+    ),
     "vdot": (lambda np, x: (np.vdot(x, x), np.outer(x, x[0]), np.vecdot(x, x, axis=0), np.vecdot(x, x[0])), (A,)),
-    "tensordot": (lambda np, s, x: (np.tensordot(s, s, ([1, 2], [1, 2])), np.tensordot(s, x, 2), np.tensordot(x, x, 0)), (S, A)),
+    "tensordot": (
+        lambda np, s, x: (np.tensordot(s, s, ([1, 2], [1, 2])), np.tensordot(s, x, 2), np.tensordot(x, x, 0)),
+        (S, A),
+    ),
     "kron": (lambda np, x, b: (np.kron(x, b), np.kron(b, b), np.cross(x[:, :3], x[0, 1:])), (A, B)),
-    "einsum": (lambda np, s, x, b: (np.einsum("bij,ij->b", s, x), np.einsum("ij,j", x, b), np.einsum("bij,kj,j->ki", s, x, b)), (S, A, B)),
-    "einsum-dots": (lambda np, s, b: (np.einsum("...j,j->...", s, b), np.einsum("b...,b...->...", s, s), np.einsum("i...->...i", s)), (S, B)),
-    "einsum-diag": (lambda np, m: (np.einsum("ii->i", m), np.einsum("ii", m), np.einsum("ij->ji", m), np.einsum("ij->", m)), (M,)),
+    "einsum": (
+        lambda np, s, x, b: (np.einsum("bij,ij->b", s, x), np.einsum("ij,j", x, b), np.einsum("bij,kj,j->ki", s, x, b)),
+        (S, A, B),
+    ),
+    "einsum-dots": (
+        lambda np, s, b: (
+            np.einsum("...j,j->...", s, b),
+            np.einsum("b...,b...->...", s, s),
+            np.einsum("i...->...i", s),
+        ),
+        (S, B),
+    ),
+    "einsum-diag": (
+        lambda np, m: (np.einsum("ii->i", m), np.einsum("ii", m), np.einsum("ij->ji", m), np.einsum("ij->", m)),
+        (M,),
+    ),
     "einsum-lists": (lambda np, x, b: np.einsum(x, [0, 1], b, [1], [0]), (A, B)),
-    "einsum-outer": (lambda np, b: (np.einsum("i,j->ji", b, b), np.einsum("i,i->i", b, b), np.einsum("i,j,k->jk", b, b, b)), (B,)),
-    "norm": (lambda np, x, b: [np.linalg.norm(x), np.linalg.norm(b, 1), np.linalg.norm(b, np.inf), np.linalg.norm(b, 3)], (A, B)),
-    "norm-axis": (lambda np, s: [np.linalg.norm(s, axis=1), np.linalg.norm(s, axis=(0, 2)), np.linalg.norm(s, -np.inf, 1, True)], (S,)),
+    "einsum-outer": (
+        lambda np, b: (np.einsum("i,j->ji", b, b), np.einsum("i,i->i", b, b), np.einsum("i,j,k->jk", b, b, b)),
+        (B,),
+    ),
+    "norm": (
+        lambda np, x, b: [np.linalg.norm(x), np.linalg.norm(b, 1), np.linalg.norm(b, np.inf), np.linalg.norm(b, 3)],
+        (A, B),
+    ),
+    "norm-axis": (
+        lambda np, s: [np.linalg.norm(s, axis=1), np.linalg.norm(s, axis=(0, 2)), np.linalg.norm(s, -np.inf, 1, True)],
+        (S,),
+    ),
     "norm-matrix": (lambda np, m: [np.linalg.norm(m, o) for o in (1, -1, np.inf, -np.inf, "fro")], (M,)),
-    "norms": (lambda np, s: (np.linalg.vector_norm(s), np.linalg.vector_norm(s, axis=(0, 1)), np.linalg.matrix_norm(s)), (S,)),
+    "norms": (
+        lambda np, s: (np.linalg.vector_norm(s), np.linalg.vector_norm(s, axis=(0, 1)), np.linalg.matrix_norm(s)),
+        (S,),
+    ),
     "norm-0": (lambda np, b: (np.linalg.norm(b, 0), np.linalg.vector_norm(b, axis=0, keepdims=True, ord=1)), (B,)),
     "linalg": (lambda np, m: (np.linalg.matrix_power(m, 5), np.linalg.multi_dot([m, m, m]), np.linalg.trace(m)), (M,)),
-    "like": (lambda np, x: (np.zeros_like(x), np.ones_like(x, dtype=np.int32), np.full_like(x, 3), np.empty_like(x) * 0), (F,)),
-    "linspace": (lambda np, b: (np.linspace(b[0], 3.0, 7), np.linspace(b, b * 2, 4, axis=1), np.linspace(b[0], b[1], 5, False)), (B,)),
-    "meshgrid": (lambda np, b: (*np.meshgrid(b, b[:2]), *np.meshgrid(b, b[:3], indexing="ij"), *np.meshgrid(b, b, sparse=True)), (B,)),
-    "copy": (lambda np, x: (np.copy(x), np.astype(x, np.float32), np.vander(x[0]), np.vander(x[0], 2, increasing=True)), (A,)),
+    "like": (
+        lambda np, x: (np.zeros_like(x), np.ones_like(x, dtype=np.int32), np.full_like(x, 3), np.empty_like(x) * 0),
+        (F,),
+    ),
+    "linspace": (
+        lambda np, b: (np.linspace(b[0], 3.0, 7), np.linspace(b, b * 2, 4, axis=1), np.linspace(b[0], b[1], 5, False)),
+        (B,),
+    ),
+    "meshgrid": (
+        lambda np, b: (*np.meshgrid(b, b[:2]), *np.meshgrid(b, b[:3], indexing="ij"), *np.meshgrid(b, b, sparse=True)),
+        (B,),
+    ),
+    "copy": (
+        lambda np, x: (np.copy(x), np.astype(x, np.float32), np.vander(x[0]), np.vander(x[0], 2, increasing=True)),
+        (A,),
+    ),
 }
 CASES += [pytest.param(*row, id=name) for name, row in TABLE.items()]
 MADE: dict[str, Callable[[Any], Any]] = {
@@ -146,7 +223,12 @@ MADE: dict[str, Callable[[Any], Any]] = {
     "arange-dtype": lambda np: (np.arange(3, dtype=np.float32), np.arange(0, 1, 0.25)),
     "linspace": lambda np: (np.linspace(0, 1, 5), np.linspace(0, 10, 4, dtype=np.int64), np.linspace(2.0, 3.0, 1)),
     "eye": lambda np: (np.eye(3), np.eye(2, 4, 1), np.eye(3, k=-1, dtype=np.int32), np.identity(2), np.tri(3, 4, -1)),
-    "asarray": lambda np: (np.asarray([[1, 2], [3, 4]]), np.array([1.5], dtype=np.float32), np.asarray(2.5), np.array(True)),
+    "asarray": lambda np: (
+        np.asarray([[1, 2], [3, 4]]),
+        np.array([1.5], dtype=np.float32),
+        np.asarray(2.5),
+        np.array(True),
+    ),
     "logspace": lambda np: np.logspace(0, 2, 5),
 }
 
@@ -194,8 +276,12 @@ def test_creation(name: str) -> None:
     assert_same(list(interpret(traced.graph, 0.0, *traced.captures)[1:]), expected)
 
 
-SMOOTH = [name for name in TABLE if not any(w in name for w in ("int", "round", "special", "nan", "isclose", "types", "like"))]
-SMOOTH = [n for n in SMOOTH if any(a.dtype == np.float64 for a in TABLE[n][1]) and "any" not in n and n != "power-static"]
+SMOOTH = [
+    name for name in TABLE if not any(w in name for w in ("int", "round", "special", "nan", "isclose", "types", "like"))
+]
+SMOOTH = [
+    n for n in SMOOTH if any(a.dtype == np.float64 for a in TABLE[n][1]) and "any" not in n and n != "power-static"
+]
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -233,7 +319,17 @@ def test_every_public_name_is_tested() -> None:
     for made in MADE.values():
         made(Recorder())
     values = {n for n in tnp.__all__ if not callable(getattr(tnp, n)) or isinstance(getattr(tnp, n), type)}
-    elsewhere = {"at", "logsumexp", "result_type", "promote_types", "ndim", "shape", "size", "tril_indices", "triu_indices"}
+    elsewhere = {
+        "at",
+        "logsumexp",
+        "result_type",
+        "promote_types",
+        "ndim",
+        "shape",
+        "size",
+        "tril_indices",
+        "triu_indices",
+    }
     assert set(tnp.__all__) - used - values - elsewhere - {"broadcast_shapes"} == set()
 
 

@@ -77,7 +77,12 @@ def test_one_array(name: str) -> None:
 
 def test_only_weak_operands_stay_weak() -> None:
     f64, i64 = Aval((), np.dtype(np.float64)), Aval((), np.dtype(np.int64))
-    for name, avals, more in [("add", [f64, i64], ()), ("multiply", [f64], (2,)), ("sin", [i64], ()), ("negative", [i64], ())]:
+    for name, avals, more in [
+        ("add", [f64, i64], ()),
+        ("multiply", [f64], (2,)),
+        ("sin", [i64], ()),
+        ("negative", [i64], ()),
+    ]:
         dtype, weak = traced_dtype(name, avals, [True] * len(avals), *more)
         assert weak, name
         assert dtype == (np.int64 if name == "negative" else np.float64)

@@ -164,8 +164,12 @@ def gradient(fn: Callable[..., Any], *arrays: Any, runner: Runner = interpret) -
 
 def test_ties_share_the_gradient(runner: Runner) -> None:
     x = np.array([1.0, 3.0, 3.0])
-    np.testing.assert_array_equal(gradient(lambda v: reduce.reduce_max(v, axes=(0,)), x, runner=runner), [0.0, 0.5, 0.5])
-    np.testing.assert_array_equal(gradient(lambda v: reduce.reduce_min(v, axes=(0,)), x, runner=runner), [1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(
+        gradient(lambda v: reduce.reduce_max(v, axes=(0,)), x, runner=runner), [0.0, 0.5, 0.5]
+    )
+    np.testing.assert_array_equal(
+        gradient(lambda v: reduce.reduce_min(v, axes=(0,)), x, runner=runner), [1.0, 0.0, 0.0]
+    )
     np.testing.assert_array_equal(gradient(ew.maximum, x, np.array([2.0, 3.0, 1.0]), runner=runner), [0.0, 0.5, 1.0])
     np.testing.assert_array_equal(gradient(ew.minimum, x, np.array([2.0, 3.0, 1.0]), runner=runner), [1.0, 0.5, 0.0])
 
@@ -217,7 +221,9 @@ def test_empty_slices_and_pads(runner: Runner) -> None:
 
 
 def test_dot_of_nothing_is_zero(runner: Runner) -> None:
-    graph = trace(lambda a, b: dot(a, b, contract=((1,), (0,)), batch=((), ())), avals([np.zeros((2, 0)), np.zeros((0, 3))]))
+    graph = trace(
+        lambda a, b: dot(a, b, contract=((1,), (0,)), batch=((), ())), avals([np.zeros((2, 0)), np.zeros((0, 3))])
+    )
     np.testing.assert_array_equal(runner(graph.graph, np.zeros((2, 0)), np.zeros((0, 3)))[0], np.zeros((2, 3)))
 
 
@@ -241,7 +247,9 @@ GEOMETRIES = [pytest.param(s["shapes"][0], s["params"], id=str(n)) for n, s in e
 
 
 @pytest.mark.parametrize(("size", "params"), GEOMETRIES)
-def test_max_pool_route_and_pick_are_transposes(size: Any, params: Any, rng: np.random.Generator, runner: Runner) -> None:
+def test_max_pool_route_and_pick_are_transposes(
+    size: Any, params: Any, rng: np.random.Generator, runner: Runner
+) -> None:
     """<ct, pick(t)> = <route(ct), t>, and both are differentiable in their first operand."""
     x = rng.permutation(math.prod(size)).reshape(size).astype(np.float64)
     x.flat[:2] = x.flat[2]

@@ -40,7 +40,15 @@ def test_numbers_become_literals() -> None:
 
 def test_creation_inside_a_trace_captures_nothing() -> None:
     def fn(x: Any) -> Any:
-        return x + tnp.zeros(3) + tnp.arange(3) + tnp.eye(3)[0] + tnp.full(3, 2.0) + tnp.linspace(0, 1, 3) + tnp.ones_like(x)
+        return (
+            x
+            + tnp.zeros(3)
+            + tnp.arange(3)
+            + tnp.eye(3)[0]
+            + tnp.full(3, 2.0)
+            + tnp.linspace(0, 1, 3)
+            + tnp.ones_like(x)
+        )
 
     traced = trace(fn, [V])
     assert traced.captures == ()
@@ -61,7 +69,12 @@ def test_a_leaked_value_is_refused_by_name() -> None:
 
     trace(fn, [V])
     line = fn.__code__.co_firstlineno + 1
-    for use in (lambda: kept[0] + 1.0, lambda: tnp.sin(kept[0]), lambda: float(kept[0]), lambda: trace(lambda x: x + kept[0], [V])):
+    for use in (
+        lambda: kept[0] + 1.0,
+        lambda: tnp.sin(kept[0]),
+        lambda: float(kept[0]),
+        lambda: trace(lambda x: x + kept[0], [V]),
+    ):
         with pytest.raises(TracerLeakError) as caught:
             use()
         message = str(caught.value)

@@ -1,4 +1,4 @@
-"""A NaN or infinity of the branch not taken stays out of gradients, at every order and through whatever lies between."""
+"""A NaN or infinity of the branch not taken stays out of gradients, at every order, whatever lies between."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """NumPy's functions for traced values, NumPy arrays and numbers: `import tracegrad.numpy as tnp`.
 
-Names and meanings are NumPy's and the array-API standard's. On arrays the functions compute at once; on traced values, and on
-arrays inside a traced function, they add to its graph. Plain `np.*` on a traced value leads to the same functions.
+Names and meanings are NumPy's and the array-API standard's. On arrays the functions compute at once; on traced values,
+and on arrays inside a traced function, they add to its graph. Plain `np.*` on a traced value leads to the same
+functions.
 """
 
 from __future__ import annotations

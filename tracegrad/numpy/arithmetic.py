@@ -45,8 +45,8 @@ def static_exponent(y: Any) -> int | float | None:
 def power(x: ArrayLike, y: ArrayLike, /) -> Array:
     """x ** y, element by element with broadcasting, as `numpy.power`.
 
-    A small integer exponent becomes multiplications and 0.5 a square root, so that gradients at 0 and of negative numbers are
-    right. Raises DTypeError for integers to a negative integer power, as NumPy does.
+    A small integer exponent becomes multiplications and 0.5 a square root, so that gradients at 0 and of negative
+    numbers are right. Raises DTypeError for integers to a negative integer power, as NumPy does.
 
     >>> power(np.array([-2.0, 3.0]), 2)
     array([4., 9.])
@@ -150,8 +150,8 @@ def logaddexp2(x: ArrayLike, y: ArrayLike, /) -> Array:
 def where(condition: ArrayLike, x: ArrayLike = None, y: ArrayLike = None, /) -> Array:
     """Choose x where `condition` holds, else y, with broadcasting, as `numpy.where`.
 
-    The gradient flows to the chosen element only: NaN or inf in the other one never reaches it. Raises ArgumentError for
-    the form with one argument, whose size depends on values.
+    The gradient flows to the chosen element only: NaN or inf in the other one never reaches it. Raises ArgumentError
+    for the form with one argument, whose size depends on values.
 
     >>> where(np.array([True, False]), 1.0, np.array([2.0, 3.0]))
     array([1., 3.])

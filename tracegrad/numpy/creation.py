@@ -1,4 +1,4 @@
-"""Functions that make arrays. Inside a trace they add nodes (a broadcast number, a count), outside they return NumPy arrays."""
+"""Functions that make arrays. Inside a trace they add nodes (a broadcast number, a count), outside arrays."""
 
 from __future__ import annotations
 
@@ -95,8 +95,14 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTyp
     >>> arange(3)
     array([0, 1, 2])
     """
-    ends: list[Any] = [x.concrete("an end of arange", "make it static") if isinstance(x, Tracer) else x for x in (start, stop, step)]
-    line = np.arange(ends[0], **({} if dtype is None else {"dtype": dtype})) if stop is None else np.arange(*ends, dtype=dtype)
+    ends: list[Any] = [
+        x.concrete("an end of arange", "make it static") if isinstance(x, Tracer) else x for x in (start, stop, step)
+    ]
+    line = (
+        np.arange(ends[0], **({} if dtype is None else {"dtype": dtype}))
+        if stop is None
+        else np.arange(*ends, dtype=dtype)
+    )
     settle_dtype(line.dtype, "arange")
     if current_trace() is None:
         return line

@@ -1,7 +1,7 @@
 """einsum: the text is parsed, diagonals are taken, and operands are joined pair by pair, the cheapest result first.
 
-    ij,jk,k->i      each step is one `dot`: letters in both and wanted later are batch axes, letters in both and in no other
-                    operand nor the result are contracted, letters of one operand alone are summed before
+ij,jk,k->i      each step is one `dot`: letters in both and wanted later are batch axes, letters in both and in no other
+                operand nor the result are contracted, letters of one operand alone are summed before
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ EXAMPLE = 'write, for instance, einsum("ij,jk->ik", a, b)'
 def einsum(subscripts: Any, /, *operands: ArrayLike, optimize: Any = True) -> Array:
     """Sum products of elements over named axes, as `numpy.einsum`; `...` stands for broadcast axes.
 
-    The order of the pairwise products is chosen here, `optimize` is accepted and ignored. Raises ArgumentError for text that
-    cannot be read, ShapeError for letters whose sizes differ.
+    The order of the pairwise products is chosen here, `optimize` is accepted and ignored. Raises ArgumentError for
+    text that cannot be read, ShapeError for letters whose sizes differ.
 
     >>> einsum("ij,j->i", np.ones((2, 3)), np.arange(3.0))
     array([3., 3.])
@@ -69,11 +69,15 @@ def parse(subscripts: str, xs: Sequence[Array]) -> tuple[list[str], str]:
     left, arrow, right = text.partition("->")
     inputs = left.split(",")
     if len(inputs) != len(xs):
-        raise ArgumentError(f"einsum: {subscripts!r} names {len(inputs)} operands but {len(xs)} were given", fix=EXAMPLE)
+        raise ArgumentError(
+            f"einsum: {subscripts!r} names {len(inputs)} operands but {len(xs)} were given", fix=EXAMPLE
+        )
     for part in (*inputs, right):
         rest = part.replace("...", "", 1)
         if any(c not in string.ascii_letters for c in rest):
-            raise ArgumentError(f"einsum: {part!r} in {subscripts!r} holds more than letters and one '...'", fix=EXAMPLE)
+            raise ArgumentError(
+                f"einsum: {part!r} in {subscripts!r} holds more than letters and one '...'", fix=EXAMPLE
+            )
     free = [c for c in string.ascii_letters if c not in text]
     ranks = [len(x.shape) - len(p.replace("...", "")) if "..." in p else 0 for p, x in zip(inputs, xs, strict=True)]
     dots = "".join(free[: max(ranks, default=0)])
@@ -121,17 +125,17 @@ def single(x: Array, letters: str, sizes: dict[str, int]) -> Term:
 def contract_all(terms: list[Term], output: str, sizes: dict[str, int]) -> Term:
     """Join pairs, those with the smallest growth first, until one term is left."""
     while len(terms) > 1:
-
-        def growth(pick: tuple[int, int]) -> int:
-            i, j = pick
-            kept = result_letters(terms, i, j, output)
-            size = math.prod(sizes[c] for c in kept)
-            return size - sum(math.prod(sizes[c] for c in terms[k][1]) for k in pick)  # noqa: B023
-
-        i, j = min(combinations(range(len(terms)), 2), key=growth)
+        pairs = combinations(range(len(terms)), 2)
+        _, i, j = min((growth(terms, i, j, output, sizes), i, j) for i, j in pairs)
         joined = join(terms, i, j, output)
         terms = [t for k, t in enumerate(terms) if k not in (i, j)] + [joined]
     return terms[0]
+
+
+def growth(terms: Sequence[Term], i: int, j: int, output: str, sizes: dict[str, int]) -> int:
+    """Return by how many elements a product of two terms is larger than both."""
+    before = sum(math.prod(sizes[c] for c in terms[k][1]) for k in (i, j))
+    return math.prod(sizes[c] for c in result_letters(terms, i, j, output)) - before
 
 
 def wanted(terms: Sequence[Term], i: int, j: int, output: str) -> set[str]:

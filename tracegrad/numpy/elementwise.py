@@ -1,4 +1,4 @@
-"""Element-wise functions, as tables: each row is NumPy's name, the primitive behind it and how its operands are promoted."""
+"""Element-wise functions, as tables: a row is NumPy's name, the primitive behind it, how operands are promoted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def named(function: Function, name: str, doc: str) -> Function:
 def not_bool(name: str, *operands: Any) -> DTypeError:
     listed = " and ".join(shown(x) for x in operands)
     return DTypeError(
-        f"{name}: {listed} cannot be used with bool", fix="use ~x, x ^ y or np.logical_not, or convert with x.astype(int)"
+        f"{name}: {listed} cannot be used with bool",
+        fix="use ~x, x ^ y or np.logical_not, or convert with x.astype(int)",
     )
 
 
@@ -40,7 +41,9 @@ def floating(name: str, prim: Function, doc: str) -> Function:
         dtype = FLOAT64 if weak and dtype_of(x).kind != "f" else float_dtype(dtype_of(x))
         return mark(prim(cast(name, x, dtype)), weak)
 
-    return named(function, name, f"{doc}, element by element, as `numpy.{name}`; integers are converted to float first.")
+    return named(
+        function, name, f"{doc}, element by element, as `numpy.{name}`; integers are converted to float first."
+    )
 
 
 def numeric(name: str, prim: Function, doc: str, *, on_bool: Function | None = None) -> Function:
@@ -110,7 +113,9 @@ def floating2(name: str, prim: Function, doc: str, *, small: bool = True) -> Fun
             dtype = float_dtype(dtype) if small and not weak else FLOAT64
         return mark(prim(*align(name, xs, dtype)), weak)
 
-    return named(function, name, f"{doc}, element by element with broadcasting, as `numpy.{name}`; the result is floating.")
+    return named(
+        function, name, f"{doc}, element by element with broadcasting, as `numpy.{name}`; the result is floating."
+    )
 
 
 def comparison(name: str, prim: Function, doc: str) -> Function:

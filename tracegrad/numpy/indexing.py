@@ -1,8 +1,9 @@
 """x[index] with NumPy's meaning: integers, slices, None, Ellipsis, integer arrays (traced or not) and static masks.
 
-Basic parts become one `slice`, array parts one `gather`. `Plan` settles an index once for reading and for `x.at[index]`:
+Basic parts become one `slice`, array parts one `gather`. `Plan` settles an index once for reading and for
+`x.at[index]`:
 
-    x --slice--> part --gather--> [*points, *kept axes] --transpose--> NumPy's order --reshape--> new axes, no integer axes
+    x --slice--> part --gather--> [*points, *kept axes] --transpose--> NumPy's order --reshape--> new axes
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MASK_FIX = "use np.where(mask, x, 0) and a reduction, or a mask that is a NumPy 
 class Plan:
     """A settled index of an array of shape `source`.
 
-    `start`, `size`, `step` slice every axis; `points` are index arrays for `axes` of the slice (none: basic indexing). `perm`
-    puts the gathered axes into NumPy's order, `shape` is the result's.
+    `start`, `size`, `step` slice every axis; `points` are index arrays for `axes` of the slice (none: basic indexing).
+    `perm` puts the gathered axes into NumPy's order, `shape` is the result's.
     """
 
     source: Ints
@@ -123,7 +124,8 @@ def checked_point(value: Any, axis: int, x: Array) -> Any:
     if isinstance(value, MaskSize):
         if value.size != n:
             raise IndexOutOfBounds(
-                f"index: a mask of size {value.size} does not fit axis {axis} of {shown(x)}", fix="check the mask's shape"
+                f"index: a mask of size {value.size} does not fit axis {axis} of {shown(x)}",
+                fix="check the mask's shape",
             )
         return value.values
     if isinstance(value, Tracer):
@@ -214,8 +216,8 @@ def arrange(order: list[str], sizes: Ints, axes: list[int], points: Ints) -> tup
 def getitem(x: ArrayLike, index: Any) -> Array:
     """Return x[index], as NumPy does.
 
-    Raises IndexOutOfBounds for an index known to be outside its axis, TracerError for a traced boolean mask, whose number
-    of elements is not known.
+    Raises IndexOutOfBounds for an index known to be outside its axis, TracerError for a traced boolean mask, whose
+    number of elements is not known.
 
     >>> getitem(np.arange(6.0).reshape(2, 3), (0, [2, 0]))
     array([2., 0.])
@@ -260,5 +262,3 @@ def repeats(how: Plan) -> bool:
     sizes = [how.size[a] for a in how.axes]
     flat = np.ravel_multi_index([np.asarray(p) % n for p, n in zip(how.points, sizes, strict=True)], sizes)
     return len(np.unique(flat)) < flat.size
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ def joined(name: str, xs: list[Array], axis: int) -> Array:
         raise ShapeError(f"{name}: scalars have no axis to join along", fix="use stack, or x.reshape(1)")
     at = one_axis(name, axis, ndim, shown(xs[0]))
     for x in xs:
-        if len(x.shape) != ndim or any(a != at and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))):
+        if len(x.shape) != ndim or any(
+            a != at and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
+        ):
             listed = " and ".join(map(shown, xs))
             raise ShapeError(f"{name}: {listed} differ beside axis {at}", fix="check axis= and the shapes")
     return ops.concat(*xs, axis=at) if len(xs) > 1 else xs[0]
@@ -65,7 +68,9 @@ def stack(arrays: Sequence[ArrayLike], axis: int = 0, *, dtype: DType = None) ->
     """
     xs = together("stack", arrays, dtype)
     if len({x.shape for x in xs}) > 1:
-        raise ShapeError(f"stack: {' and '.join(map(shown, xs))} differ in shape", fix="use concatenate, or pad the arrays")
+        raise ShapeError(
+            f"stack: {' and '.join(map(shown, xs))} differ in shape", fix="use concatenate, or pad the arrays"
+        )
     return joined("stack", [shaping.expand_dims(x, axis) for x in xs], axis)
 
 
@@ -107,7 +112,7 @@ def array_split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> l
         ends = [i * small + min(i, larger) for i in range(sections + 1)]
     else:
         ends = [0, *(slice(operator.index(i)).indices(n)[1] for i in sections), n]
-    return [part(x, at, a, max(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+    return [part(x, at, a, max(a, b)) for a, b in pairwise(ends)]
 
 
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Array]:
@@ -122,7 +127,8 @@ def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Ar
     at = one_axis("split", axis, len(x.shape), shown(x))
     if isinstance(sections, int) and (sections < 1 or x.shape[at] % sections):
         raise ShapeError(
-            f"split: axis {at} of {shown(x)} cannot be split into {sections} equal parts", fix="use array_split, or positions"
+            f"split: axis {at} of {shown(x)} cannot be split into {sections} equal parts",
+            fix="use array_split, or positions",
         )
     return array_split(x, sections, axis)
 
@@ -161,7 +167,9 @@ def pad_widths(x: Array, pad_width: Any) -> list[tuple[int, int]]:
     try:
         pairs = np.broadcast_to(np.asarray(pad_width), (len(x.shape), 2))
     except ValueError:
-        raise ShapeError(f"pad: the widths {pad_width} do not fit {shown(x)}", fix="pass one (before, after) per axis") from None
+        raise ShapeError(
+            f"pad: the widths {pad_width} do not fit {shown(x)}", fix="pass one (before, after) per axis"
+        ) from None
     if pairs.dtype.kind not in "iu":
         raise ArgumentError(f"pad: the widths {pad_width} are not integers", fix="pass one (before, after) per axis")
     found = [(int(a), int(b)) for a, b in pairs]
@@ -198,7 +206,9 @@ def pad_axis(x: Array, axis: int, low: int, high: int, mode: str) -> Array:
     if low == high == 0:
         return x
     if n == 0:
-        raise ShapeError(f"pad: axis {axis} of {shown(x)} is empty, so mode {mode!r} has nothing to copy", fix="use constant")
+        raise ShapeError(
+            f"pad: axis {axis} of {shown(x)} is empty, so mode {mode!r} has nothing to copy", fix="use constant"
+        )
     where = np.pad(np.arange(n), (low, high), mode=mode)  # type: ignore[call-overload]
     steps = np.diff(where)
     pieces, start = [], 0

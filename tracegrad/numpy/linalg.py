@@ -14,13 +14,13 @@ from tracegrad.numpy.selecting import diagonal
 from tracegrad.numpy.shaping import matrix_transpose
 
 
-def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A002 (NumPy's name)
+def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A002
     """Norm of vectors (one axis) or matrices (two axes), as `numpy.linalg.norm`.
 
-    Vectors: any number, inf, -inf, 0; None is the Euclidean norm, over all axes when `axis` is None. Matrices: None, "fro",
-    1, -1, inf, -inf. The gradient of a Euclidean norm at 0 is 0. Raises ArgumentError for other orders.
+    Vectors: any number, inf, -inf, 0; None is the Euclidean norm, over all axes when `axis` is None. Matrices: None,
+    "fro", 1, -1, inf, -inf. The gradient of a Euclidean norm at 0 is 0. Raises ArgumentError for other orders.
 
-    >>> norm(np.array([3.0, 4.0]))
+    >>> norm([3.0, 4.0])
     np.float64(5.0)
     """
     x = array("norm", x)
@@ -28,7 +28,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = Fals
     axes = settle_axes("norm", axis, x)
     if ord is None or (ord == 2 and len(axes) == 1) or ord == "fro":
         return reductions.root(reductions.sum(ew.square(x), axes, keepdims=keepdims))
-    if axis is None and len(x.shape) > 2 or not 1 <= len(axes) <= 2:
+    if (axis is None and len(x.shape) > 2) or not 1 <= len(axes) <= 2:
         raise ShapeError(f"norm: ord={ord!r} needs one or two axes, {shown(x)} has {len(x.shape)}", fix="give axis=")
     if len(axes) == 1:
         return vector_order(x, ord, axes[0], keepdims)
@@ -55,7 +55,9 @@ def vector_order(x: Array, order: Any, axis: int, keepdims: bool) -> Array:
 def matrix_order(x: Array, order: Any, rows: int, columns: int, keepdims: bool) -> Array:
     """Return the largest or smallest sum of sizes along rows or columns."""
     if order not in (1, -1, math.inf, -math.inf):
-        raise ArgumentError(f"norm: ord={order!r} of matrices is not supported", fix='use None, "fro", 1, -1, np.inf or -np.inf')
+        raise ArgumentError(
+            f"norm: ord={order!r} of matrices is not supported", fix='use None, "fro", 1, -1, np.inf or -np.inf'
+        )
     inner, other = (rows, columns) if abs(order) == 1 else (columns, rows)
     sums = reductions.sum(ew.absolute(x), inner, keepdims=True)
     found = (reductions.max if order > 0 else reductions.min)(sums, other, keepdims=True)

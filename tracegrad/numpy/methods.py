@@ -102,7 +102,7 @@ INSTEAD = {
 
 
 def forward(function: Function, *, swap: bool = False, unknown: bool = False) -> Function:
-    """Make an operator of a function: `swap` for reflected ones; `unknown` leaves operands it has no rule for to Python."""
+    """Make an operator of a function: `swap` for reflected ones; `unknown` leaves other operands to Python."""
 
     def operator(self: Tracer, other: Any) -> Any:
         if unknown and (other is None or isinstance(other, (str, bytes, dict, set))):
@@ -179,7 +179,9 @@ def adapted(name: str, function: Function, *, ufunc: bool = False) -> Function:
 def is_default(key: str, value: Any) -> bool:
     if value is np._NoValue:
         return True
-    return any(value is d or (isinstance(d, str) and isinstance(value, str) and value == d) for d in DEFAULTS.get(key, ()))
+    return any(
+        value is d or (isinstance(d, str) and isinstance(value, str) and value == d) for d in DEFAULTS.get(key, ())
+    )
 
 
 def along_first(function: Function) -> Function:

@@ -25,7 +25,9 @@ def pair(name: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array, bool]:
     return first, second, dtype == BOOL
 
 
-def contracted(a: Array, b: Array, axes: tuple[Ints, Ints], batch: tuple[Ints, Ints] = ((), ()), *, truth: bool) -> Array:
+def contracted(
+    a: Array, b: Array, axes: tuple[Ints, Ints], batch: tuple[Ints, Ints] = ((), ()), *, truth: bool
+) -> Array:
     """Apply the primitive; products of bools say whether any pair was true."""
     found = contract(a, b, contract=axes, batch=batch)
     return mark(ew.not_equal(found, 0) if truth else found, False)
@@ -65,7 +67,8 @@ def batched(x: Array, y: Array, truth: bool) -> Array:
         lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError:
         raise ShapeError(
-            f"matmul: {shown(x)} @ {shown(y)}: the batch axes {x.shape[:-2]} and {y.shape[:-2]} cannot be broadcast together",
+            f"matmul: {shown(x)} @ {shown(y)}: "
+            f"the batch axes {x.shape[:-2]} and {y.shape[:-2]} cannot be broadcast together",
             fix="make the sizes equal or 1",
         ) from None
     x, y = (broadcast_array(v, (*lead, *v.shape[-2:])) for v in (x, y))

@@ -1,7 +1,7 @@
 """What every public call does first: accept operands, promote dtypes as NumPy 2 does, broadcast shapes, settle axes.
 
-The graph never broadcasts or promotes. Python scalars, and the traced values that stand for them, are weak: they take the
-dtype of the arrays beside them (NEP 50). A Python or NumPy scalar becomes a literal and needs no broadcast.
+The graph never broadcasts or promotes. Python scalars, and the traced values that stand for them, are weak: they take
+the dtype of the arrays beside them (NEP 50). A Python or NumPy scalar becomes a literal and needs no broadcast.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PROXIES: dict[str, Any] = {"b": False, "i": 0, "u": 0, "f": 0.0}
 
 
 def operand(name: str, value: Any) -> Array:
-    """Return `value` as something a primitive takes; an array met inside a trace becomes a hidden input of its graph."""
+    """Return `value` as something a primitive takes; an array met inside a trace becomes a hidden input."""
     if isinstance(value, Tracer) or is_scalar(value):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
@@ -55,7 +55,9 @@ def operand(name: str, value: Any) -> Array:
 def known(name: str, value: np.ndarray[Any, Any] | np.generic) -> Array:
     """Accept a NumPy value: check its dtype, and lift an array into the innermost trace."""
     if isinstance(value, np.ma.MaskedArray):
-        raise ArgumentError(f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it")
+        raise ArgumentError(
+            f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
+        )
     if value.dtype not in NAMES:
         check_dtype(value.dtype, f"{name}: an operand of shape {value.shape}")
     trace = current_trace()
@@ -241,7 +243,9 @@ def settle_axes(name: str, axis: Axis, x: Array) -> tuple[int, ...]:
     listed = axis if isinstance(axis, (tuple, list)) else (axis,)
     axes = [one_axis(name, a, ndim, shown(x)) for a in listed]
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"{name}: the axes {tuple(listed)} name one axis twice in {shown(x)}", fix="name each axis once")
+        raise ShapeError(
+            f"{name}: the axes {tuple(listed)} name one axis twice in {shown(x)}", fix="name each axis once"
+        )
     return tuple(sorted(axes))
 
 
@@ -253,7 +257,9 @@ def settle_shape(name: str, shape: Any) -> Shape:
     except TypeError as error:
         if isinstance(error, ArgumentError | DTypeError) or any(isinstance(n, Tracer) for n in listed):
             raise
-        raise ArgumentError(f"{name}: the shape {shape!r} does not hold integers", fix="pass a tuple of integers") from None
+        raise ArgumentError(
+            f"{name}: the shape {shape!r} does not hold integers", fix="pass a tuple of integers"
+        ) from None
     if min(sizes, default=0) < 0:
         raise ShapeError(f"{name}: the shape {sizes} has a negative size", fix="pass sizes of 0 or more")
     return sizes

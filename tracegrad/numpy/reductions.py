@@ -167,7 +167,7 @@ def ptp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
 
 
 def prod(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool = False) -> Array:
-    """Product over `axis`, as `numpy.prod`. Floats are multiplied in a tree, so gradients are right where elements are 0.
+    """Product over `axis`, as `numpy.prod`. Floats are multiplied in a tree, so gradients are right at 0.
 
     >>> prod(np.array([2.0, 3.0, 4.0]))
     np.float64(24.0)
@@ -306,7 +306,9 @@ def average(x: ArrayLike, axis: Axis = None, weights: ArrayLike = None, *, keepd
     x, w = array("average", x), array("average", weights)
     if w.shape != x.shape:
         if not isinstance(axis, int) or len(w.shape) != 1:
-            raise ShapeError(f"average: the weights {shown(w)} do not fit {shown(x)}", fix="pass weights of the same shape")
+            raise ShapeError(
+                f"average: the weights {shown(w)} do not fit {shown(x)}", fix="pass weights of the same shape"
+            )
         at = one_axis("average", axis, len(x.shape), shown(x))
         if w.shape[0] != x.shape[at]:
             raise ShapeError(f"average: the weights {shown(w)} do not fit axis {at} of {shown(x)}", fix="check axis=")
@@ -390,6 +392,7 @@ def diff(x: ArrayLike, n: int = 1, axis: int = -1) -> Array:
 
 
 __all__ = [
-    "all", "allclose", "any", "argmax", "argmin", "array_equal", "average", "count_nonzero", "cumprod", "cumsum", "diff",
-    "logsumexp", "max", "mean", "min", "nanmax", "nanmean", "nanmin", "nansum", "prod", "ptp", "std", "sum", "var",
+    "all", "allclose", "any", "argmax", "argmin", "array_equal", "average", "count_nonzero", "cumprod", "cumsum",
+    "diff", "logsumexp", "max", "mean", "min", "nanmax", "nanmean", "nanmin", "nansum",
+    "prod", "ptp", "std", "sum", "var",
 ]  # fmt: skip

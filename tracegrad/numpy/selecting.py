@@ -42,7 +42,9 @@ def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, *, mode: str
 def along(name: str, x: Array, indices: Array, axis: int) -> tuple[Array, tuple[Array, ...]]:
     """Return x and one index array per axis for an index along one axis."""
     if len(x.shape) != len(indices.shape):
-        raise ShapeError(f"{name}: {shown(x)} and {shown(indices)} differ in rank", fix="give both the same number of axes")
+        raise ShapeError(
+            f"{name}: {shown(x)} and {shown(indices)} differ in rank", fix="give both the same number of axes"
+        )
     shape = list(np.broadcast_shapes(without(x.shape, axis), without(indices.shape, axis)))
     target = tuple(indices.shape[axis] if a == axis else n for a, n in enumerate(shape))
     source = tuple(x.shape[axis] if a == axis else n for a, n in enumerate(shape))

@@ -41,7 +41,8 @@ def whole_sizes(x: Array, shape: Any, name: str = "reshape") -> Shape:
         return tuple(size // part if i in holes else n for i, n in enumerate(known))
     if size != part:
         raise ShapeError(
-            f"{name}: {shown(x)} has {size} elements but {known} has {part}", fix="use -1 for one axis, or check the sizes"
+            f"{name}: {shown(x)} has {size} elements but {known} has {part}",
+            fix="use -1 for one axis, or check the sizes",
         )
     return known
 
@@ -77,7 +78,9 @@ def transpose(x: ArrayLike, axes: Sequence[int] | None = None) -> Array:
         return permuted(x, tuple(reversed(range(ndim))))
     perm = tuple(one_axis("transpose", a, ndim, shown(x)) for a in axes)
     if sorted(perm) != list(range(ndim)):
-        raise ShapeError(f"transpose: axes {tuple(axes)} are not a permutation of those of {shown(x)}", fix="name each once")
+        raise ShapeError(
+            f"transpose: axes {tuple(axes)} are not a permutation of those of {shown(x)}", fix="name each once"
+        )
     return permuted(x, perm)
 
 
@@ -111,7 +114,9 @@ def moveaxis(x: ArrayLike, source: Axis, destination: Axis) -> Array:
     lists = [list(a) if isinstance(a, (tuple, list)) else [a] for a in (source, destination)]
     sources, targets = ([one_axis("moveaxis", a, ndim, shown(x)) for a in axes] for axes in lists)
     if len(sources) != len(targets) or len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
-        raise ShapeError(f"moveaxis: source {source} and destination {destination} do not match", fix="pair distinct axes")
+        raise ShapeError(
+            f"moveaxis: source {source} and destination {destination} do not match", fix="pair distinct axes"
+        )
     perm = [a for a in range(ndim) if a not in sources]
     for target, origin in sorted(zip(targets, sources, strict=True)):
         perm.insert(target, origin)
@@ -245,7 +250,7 @@ def rot90(x: ArrayLike, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
 
 
 __all__ = [
-    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "expand_dims", "flip",
-    "fliplr", "flipud", "matrix_transpose", "moveaxis", "ndim", "permute_dims", "ravel", "reshape", "rollaxis", "rot90",
-    "shape", "size", "squeeze", "swapaxes", "transpose",
+    "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "expand_dims",
+    "flip", "fliplr", "flipud", "matrix_transpose", "moveaxis", "ndim", "permute_dims", "ravel", "reshape", "rollaxis",
+    "rot90", "shape", "size", "squeeze", "swapaxes", "transpose",
 ]  # fmt: skip

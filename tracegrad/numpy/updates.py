@@ -85,14 +85,18 @@ class Update:
         values = operand("at", values)
         dtype, shape = self._x.dtype, self._how.shape
         if not is_weak(values) and not np.can_cast(dtype_of(values), dtype, "same_kind"):
-            raise DTypeError(f"at: {shown(values)} cannot be stored in {shown(self._x)}", fix="convert it with .astype(...)")
+            raise DTypeError(
+                f"at: {shown(values)} cannot be stored in {shown(self._x)}", fix="convert it with .astype(...)"
+            )
         have = shape_of(values)
         lead = len(have) - len(shape)
         fits = have[max(lead, 0) :]
         if any(n != 1 for n in have[: max(lead, 0)]) or any(
             n not in (1, m) for n, m in zip(fits[::-1], shape[::-1], strict=False)
         ):
-            raise ShapeError(f"at: {shown(values)} does not fit x[index] of shape {shape}", fix="check the shape of the values")
+            raise ShapeError(
+                f"at: {shown(values)} does not fit x[index] of shape {shape}", fix="check the shape of the values"
+            )
         fitted = array("at", cast("at", values, dtype))
         return broadcast_array(as_shape(fitted, fits), shape)
 
