@@ -180,4 +180,4 @@ def _plan_loops(
         + (1, 1, 1, tasks, 0, 0, 0, 0, 0)
     )
     name = SHORT_NAMES[dtype]
-    return LibraryCall(f"tg_gemm_{name}", "gemm_int", plan, HEADER_BYTES, 2 * batch * m * n * k)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, 2 * batch * m * n * k)

@@ -43,4 +43,4 @@ def plan_cumsum(
     tasks = min(outer * blocks, 1 if is_small else 16 * threads)
     plan = (outer, length, inner, blocks, int(reverse), tasks)
     name = SHORT_NAMES[dtype]
-    return LibraryCall(f"tg_cumsum_{name}", "scan", plan, HEADER_BYTES, outer * length * inner)
+    return LibraryCall(f"tg_cumsum_{name}", f"scan_{name}", plan, HEADER_BYTES, outer * length * inner)
