@@ -18,7 +18,7 @@ from tracegrad.ops.shape import concat, pad
 from tracegrad.schedule.body import Body, buffer_name
 from tracegrad.schedule.index import Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Guard, Kernel, Load, Loop, Stmt, Store
-from tracegrad.schedule.lower import Context, Lowered, collapse
+from tracegrad.schedule.form import Context, Lowered, collapse
 
 Place = Callable[[Index], Index]
 

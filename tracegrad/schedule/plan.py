@@ -21,7 +21,8 @@ from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
 from tracegrad.schedule.index import Affine, dot, strides
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.kinds import lowering
-from tracegrad.schedule.lower import Context, Elements, lower
+from tracegrad.schedule.form import Context
+from tracegrad.schedule.lower import Elements, lower
 from tracegrad.schedule.nests import lower_nest
 
 
