@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -243,3 +247,13 @@ def test_objects_need_only_the_pool_and_c(family):
     defined, undefined = read_symbols(library.build(family))
     assert set(library.FAMILIES[family]) <= defined
     assert undefined <= {"tg_par_for", "memset", "memcpy", "memmove"}
+
+
+def test_planning_needs_no_numba():
+    script = (
+        "import sys\n"
+        "from tracegrad.codegen import plan_conv, plan_gemm, plan_sort\n"
+        "from tracegrad.runtime import objects, pool\n"
+        "assert 'numba' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent.parent)
