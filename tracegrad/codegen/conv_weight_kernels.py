@@ -10,6 +10,9 @@ operands have p as their contiguous axis but the tile wants it outermost, so eac
 * Few: vectors run over o, and the panel of A is gathered from the copy: rows (c, tap), whatever their offsets.
 
 Every thread sums into its own array; a last region adds them up.
+
+Positions that are no output multiply the input by zero, so an inf or NaN of the input may also show as NaN in taps
+of its channel that it does not belong to.
 """
 
 from __future__ import annotations
