@@ -94,6 +94,10 @@ def test_weak_results_do_not_widen() -> None:
         return x * (1.0 / (scale + 1) ** 2) - tnp.where(x > 0, scale, 0.5)
 
     traced = trace(fn, [Aval((3,), np.dtype(np.float32)), Aval((), np.dtype(np.float64))], weak=[False, True])
+    strong = trace(
+        lambda x, s: (x * tnp.asarray(1.0), x * tnp.astype(s, np.float64)), [n.aval for n in traced.graph.inputs]
+    )
+    assert [o.dtype for o in strong.graph.outputs] == [np.float64, np.float64]
     assert traced.graph.outputs[0].dtype == np.float32
 
 

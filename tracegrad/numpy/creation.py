@@ -11,7 +11,7 @@ from tracegrad.numpy import arithmetic, elementwise as ew, joining, shaping
 from tracegrad.numpy.promote import INT64, Array, ArrayLike, DType, array, array_of, broadcast_array, cast
 from tracegrad.numpy.promote import dtype_of, operand, result_dtype, settle_dtype, settle_shape
 from tracegrad.ops import shape as ops
-from tracegrad.trace import Tracer, current_trace
+from tracegrad.trace import Tracer, current_trace, is_scalar
 
 
 def filled(shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Array:
@@ -174,6 +174,7 @@ def asarray(x: ArrayLike, dtype: DType = None) -> Array:
     array([1., 2.], dtype=float32)
     """
     x = operand("asarray", x)
+    x = dtype_of(x).type(x) if is_scalar(x) else x
     return array_of(x if dtype is None else cast("asarray", x, settle_dtype(dtype, "asarray")))
 
 
@@ -205,7 +206,7 @@ def astype(x: ArrayLike, dtype: DType, /, *, copy: bool = True) -> Array:
     if isinstance(x, np.ndarray):
         return x.astype(target, copy=copy)
     if x.weak and x.dtype == target:
-        return ops.reshape(x, shape=x.shape)
+        return Tracer(x._trace, x._node)
     return cast("astype", x, target)
 
 

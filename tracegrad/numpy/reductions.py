@@ -41,7 +41,7 @@ def reduced(prim: reduce_ops.Reduce, x: Array, axes: Axes) -> Array:
     return prim(x, axes=axes) if axes else x
 
 
-def sum(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool = False) -> Array:  # noqa: A001
+def sum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:  # noqa: A001
     """Sum over `axis`, as `numpy.sum`: integers are summed in 64 bits.
 
     Raises ShapeError for an axis that does not exist.
@@ -55,7 +55,7 @@ def sum(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool 
     return keep(reduced(reduce_ops.reduce_sum, x, axes), x, axes, keepdims)
 
 
-def mean(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool = False) -> Array:
+def mean(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Mean over `axis`, as `numpy.mean`: of integers in float64; of no elements NaN.
 
     >>> mean(np.array([1, 2, 6]))
@@ -75,8 +75,8 @@ def mean_over(x: Array, axes: Axes) -> Array:
 def var(
     x: ArrayLike,
     axis: Axis = None,
-    *,
     dtype: DType = None,
+    *,
     ddof: float = 0,
     keepdims: bool = False,
     correction: float | None = None,
@@ -106,8 +106,8 @@ def max_number(a: float, b: float) -> float:
 def std(
     x: ArrayLike,
     axis: Axis = None,
-    *,
     dtype: DType = None,
+    *,
     ddof: float = 0,
     keepdims: bool = False,
     correction: float | None = None,
@@ -166,7 +166,7 @@ def ptp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return ew.subtract(max(x, axis, keepdims=keepdims), min(x, axis, keepdims=keepdims))
 
 
-def prod(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool = False) -> Array:
+def prod(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Product over `axis`, as `numpy.prod`. Floats are multiplied in a tree, so gradients are right at 0.
 
     >>> prod(np.array([2.0, 3.0, 4.0]))
@@ -257,7 +257,7 @@ def flat_axis(name: str, x: Array, axis: int | None) -> tuple[Array, int]:
     return x, one_axis(name, axis, len(x.shape), shown(x))
 
 
-def cumsum(x: ArrayLike, axis: int | None = None, *, dtype: DType = None) -> Array:
+def cumsum(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     """Running sums along `axis` (of the flat array when None), as `numpy.cumsum`.
 
     >>> cumsum(np.array([1.0, 2.0, 3.0]))
@@ -268,7 +268,7 @@ def cumsum(x: ArrayLike, axis: int | None = None, *, dtype: DType = None) -> Arr
     return reduce_ops.cumsum(x, axis=at, reverse=False)
 
 
-def cumprod(x: ArrayLike, axis: int | None = None, *, dtype: DType = None) -> Array:
+def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     """Running products along `axis` (of the flat array when None), as `numpy.cumprod`, by doubling strides."""
     x, at = flat_axis("cumprod", array("cumprod", x), axis)
     x = cast("cumprod", x, sum_dtype(x.dtype) if dtype is None else settle_dtype(dtype, "cumprod"))
@@ -323,7 +323,7 @@ def without_nan(name: str, x: ArrayLike, fill: float) -> Array:
     return arithmetic.where(ew.isnan(x), fill, x) if x.dtype.kind == "f" else x
 
 
-def nansum(x: ArrayLike, axis: Axis = None, *, dtype: DType = None, keepdims: bool = False) -> Array:
+def nansum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Sum of what is not NaN, as `numpy.nansum`."""
     return sum(without_nan("nansum", x, 0.0), axis, dtype=dtype, keepdims=keepdims)
 
