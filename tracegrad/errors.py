@@ -17,12 +17,14 @@ A message says what happened with shapes and dtypes, where in the user's own cod
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent) + "/"
-LIBRARIES = ("/numpy/", "/optree/", "/numba/", "/llvmlite/", "/contextlib.py", "/functools.py", "<frozen", "<string>")
+PACKAGE = str(Path(__file__).parent) + os.sep
+LIBRARIES = tuple(f"-packages{os.sep}{name}{os.sep}" for name in ("numpy", "optree", "numba", "llvmlite"))
+STANDARD = (str(Path(os.__file__).parent / "contextlib.py"), str(Path(os.__file__).parent / "functools.py"), "<frozen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def user_line() -> Where | None:
     while frame is not None:
         code = frame.f_code
         name = code.co_filename
-        if not name.startswith(PACKAGE) and not any(part in name for part in LIBRARIES):
+        if not name.startswith((PACKAGE, *STANDARD)) and not any(part in name for part in LIBRARIES):
             return Where(name, frame.f_lineno, code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -112,7 +112,7 @@ class Trace:
         """Return the concrete value (or outer tracer) behind an operand of an eager trace."""
         return operand.dtype.type(operand.value) if isinstance(operand, Literal) else self.values[operand]
 
-    def lift(self, value: Any) -> Operand:
+    def lift(self, value: Any, what: str = "") -> Operand:
         """Return the operand that stands for `value` here, capturing arrays and outer tracers."""
         if isinstance(value, Tracer):
             if value._trace is self and self.live:
@@ -128,7 +128,7 @@ class Trace:
         if isinstance(value, np.ndarray):
             return self.capture(value, Aval(value.shape, check_dtype(value.dtype, "a captured array")))
         raise ArgumentError(
-            f"a value of type {type(value).__name__} is not an array, a number or a traced value",
+            f"{what}a value of type {type(value).__name__} is not an array, a number or a traced value",
             fix="pass np.asarray(x, dtype=np.float32) or a number",
         )
 
@@ -206,6 +206,13 @@ class Tracer:
     def __index__(self) -> int:
         return int(
             self.concrete("an integer", "index a traced array (tnp.asarray(table)[i]), or make the argument static")
+        )
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return repr(self)
+        return format(
+            self.concrete("formatting", "format the value outside the traced function, or run in tg.eager()"), spec
         )
 
     def item(self) -> Any:
@@ -294,7 +301,7 @@ def trace(
             this.input(aval, names[i] if names else "", weak=bool(weak) and weak[i]) for i, aval in enumerate(avals)
         ]
         leaves, out_tree = tree.flatten(fn(*arguments))
-        outputs = [this.lift(leaf) for leaf in leaves]
+        outputs = [this.lift(leaf, f"the result of {name}: ") for leaf in leaves]
         graph = this.builder.finish(outputs)
     captures = tuple(c.value for c in this.captures.values())
     return Traced(graph, captures, out_tree, tuple(isinstance(x, Tracer) and x.weak for x in leaves))

@@ -1,9 +1,10 @@
 """Where a captured array comes from, so that each call reads it anew.
 
 An array that the traced function reads from a closure or a global is looked up again at every call: rebinding
-`w = w - g` between two calls is seen. Numbers and strings read in the same way are part of the signature: changing one traces
-again. Only what hangs directly in a cell or a global of the function, or of the plain functions it names, is followed;
-an array found elsewhere (an attribute, a list) is kept by reference, so in-place changes are seen and rebinding is not.
+`w = w - g` between two calls is seen. Numbers and strings read in the same way are part of the signature: changing one
+traces again. Only what hangs directly in a cell or a global of the function, or of the plain functions it names, is
+followed; an array found elsewhere (an attribute, a list) is kept by reference, so in-place changes are seen and
+rebinding is not.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracegrad import tree
 from tracegrad.api.function import Function, Specialised, Static
+from tracegrad.api.signature import Arguments
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
@@ -33,12 +34,24 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = self._function.parameters.split(args, kwargs)
         if arguments.treedef != self._treedef or arguments.static != self._static:
-            raise ArgumentError(
-                f"{self.__name__}: the structure of the arguments is not the one it was compiled for:"
-                f" {arguments.treedef} instead of {self._treedef}",
-                fix="pass the same pytrees and static values, or compile again",
-            )
+            raise self.refusal(arguments)
         return self._specialised(arguments.leaves)
+
+    def refusal(self, arguments: Arguments) -> ArgumentError:
+        """Say how a call differs in structure, or in its static values, from the one that was compiled."""
+        if arguments.treedef == self._treedef:
+            ours, theirs = (", ".join(f"{k}={v!r}" for k, v in values) for values in (self._static, arguments.static))
+            return ArgumentError(
+                f"{self.__name__}: compiled for the static values {ours} but called with {theirs}",
+                fix="pass the same static values, or compile again",
+            )
+        ours, theirs = ", ".join(self._names), ", ".join(self._function.parameters.leaf_names(arguments.treedef))
+        if ours == theirs:
+            ours, theirs = str(self._treedef), str(arguments.treedef)
+        return ArgumentError(
+            f"{self.__name__}: compiled for the arguments ({ours}) but called with ({theirs})",
+            fix="pass the same pytrees, or compile again",
+        )
 
     @property
     def graph(self) -> Graph:

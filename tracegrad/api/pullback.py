@@ -45,6 +45,7 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     programs = _COMPILED.setdefault(key, {})
     if not programs:
         traced = call.trace(arguments.leaves)
+        check_results(call, traced.graph)
         n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
         both = joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs))
         halves = partition(both, n_inputs, n_outputs)
@@ -73,6 +74,17 @@ def check_floating(function: Function, treedef: Any, leaves: Sequence[Any]) -> N
             )
 
 
+def check_results(call: Call, graph: Graph) -> None:
+    """Refuse results that have no cotangent."""
+    for output in graph.outputs:
+        if output.dtype.kind != "f":
+            raise GradientError(
+                f"vjp: {call.name} returns {output.aval}, and only floating-point results have cotangents",
+                fix="return floating-point values only, or use tg.value_and_grad with has_aux=True",
+                where=output.where if isinstance(output, Node) else None,
+            )
+
+
 def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> list[Any]:
     """Return the leaves of a cotangent as arrays of the results' shapes and dtypes."""
     leaves, treedef = tree.flatten(cotangent)
@@ -84,7 +96,10 @@ def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> lis
     found = []
     for leaf, aval in zip(leaves, avals, strict=True):
         if np.shape(leaf) != aval.shape:
-            raise ShapeError(f"pullback: the cotangent has shape {np.shape(leaf)}, the result is {aval}")
+            raise ShapeError(
+                f"pullback: the cotangent has shape {np.shape(leaf)}, the result is {aval}",
+                fix="pass a cotangent of the result's shape, for instance np.ones_like(y)",
+            )
         found.append(leaf if hasattr(leaf, "_trace") else np.asarray(leaf, aval.dtype))
     return found
 
@@ -99,6 +114,7 @@ def traced_vjp(call: Call, leaves: Sequence[Any]) -> tuple[Any, Callable[[Any], 
         graph, out_tree, inputs = traced.graph, traced.out_tree, traced.graph.inputs
     else:
         graph, out_tree, inputs, values = run_recorded(call, leaves)
+    check_results(call, graph)
     outputs = [o.dtype.type(o.value) if isinstance(o, Literal) else values[o] for o in graph.outputs]
 
     def pull(cotangent: Any) -> tuple[Any, ...]:

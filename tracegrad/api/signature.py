@@ -45,9 +45,12 @@ def leaf_key(leaf: Any) -> Any:
 
 
 def slow_key(leaf: Any) -> Any:
+    if isinstance(leaf, np.ma.MaskedArray):
+        return type(leaf)
     if isinstance(leaf, (np.ndarray, np.generic, Spec)):
         return tuple(leaf.shape), leaf.dtype
     if isinstance(leaf, Tracer):
+        leaf.check_live()
         return leaf.shape, leaf.dtype
     if isinstance(leaf, (bool, int, float)):
         return scalar_dtype(leaf).type
@@ -56,6 +59,10 @@ def slow_key(leaf: Any) -> Any:
 
 def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
     """Return the aval of an argument leaf and whether it is weakly typed, or raise the user's error."""
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"argument {name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
+        )
     if isinstance(leaf, (np.ndarray, np.generic, Spec)):
         return Aval(tuple(leaf.shape), check_dtype(leaf.dtype, f"argument {name}")), False
     if isinstance(leaf, (bool, int, float)):
@@ -97,15 +104,30 @@ class Parameters:
     def __init__(self, fn: Callable[..., Any], static: Sequence[int | str] | int | str = ()):
         self.fn = fn
         try:
-            self.names = [
-                p.name
-                for p in inspect.signature(fn).parameters.values()
-                if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-            ]
+            self.signature: inspect.Signature | None = inspect.signature(fn)
         except (TypeError, ValueError):
-            self.names = []
+            self.signature = None
+        declared = list(self.signature.parameters.values()) if self.signature else []
+        self.names = [p.name for p in declared if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         chosen = (static,) if isinstance(static, (int, str)) else tuple(static)
         self.static = frozenset(self.name(s) if isinstance(s, int) else s for s in chosen)
+        open_ended = not declared or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in declared)
+        if (unknown := self.static - {p.name for p in declared}) and not open_ended:
+            raise ArgumentError(
+                f"static={chosen!r}: the function has no argument {sorted(unknown)[0]}",
+                fix=f"choose from {[p.name for p in declared]}",
+            )
+
+    def check_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that the function does not take, before it is run on traced values."""
+        if self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            name = getattr(self.fn, "__name__", type(self.fn).__name__)
+            detail = str(error).replace(":", "")
+            raise ArgumentError(f"{name}: {detail}", fix=f"call it with the arguments {self.signature}") from None
 
     def name(self, position: int) -> str:
         if position < 0:

@@ -30,6 +30,7 @@ class Call:
 
     def run(self, leaves: Sequence[Any]) -> Any:
         args, kwargs = self.parameters.join(self.treedef, leaves, self.static)
+        self.parameters.check_call(args, kwargs)
         return self.fn(*args, **kwargs)
 
     @property
@@ -103,8 +104,9 @@ class Grad:
         else:
             single = traced.out_tree.num_leaves == 1 and traced.out_tree.is_leaf()
         if not single:
+            found = "a structure" if traced.out_tree.num_leaves else "nothing"
             raise GradientError(
-                f"grad: {call.name} returns a structure, not one scalar",
+                f"grad: {call.name} returns {found}, not one scalar",
                 fix="return one number, or use has_aux=True and return (loss, aux)",
             )
         first = traced.graph.outputs[0]

@@ -33,7 +33,10 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
     """Return `dtype` as a NumPy dtype, or raise DTypeError when compiled code has no such type."""
-    found: np.dtype[Any] = np.dtype(dtype)
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"{what}: {dtype!r} is not a dtype", fix="pass one, for instance np.float32") from None
     if found in NAMES:
         return found
     native = found.newbyteorder("=")
@@ -46,6 +49,10 @@ def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
         raise DTypeError(
             f"{what} has dtype object: it holds Python objects, not numbers",
             fix="build it with a numeric dtype, for instance np.asarray(x, dtype=np.float32)",
+        )
+    if found.kind == "c":
+        raise DTypeError(
+            f"{what} has dtype {found}: complex numbers are not supported", fix="pass x.real and x.imag as two arrays"
         )
     known = " ".join(str(d) for d in NAMES)
     raise DTypeError(f"{what} has dtype {found}: it is not one of {known}", fix="convert it with x.astype(np.float32)")
