@@ -177,7 +177,8 @@ def libm_array(name: str) -> Rule:
 
 def ct_of_larger(ct: Any, a: Any, b: Any) -> Any:
     """Return ct where a > b, half of it where they tie, else 0: the subgradient that treats both sides alike."""
-    return where(a > b, ct, where(a == b, 0.5 * ct, 0.0))
+    # a > b would not do: NumPy makes an array of a scalar on the left of a comparison.
+    return where(greater(a, b), ct, where(equal(a, b), 0.5 * ct, 0.0))
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
@@ -284,11 +285,11 @@ erfc = unary(
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------------------
-equal = compare("equal", np.equal, "{0} == {1}")
+equal: Elementwise = compare("equal", np.equal, "{0} == {1}")
 not_equal = compare("not_equal", np.not_equal, "{0} != {1}")
 less = compare("less", np.less, "{0} < {1}")
 less_equal = compare("less_equal", np.less_equal, "{0} <= {1}")
-greater = compare("greater", np.greater, "{0} > {1}")
+greater: Elementwise = compare("greater", np.greater, "{0} > {1}")
 greater_equal = compare("greater_equal", np.greater_equal, "{0} >= {1}")
 isnan = unary("isnan", np.isnan, "{0} != {0}", result="bool")
 isinf = unary("isinf", np.isinf, "math.isinf({0})", result="bool")

@@ -8,7 +8,8 @@ from functools import lru_cache
 from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
-from tracegrad.passes.rules import EXACT, FAST_MATH, Rewriter, Rule
+from tracegrad.passes.rewrite import Rewriter, Rule
+from tracegrad.passes.rules import EXACT, FAST_MATH
 
 LIMIT = 40
 

@@ -1,0 +1,81 @@
+"""Rewrites of primitives that have no code of their own into others that do. All are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracegrad.ir import Literal, Node, Operand
+from tracegrad.ops import elementwise as el
+from tracegrad.ops.contract import dot, free
+from tracegrad.ops.index import argsort
+from tracegrad.ops.reduce import argmax, argmin, cumsum, reduce_max, reduce_min
+from tracegrad.ops.shape import broadcast, iota, transpose
+from tracegrad.passes.rewrite import Rewriter, rule
+
+
+@rule(argmax, argmin)
+def lower_argmax(r: Rewriter, node: Node) -> Operand | None:
+    """argmax(x) -> the least position whose element equals the maximum, or is NaN: two reductions that share loops."""
+    x = node.operands[0]
+    assert isinstance(x, Node)
+    (axis,) = node.params["axes"]
+    best = r.add(reduce_max if node.prim is argmax else reduce_min, x, axes=(axis,))
+    kept = tuple(a for a in range(len(x.shape)) if a != axis)
+    hit = r.add(el.equal, x, r.add(broadcast, best, shape=x.shape, axes=kept))
+    if x.dtype.kind == "f":
+        hit = r.add(el.bitwise_or, hit, r.add(el.isnan, x))
+    place = r.add(iota, shape=x.shape, axis=axis, dtype=np.dtype(np.int64))
+    place = r.add(el.where, hit, place, Literal(x.shape[axis], np.dtype(np.int64)))
+    return r.add(reduce_min, place, axes=(axis,))
+
+
+WIDE = {
+    **{np.dtype(t): np.dtype(np.int32) for t in (np.bool_, np.int8, np.int16, np.uint8, np.uint16, np.uint32)},
+    np.dtype(np.uint64): np.dtype(np.int64),
+}
+
+
+@rule(dot, cumsum, argsort)
+def widen_integers(r: Rewriter, node: Node) -> Operand | None:
+    """dot(x, y) of i8 -> i8(dot(i32(x), i32(y))): library kernels know wide integers only; what wraps, wraps alike.
+
+    The sum of bools is `or`: whether the count is not zero, which is how a number converts to bool.
+    """
+    dtype = node.operands[0].dtype
+    wide = WIDE.get(dtype)
+    if wide is None or (node.prim is argsort and dtype.itemsize >= 4):
+        return None
+    operands = [r.add(el.convert, o, dtype=wide) for o in node.operands]
+    found = r.add(node.prim, *operands, **node.params)
+    return found if node.prim is argsort else r.add(el.convert, found, dtype=dtype)
+
+
+@rule(dot)
+def group_dot_axes(r: Rewriter, node: Node) -> Operand | None:
+    """dot(a[k, i, l], b) over k, l -> dot(transpose(a)[i, k, l], b): a product walks every group with one stride."""
+    contract, batch = node.params["contract"], node.params["batch"]
+    operands: list[Operand] = []
+    places: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for side, operand in enumerate(node.operands):
+        shape = operand.aval.shape
+        groups = [batch[side], free(len(shape), contract[side], batch[side]), contract[side]]
+        if all(is_run(shape, group) for group in groups):
+            operands.append(operand)
+            places.append((contract[side], batch[side]))
+        else:
+            operands.append(r.add(transpose, operand, perm=tuple(a for group in groups for a in group)))
+            inner = len(contract[side])
+            places.append((tuple(range(len(shape) - inner, len(shape))), tuple(range(len(batch[side])))))
+    if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+        return None
+    (a_inner, a_batch), (b_inner, b_batch) = places
+    return r.add(dot, *operands, contract=(a_inner, b_inner), batch=(a_batch, b_batch))
+
+
+def is_run(shape: Sequence[int], axes: Sequence[int]) -> bool:
+    """Say whether `axes`, in this order, are neighbours in memory; axes of size 1 do not matter."""
+    wide = [a for a, n in enumerate(shape) if n != 1]
+    at = [wide.index(a) for a in axes if shape[a] != 1]
+    return at == list(range(at[0], at[0] + len(at))) if at else True
