@@ -45,6 +45,7 @@ class Columns(Form):
         if inside:
             body.emit(self.columns(inside))
         with body.scope() as inside:
+            self.compute_in_order(self.used_in(stage), self.index)
             for node, acc in accumulators.items():
                 value = body.value(node.operands[0], self.index)
                 dtype = NAMES[node.dtype]
@@ -77,6 +78,7 @@ class Columns(Form):
         for node, name in places.items():
             body.emit(Local(name, NAMES[node.dtype], self.block))
         with body.scope() as inside:
+            self.compute_in_order(self.outer_values(stage), self.row)
             for node in self.outer_nodes(stage):
                 self.store(node, self.row)
             for node, name in places.items():

@@ -10,7 +10,7 @@ import numpy as np
 from tracegrad.ir import Node
 from tracegrad.ir.aval import NAMES
 from tracegrad.schedule.body import Body, buffer_name
-from tracegrad.schedule.fuse import Unit
+from tracegrad.schedule.fuse import Unit, under_views
 from tracegrad.schedule.index import ZERO, Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Kernel, Local, Loop, Stmt, Store, affines, substitute
 from tracegrad.schedule.kinds import cost
@@ -56,8 +56,7 @@ class Form:
 
     def assign_stages(self) -> None:
         """A reduction of pass s is known after it, so what reads it belongs to pass s + 1."""
-        mine = set(self.unit.nodes)
-        live = self.live(mine)
+        live = self.live()
         for node in self.unit.nodes:
             if node not in live:
                 continue
@@ -67,7 +66,8 @@ class Form:
                 stage = max(stage, self.stage[source] + later)
             self.stage[node] = stage
 
-    def live(self, mine: set[Node]) -> set[Node]:
+    def live(self) -> set[Node]:
+        """Return the nodes that the wanted ones depend on."""
         live = set(self.wanted)
         for node in reversed(self.unit.nodes):
             if node in live:
@@ -106,6 +106,29 @@ class Form:
     def inner_stores(self, stage: int) -> list[Node]:
         return [n for n in self.wanted if n not in self.unit.outer and self.stage[n] == stage]
 
+    def compute_in_order(self, nodes: Sequence[Node], index: Index) -> None:
+        """Compute values from first to last, so that no value is reached through a deep recursion."""
+        for node in nodes:
+            self.body.value(node, index)
+
+    def used_in(self, stage: int) -> list[Node]:
+        """Return, in order, the inner nodes that a pass computes."""
+        pending = [n.operands[0] for n in self.reductions(stage)] + list(self.inner_stores(stage))
+        roots = [under_views(r) for r in pending if isinstance(r, Node)]
+        used: set[Node] = set()
+        while roots:
+            node = roots.pop()
+            if node not in used and node in self.stage and node not in self.unit.outer:
+                used.add(node)
+                if (node, self.index) not in self.body.recalls:
+                    roots.extend(self.sources(node))
+        return [n for n in self.unit.nodes if n in used]
+
+    def outer_values(self, stage: int) -> list[Node]:
+        """Return, in order, the outer nodes that become known after a pass."""
+        outer = self.unit.outer
+        return [n for n in self.unit.nodes if n in outer and n in self.stage and not self.is_reduction(n) and self.ready(n) == stage]
+
     def store(self, node: Node, index: Index) -> None:
         value = self.body.value(node, index)
         self.body.emit(Store(buffer_name(node), dot(index, strides(node.shape)), value, NAMES[node.dtype]))
@@ -121,16 +144,8 @@ class Form:
         """Choose the expensive inner values that more than one pass uses: they stay in an array on the stack."""
         uses: dict[Node, set[int]] = {}
         for stage in range(self.passes):
-            roots = [n.operands[0] for n in self.reductions(stage)] + list(self.inner_stores(stage))
-            pending = [r for r in roots if isinstance(r, Node)]
-            seen: set[Node] = set()
-            while pending:
-                node = pending.pop()
-                if node in seen or node not in self.stage or node in self.unit.outer:
-                    continue
-                seen.add(node)
+            for node in self.used_in(stage):
                 uses.setdefault(node, set()).add(stage)
-                pending.extend(self.sources(node))
         size = self.unit.size // max(int(np.prod(self.unit.outer_shape)), 1)
         if size > KEEP_SIZE:
             return {}

@@ -20,6 +20,7 @@ from tracegrad.schedule.kinds import cost, lowering
 
 INLINE_COST = 12
 INLINE_NODES = 8
+LONGEST = 200
 FULL_REDUCTION_SIZE = 1 << 16
 
 
@@ -155,6 +156,8 @@ class Fusion:
 
     def refuse(self, node: Node, how: str, unit: Unit) -> str:
         """Return why `node` cannot join `unit`, or an empty string."""
+        if len(unit.nodes) >= LONGEST:
+            return f"the loops hold {LONGEST} values already"
         if how == "reduce":
             axes = node.params["axes"]
             if node.operands[0].aval.shape != unit.shape:
@@ -196,6 +199,8 @@ class Fusion:
 
     def refuse_merge(self, node: Node, a: Unit, b: Unit) -> str:
         """Return why two units that `node` reads from cannot become one, or an empty string."""
+        if len(a.nodes) + len(b.nodes) > LONGEST:
+            return f"together the loops would hold more than {LONGEST} values"
         if a.shape != b.shape:
             return f"the loops walk {list(a.shape)} and {list(b.shape)}"
         if a.axes is not None and b.axes is not None and a.axes != b.axes:

@@ -32,6 +32,8 @@ class Elements(Form):
     """One pass over a domain, nothing reduced."""
 
     def lower(self) -> Lowered:
+        live = self.live()
+        self.compute_in_order([n for n in self.unit.nodes if n in live], self.index)
         for node in self.wanted:
             self.store(node, self.index)
         loops = list(zip(self.dims, self.unit.shape, strict=True))

@@ -19,9 +19,9 @@ class Rows(Form):
             accumulators = {n: body.names("acc") for n in self.reductions(stage)}
             for node, acc in accumulators.items():
                 body.emit(Declare(acc, NAMES[node.dtype], first_value(node)))
-            self.outer_values(stage)
             with body.scope() as inside:
                 self.use_kept(kept, stage)
+                self.compute_in_order(self.used_in(stage), self.index)
                 for node, acc in accumulators.items():
                     value = body.value(node.operands[0], self.index)
                     body.emit(Accumulate(acc, NAMES[node.dtype], combine(node), value))
@@ -33,17 +33,10 @@ class Rows(Form):
                 name = body.names()
                 body.emit(ReadAcc(name, NAMES[node.dtype], acc))
                 body.memo[(node, self.row, None)] = name
+            self.compute_in_order(self.outer_values(stage), self.row)
             for node in self.outer_nodes(stage):
                 self.store(node, self.row)
         outer = [(self.dims[a], unit.shape[a]) for a in unit.kept]
         outer, statements = collapse(outer, body.statements)
         work = unit.size * max(body.work, 1)
         return Lowered((self.kernel(outer, statements, work),), tuple(body.needs))
-
-    def outer_values(self, stage: int) -> None:
-        """Compute, before a pass, the row values that its elements read."""
-        for node in self.unit.nodes:
-            if self.stage.get(node) == stage and node not in self.unit.outer:
-                for source in self.sources(node):
-                    if source in self.unit.outer:
-                        self.body.value(source, self.row)

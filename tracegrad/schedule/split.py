@@ -45,6 +45,7 @@ class Split(Form):
         self.slot = dot(self.row, strides(unit.outer_shape))
         self.partials = {n: f"{self.name}.partial{i}" for i, n in enumerate(self.reduced)}
         with body.scope() as inside:
+            self.compute_in_order(self.used_in(0), self.index)
             values = {n: body.value(n.operands[0], self.index) for n in self.reduced}
             for node in self.inner_stores(0):
                 self.store(node, self.index)
@@ -120,6 +121,7 @@ class Split(Form):
             body.memo[(node, self.row, None)] = (
                 body.compute("{0}", [(total, wide)], dtype) if wide != dtype else total
             )
+        self.compute_in_order(self.outer_values(0), self.row)
         for node in self.outer_nodes(0):
             self.store(node, self.row)
         return self.kernel(self.kept, body.statements, count * self.results, "_total")
