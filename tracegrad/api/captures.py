@@ -81,7 +81,11 @@ def sources(fn: Callable[..., Any]) -> list[Source]:
     seen: set[int] = set()
     while pending:
         function = pending.pop()
-        if function is None or id(function) in seen or function.__module__.split(".")[0] in ("tracegrad", "numpy"):
+        if (
+            function is None
+            or id(function) in seen
+            or (function.__module__ or "").split(".")[0] in ("tracegrad", "numpy")
+        ):
             continue
         seen.add(id(function))
         here: list[Source] = [Cell(c) for c in function.__closure__ or ()]
