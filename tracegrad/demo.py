@@ -128,7 +128,8 @@ def run(options: Options, show: Callable[[str], None] = print) -> Report:
         losses.append(float(value))
     accuracy = float((np.argmax(tg.jit(network_scores)(model, split.test_x), -1) == split.test_y).mean())
     report = Report(accuracy, losses, compile_time, statistics.median(times), eager)
-    show(f"held-out accuracy {100 * accuracy:.2f} % ({len(split.test_y)} digits) after {steps} steps of {options.batch}")
+    held = len(split.test_y)
+    show(f"held-out accuracy {100 * accuracy:.2f} % of {held} digits, after {steps} steps of {options.batch}")
     milliseconds = [f"{1e3 * seconds:.3f} ms" for seconds in (report.compiled, eager)]
     show(f"one step: compiled {milliseconds[0]}, eager {milliseconds[1]}, {report.ratio:.1f} times faster")
     if options.plot is not None:

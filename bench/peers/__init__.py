@@ -1,0 +1,1 @@
+"""The steps in other libraries, each in its own file so that one can be missing."""
