@@ -1,0 +1,204 @@
+"""The shape of the code base: floors, imports, file sizes, names, the public surface, what `import tracegrad` costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import tracegrad as tg
+
+PACKAGE = Path(tg.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = (
+    ("errors", "config", "tree"),
+    ("ir",),
+    ("trace",),
+    ("ops",),
+    ("grad", "passes"),
+    ("schedule",),
+    ("codegen",),
+    ("runtime",),
+    ("api",),
+    ("random",),
+    ("nn", "optim", "data"),
+    ("demo", "__init__"),
+    ("__main__",),
+)
+BESIDE = {"numpy": "ops", "testing": "grad"}
+"""What stands beside the floors: it imports up to and including the floor named; only floors from `api` up import it."""
+
+LAZY_IMPORTS = {
+    "data/digits.py": "scikit-learn, an optional dependency",
+    "demo.py": "matplotlib, rich and tqdm, optional dependencies",
+    "runtime/library.py": "codegen imports Numba: only when something must be compiled",
+    "runtime/program.py": "codegen imports Numba: only when something must be compiled",
+}
+"""The files that may import inside a function (or through importlib), with the reason."""
+
+BANNED = re.compile(r"(^|_)(util|utils|helper|helpers|common|manager|handler|misc)(_|$)", re.IGNORECASE)
+MAX_LINES = 420
+
+SURFACE = [
+    "Compiled", "TracegradError", "benchmark", "compile", "config", "eager", "grad", "jit", "numpy", "spec",
+    "stop_gradient", "value_and_grad", "vjp",
+]  # fmt: skip
+NAMESPACES = {
+    "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,
+    "tracegrad.optim": 20, "tracegrad.random": 10, "tracegrad.data": 5,
+}  # fmt: skip
+"""Public namespaces, with the least number of names that each must keep."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Return the modules that an import statement names, `from tracegrad import x` as tracegrad.x."""
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module="tracegrad", names=names):
+            return [f"tracegrad.{alias.name}" for alias in names]
+        case ast.ImportFrom(module=str() as module):
+            return [module]
+    return []
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def floor_of(package: str) -> int:
+    return next(i for i, floor in enumerate(FLOORS) if package in floor)
+
+
+def may_import(package: str, other: str) -> bool:
+    """Say whether the floors allow `package` to import `other`."""
+    if package == other:
+        return True
+    if other in BESIDE:
+        return package not in BESIDE and floor_of(package) >= floor_of("api")
+    if package in BESIDE:
+        return floor_of(other) <= floor_of(BESIDE[package])
+    return floor_of(other) < floor_of(package)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_down_the_floors(path: Path) -> None:
+    package = package_of(path)
+    for node in ast.walk(parsed(path)):
+        for module in imported(node):
+            root, _, rest = module.partition(".")
+            if root == "tracegrad" and rest:
+                other = rest.split(".")[0]
+                assert may_import(package, other), f"line {node.lineno}: {package} imports {other}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_import_inside_a_function(path: Path) -> None:
+    found = [n.lineno for f in functions(parsed(path)) for n in ast.walk(f) if imported(n)]
+    calls = (n for f in functions(parsed(path)) for n in ast.walk(f) if isinstance(n, ast.Call))
+    found += [c.lineno for c in calls if ast.unparse(c.func).endswith("import_module")]
+    assert not found or name_of(path) in LAZY_IMPORTS, f"lines {sorted(set(found))}"
+
+
+def test_lazy_imports_are_all_needed() -> None:
+    known = {name_of(path) for path in FILES}
+    assert set(LAZY_IMPORTS) <= known
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [("numba", {"codegen"}), ("llvmlite", {"codegen", "runtime"}), ("optree", {"tree"}), ("pickle", set())],
+)
+def test_one_place_imports_it(module: str, allowed: set[str]) -> None:
+    found = {
+        package_of(path)
+        for path in FILES
+        for node in ast.walk(parsed(path))
+        if any(name.split(".")[0] == module for name in imported(node))
+    }
+    assert found <= allowed
+
+
+def test_config_alone_reads_the_environment() -> None:
+    found = {name_of(p) for p in FILES if re.search(r"\bos\.(environ|getenv)\b", p.read_text(encoding="utf-8"))}
+    assert found == {"config.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_names_say_something(path: Path) -> None:
+    defined = [n.name for n in ast.walk(parsed(path)) if isinstance(n, ast.ClassDef)]
+    found = [name for name in [path.stem, *defined] if BANNED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))]
+    assert not found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(parsed(path))
+
+
+# --- the public surface -----------------------------------------------------------------------------------------------
+
+
+def test_public_names() -> None:
+    assert sorted(tg.__all__) == SURFACE
+    for name in tg.__all__:
+        assert getattr(tg, name).__doc__, name
+
+
+@pytest.mark.parametrize("module", NAMESPACES)
+def test_public_namespaces(module: str) -> None:
+    namespace = importlib.import_module(module)
+    names = namespace.__all__
+    assert len(names) == len(set(names)) >= NAMESPACES[module]
+    for name in names:
+        assert hasattr(namespace, name), name
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def modules_after(program: str, cache_dir: Path) -> set[str]:
+    """Run a program in a process of its own and return the top-level packages it imported."""
+    script = f"{program}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    environment = {**os.environ, "TRACEGRAD_CACHE_DIR": str(cache_dir), "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_import_leaves_the_compiler_alone(tmp_path: Path) -> None:
+    found = modules_after("import tracegrad", tmp_path)
+    assert not found & {"numba", "scipy", "sklearn", "matplotlib", "torch", "tracegrad.codegen.program"}
+
+
+def test_numba_is_imported_on_a_cache_miss_only(tmp_path: Path) -> None:
+    program = "import numpy as np, tracegrad as tg\nassert tg.grad(lambda x: x * np.sin(x))(0.0) == 0.0"
+    assert "numba" in modules_after(program, tmp_path)
+    assert "numba" not in modules_after(program, tmp_path)
