@@ -7,17 +7,42 @@ functions) is static configuration, part of the structure, and must be hashable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError
 
-Layout = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+class Layout:
+    """What is static about a module: the names of its children, and its other attributes with their values.
+
+    Every call takes models apart and puts them together again, so hash and template are made once, and a module without
+    children, which never differs from its like, is kept in `shared`.
+    """
+
+    __slots__ = ("children", "hash", "shared", "static", "template")
+
+    def __init__(self, children: tuple[str, ...], static: tuple[tuple[str, Any], ...]):
+        self.children = children
+        self.static = static
+        self.hash = hash((children, static))
+        self.template: dict[str, Any] = {**dict(static), "_layout": self}
+        self.shared: Module | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Layout) and (self.children, self.static) == (other.children, other.static)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.static)
 
 
 def layout(module: Module) -> Layout:
-    """Return the names of the children, and the static attributes with their values."""
+    """Sort the attributes of a module, all of which must be children or hashable."""
     children = tuple(name for name, value in module.__dict__.items() if holds_arrays(value))
     static = tuple((name, value) for name, value in module.__dict__.items() if name not in children)
     for name, value in static:
@@ -28,7 +53,10 @@ def layout(module: Module) -> Layout:
                 f"{type(module).__name__}.{name}: a {type(value).__name__} without arrays must be hashable",
                 fix="store a tuple, or an array",
             ) from None
-    return children, static
+    found = Layout(children, static)
+    if not children:
+        found.shared = module
+    return found
 
 
 def holds_arrays(value: Any) -> bool:
@@ -40,19 +68,20 @@ def holds_arrays(value: Any) -> bool:
     return isinstance(value, Module) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
-def take_apart(module: Module) -> tuple[Iterator[Any], Layout, tuple[str, ...]]:
+def take_apart(module: Module) -> tuple[list[Any], Layout, tuple[str, ...]]:
     """Flatten: children, static data, names of the children."""
     attributes = module.__dict__
     found: Layout = attributes["_layout"]
-    return (attributes[name] for name in found[0]), found, found[0]
+    return [attributes[name] for name in found.children], found, found.children
 
 
 def put_together(cls: type, static: Layout, children: Any) -> Any:
+    if type(static.shared) is cls:
+        return static.shared
     module: Any = object.__new__(cls)
     attributes = module.__dict__
-    attributes.update(zip(static[0], children, strict=True))
-    attributes.update(static[1])
-    attributes["_layout"] = static
+    attributes.update(static.template)
+    attributes.update(zip(static.children, children, strict=True))
     return module
 
 
