@@ -11,11 +11,12 @@ and back. Every refusal is kept with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tracegrad.ir import Graph, Node
-from tracegrad.ops.shape import broadcast
+from tracegrad.ops.shape import broadcast, reshape
+from tracegrad.schedule.index import Affine, through_reshape
 from tracegrad.schedule.kinds import cost, lowering
 
 INLINE_COST = 12
@@ -88,6 +89,7 @@ class Fusion:
         self.refusals: list[Refusal] = []
         self.forced = forced_nodes(graph)
         self._inline: dict[Node, bool] = {}
+        self._reads: dict[Node, tuple[Node, ...]] = {}
 
     def run(self) -> Fusion:
         for node in self.graph.inputs:
@@ -171,9 +173,11 @@ class Fusion:
         reason = self.refuse_links(node, how, unit)
         if reason:
             return reason
-        for link in self.links(node):
-            other = self.unit_of[link.source]
-            if other is not unit and self.reaches(other, unit):
+        for read in self.unit_reads(node, unit):
+            other = self.unit_of[read]
+            if other is unit:
+                return "it reads elements at other positions"
+            if self.reaches(other, unit):
                 return "a value in between is computed elsewhere"
         return ""
 
@@ -226,11 +230,39 @@ class Fusion:
     # --- dependencies -------------------------------------------------------------------------------------------------
 
     def dependencies(self, unit: Unit) -> Iterator[Unit]:
+        """Yield the units whose values `unit` reads from memory."""
         for node in unit.nodes:
+            for read in self.unit_reads(node, unit):
+                yield self.unit_of[read]
+
+    def unit_reads(self, node: Node, unit: Unit) -> Iterator[Node]:
+        """Yield what `node`, computed in the loops of `unit`, reads from memory."""
+        for operand in node.nodes():
+            row = operand.operands[0] if operand.prim is broadcast else operand
+            if self.unit_of[operand] is not unit and not (isinstance(row, Node) and self.unit_of[row] is unit):
+                yield from self.reads(operand)
+
+    def reads(self, node: Node) -> tuple[Node, ...]:
+        """Return what must be in memory for another unit to read `node`: itself, or what it is computed from when inlined."""
+        found = self._reads.get(node)
+        if found is None:
+            found = self._reads[node] = tuple(dict.fromkeys(self.find_reads(node)))
+        return found
+
+    def find_reads(self, node: Node) -> Iterator[Node]:
+        while lowering(node) == "view":
+            source = next(node.nodes(), None)
+            if source is None:
+                return
+            if node.prim is reshape and not is_affine(node.shape, source.shape):
+                yield under_reshapes(source)
+                return
+            node = source
+        if self.inlines(node):
             for operand in node.nodes():
-                other = self.unit_of[operand]
-                if other is not unit and self.unit_of[under_views(operand)] is not unit:
-                    yield other
+                yield from self.reads(operand)
+        else:
+            yield node
 
     def reaches(self, start: Unit, goal: Unit, *, direct: bool = True) -> bool:
         """Say whether `start` depends on `goal`; without `direct`, through at least one other unit."""
@@ -312,6 +344,18 @@ def under_views(node: Node) -> Node:
     while lowering(node) == "view" and node.operands and isinstance(node.operands[0], Node):
         node = node.operands[0]
     return node
+
+
+def under_reshapes(node: Node) -> Node:
+    """Return the node whose elements stand in the order that a chain of reshapes shows them in."""
+    while node.prim is reshape and isinstance(node.operands[0], Node):
+        node = node.operands[0]
+    return node
+
+
+def is_affine(shape: Sequence[int], source: Sequence[int]) -> bool:
+    """Say whether an index after a reshape is an affine index before it."""
+    return through_reshape(tuple(Affine.var(f"i{a}") for a in range(len(shape))), shape, source) is not None
 
 
 def forced_nodes(graph: Graph) -> set[Node]:
