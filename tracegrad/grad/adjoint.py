@@ -13,7 +13,8 @@ from typing import Any
 
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
-from tracegrad.ir.aval import is_float
+from tracegrad.ir.aval import Avals, has_gradient
+from tracegrad.ops.control import item
 from tracegrad.ops.elementwise import bitwise_and as both
 from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.reduce import kept
@@ -28,9 +29,9 @@ def zeros(aval: Aval, like: Any) -> Any:
 
 def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[Operand]) -> set[Node]:
     """Return the nodes through which a gradient flows from the outputs to `wrt`."""
-    reached: set[Node] = {n for n in wrt if is_float(n.dtype)}
+    reached: set[Node] = {n for n in wrt if has_gradient(n.aval)}
     for node in nodes:
-        if is_float(node.dtype) and node.prim.name != "stop_gradient" and any(o in reached for o in node.nodes()):
+        if has_gradient(node.aval) and node.prim.name != "stop_gradient" and any(o in reached for o in node.nodes()):
             reached.add(node)
     needed: set[Node] = {o for o in outputs if isinstance(o, Node)}
     for node in reversed(nodes):
@@ -130,7 +131,10 @@ def pullback(
         if trace is not None:
             trace.line = node.where
         masks.visit(node, active, values)
-        for operand, ct in zip(node.operands, node_vjp(node, found.pop(node), values), strict=True):
+        if node.prim is item:
+            give_part(found, node)
+            continue
+        for operand, ct in zip(node.operands, node_vjp(node, whole_ct(node, found.pop(node)), values), strict=True):
             if ct is None or not isinstance(operand, Node) or operand not in active:
                 continue
             mask = masks.found.get(node)
@@ -140,6 +144,20 @@ def pullback(
     if trace is not None:
         trace.line = None
     return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
+
+
+def give_part(found: dict[Node, Any], node: Node) -> None:
+    """Put the cotangent of one part of a control-flow result beside those of the other parts."""
+    (source,) = node.nodes()
+    parts = found.setdefault(source, {})
+    index = node.params["index"]
+    ct = found.pop(node)
+    parts[index] = ct if index not in parts else parts[index] + ct
+
+
+def whole_ct(node: Node, ct: Any) -> Any:
+    """Return the cotangents of all parts of a control-flow result as a tuple; None where nothing reads a part."""
+    return tuple(ct.get(i) for i in range(len(node.aval.parts))) if isinstance(node.aval, Avals) else ct
 
 
 def node_vjp(node: Node, ct: Any, values: Mapping[Node, Any]) -> tuple[Any, ...]:

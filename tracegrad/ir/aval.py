@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +90,22 @@ class Aval:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Avals(Aval):
+    """What a control-flow node is known by: one aval per result. `item` picks one."""
+
+    parts: tuple[Aval, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Iterable[Aval]) -> Avals:
+        return cls((), np.dtype(np.bool_), tuple(parts))
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.parts))}{',' if len(self.parts) == 1 else ''})"
+
+
+def has_gradient(aval: Aval) -> bool:
+    """Say whether a gradient can flow through a value (or a part) of this aval."""
+    return any(is_float(p.dtype) for p in aval.parts) if isinstance(aval, Avals) else is_float(aval.dtype)

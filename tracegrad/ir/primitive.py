@@ -14,8 +14,9 @@ import numpy as np
 from tracegrad.ir.aval import Aval
 
 Kind = Literal[
-    "input", "elementwise", "reduce", "shape", "gather", "scatter", "contract", "window", "random", "control", "opaque"
-]
+    "input", "elementwise", "reduce", "shape", "gather", "scatter", "contract", "window", "random", "control", "item",
+    "opaque",
+]  # fmt: skip
 Sample = dict[str, Any]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import GraphError
-from tracegrad.ir.aval import DTYPES, NAMES, Aval
+from tracegrad.ir.aval import DTYPES, NAMES, Aval, Avals
 from tracegrad.ir.build import Builder
 from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.primitive import PRIMITIVES
@@ -43,18 +43,18 @@ def letters() -> Iterator[str]:
             yield name
 
 
-def show_param(value: Any) -> str:
-    """Write a static parameter."""
+def show_param(value: Any, graphs: Mapping[Graph, str]) -> str:
+    """Write a static parameter; a graph is written as the name of its own definition."""
     match value:
         case np.dtype():
             return NAMES[value]
         case tuple():
-            inner = ", ".join(show_param(v) for v in value)
+            inner = ", ".join(show_param(v, graphs) for v in value)
             return f"({inner},)" if len(value) == 1 else f"({inner})"
         case float() if not math.isfinite(value):
             return f"float('{value}')"
         case Graph():
-            return value.name
+            return graphs[value]
     return repr(value)
 
 
@@ -93,23 +93,44 @@ def assign_names(graph: Graph) -> dict[Node, str]:
     return names
 
 
-def show_node(node: Node, names: Mapping[Node, str]) -> str:
+def nested_graphs(graph: Graph) -> dict[Graph, str]:
+    """Give a name to every graph that a parameter of a node holds."""
+    found: dict[Graph, str] = {}
+    for node in graph.nodes:
+        for value in node.params.values():
+            for inner in value if isinstance(value, tuple) else (value,):
+                if isinstance(inner, Graph) and inner not in found:
+                    base = inner.name if inner.name.isidentifier() else "body"
+                    taken = set(found.values())
+                    found[inner] = base if base not in taken else next(
+                        f"{base}_{n}" for n in count(1) if f"{base}_{n}" not in taken
+                    )  # fmt: skip
+    return found
+
+
+def show_node(node: Node, names: Mapping[Node, str], graphs: Mapping[Graph, str]) -> str:
     """Write one application, for instance `mul(2.0, a)`."""
     beside = last_dtype(node.operands)
     parts = [names[o] if isinstance(o, Node) else show_literal(o, beside) for o in node.operands]
-    parts += [f"{key}={show_param(value)}" for key, value in sorted(node.params.items())]
+    parts += [f"{key}={show_param(value, graphs)}" for key, value in sorted(node.params.items())]
     return f"{node.prim.name}({', '.join(parts)})"
 
 
-def show(graph: Graph, *, lines: bool = False) -> str:
-    """Write `graph`; with `lines`, each node carries the user's file and line as a comment."""
+def show(graph: Graph, *, lines: bool = False, name: str = "") -> str:
+    """Write `graph`; with `lines`, each node carries the user's file and line as a comment.
+
+    Graphs that control flow runs are functions inside this one.
+    """
+    graphs = nested_graphs(graph)
     names = assign_names(graph)
     args = ", ".join(f"{names[n]}: {n.aval}" for n in graph.inputs)
     kinds = ", ".join(str(o.aval) for o in graph.outputs)
     result = kinds if len(graph.outputs) == 1 else f"({kinds})"
-    text = [f"def {graph.name}({args}) -> {result}:"]
+    text = [f"def {name or graph.name}({args}) -> {result}:"]
+    for inner, inner_name in graphs.items():
+        text += [f"    {line}" for line in show(inner, lines=lines, name=inner_name).split("\n")]
     for node in graph.nodes:
-        line = f"    {names[node]}: {node.aval} = {show_node(node, names)}"
+        line = f"    {names[node]}: {node.aval} = {show_node(node, names, graphs)}"
         text.append(f"{line}  # {node.where}" if lines and node.where else line)
     outs = [names[o] if isinstance(o, Node) else show_literal(o, None) for o in graph.outputs]
     text.append(f"    return {', '.join(outs)}" if outs else "    return ()")
@@ -143,6 +164,7 @@ class _Reader:
         self.function = function
         self.builder = Builder(function.name)
         self.values: dict[str, Operand] = {}
+        self.graphs: dict[str, Graph] = {}
 
     def graph(self) -> Graph:
         for arg in self.function.args.args:
@@ -170,6 +192,9 @@ class _Reader:
             raise GraphError(f"line {node.lineno}: declared to return {shown[0]} but returns {shown[1]}")
 
     def statement(self, statement: ast.stmt) -> None:
+        if isinstance(statement, ast.FunctionDef):
+            self.graphs[statement.name] = _Reader(statement).graph()
+            return
         if (
             not isinstance(statement, ast.AnnAssign)
             or not isinstance(statement.target, ast.Name)
@@ -186,6 +211,8 @@ class _Reader:
         self.values[statement.target.id] = value
 
     def aval(self, node: ast.expr) -> Aval:
+        if isinstance(node, ast.Tuple):
+            return Avals.of(self.aval(e) for e in node.elts)
         text = ast.unparse(node).strip("()")
         match = re.fullmatch(r"(\w+)(?:\[\(?([\d, ]*)\)?\])?", text)
         if match is None or match[1] not in DTYPES:
@@ -227,6 +254,8 @@ class _Reader:
         match node:
             case ast.Name(id=name) if name in DTYPES:
                 return DTYPES[name]
+            case ast.Name(id=name) if name in self.graphs:
+                return self.graphs[name]
             case ast.Tuple(elts=elements):
                 return tuple(self.param(e) for e in elements)
             case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str() as text)]):

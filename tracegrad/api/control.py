@@ -1,0 +1,219 @@
+"""Control flow on traced values: `cond`, `switch`, `while_loop`, `fori_loop`, `scan`, `map`.
+
+The functions are traced once, on abstract values, whether the call itself is traced or not; what they read from outside becomes an
+operand. Branches and carries that differ in structure, shape or dtype are refused with both shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracegrad import tree
+from tracegrad.api.signature import leaf_aval
+from tracegrad.errors import ArgumentError, DTypeError, ShapeError
+from tracegrad.grad import control as _rules  # noqa: F401  (registers the vjp rules)
+from tracegrad.ir import Aval, Builder, Graph
+from tracegrad.ops.control import cond as cond_primitive
+from tracegrad.ops.control import item
+from tracegrad.ops.control import scan as scan_primitive
+from tracegrad.ops.control import while_loop as while_primitive
+from tracegrad.trace import Traced, Tracer, trace
+
+
+def operand_leaves(values: Any, what: str) -> tuple[list[Any], tree.TreeDef, list[Aval]]:
+    """Return leaves as arrays or tracers with their avals; Python numbers take the dtypes they have alone."""
+    leaves, treedef = tree.flatten(values)
+    avals = [leaf_aval(leaf, f"{what}[{i}]")[0] for i, leaf in enumerate(leaves)]
+    typed = [leaf if isinstance(leaf, (np.ndarray, Tracer)) else a.dtype.type(leaf) for leaf, a in zip(leaves, avals, strict=True)]
+    return typed, treedef, avals
+
+
+def trace_body(fn: Callable[..., Any], treedef: tree.TreeDef, avals: Sequence[Aval], name: str) -> Traced:
+    """Trace `fn(*trees)` on leaves of these avals."""
+    label = getattr(fn, "__name__", name)
+    return trace(lambda *leaves: fn(*tree.unflatten(treedef, leaves)), avals, name=label if label.isidentifier() else name)
+
+
+def with_consts(traced: Sequence[Traced], n_own: int) -> tuple[list[Graph], list[Any]]:
+    """Give graphs that capture different values the same further inputs; return them with the captured values."""
+    consts: list[Any] = []
+    place: dict[int, int] = {}
+    for t in traced:
+        for value in t.captures:
+            if id(value) not in place:
+                place[id(value)] = len(consts)
+                consts.append(value)
+    avals = [c.aval if isinstance(c, Tracer) else Aval(c.shape, c.dtype) for c in consts]
+    graphs = []
+    for t in traced:
+        builder = Builder(t.graph.name)
+        own = [builder.input(n.aval, t.graph.names.get(n, ""), n.where) for n in t.graph.inputs[:n_own]]
+        shared = [builder.input(a, f"captured{i}") for i, a in enumerate(avals)]
+        inputs = [*own, *(shared[place[id(v)]] for v in t.captures)]
+        graphs.append(builder.finish(builder.inline(t.graph, inputs)))
+    return graphs, consts
+
+
+def items(whole: Any, count: int) -> list[Any]:
+    return [item(whole, index=i) for i in range(count)]
+
+
+def show_results(traced: Traced) -> str:
+    avals = ", ".join(str(o.aval) for o in traced.graph.outputs)
+    return f"({avals})"
+
+
+def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *operands: Any) -> Any:
+    """Return `true_fn(*operands)` where the scalar `pred` is true, else `false_fn(*operands)`; only that one runs.
+
+    Both must return the same structure, shapes and dtypes (ShapeError otherwise).
+
+    >>> import tracegrad as tg
+    >>> tg.cond(True, lambda x: x + 1.0, lambda x: x * 2.0, 3.0)
+    np.float64(4.0)
+    """
+    if not isinstance(pred, Tracer):
+        pred = np.asarray(pred)
+    if tuple(pred.shape) != ():
+        raise ShapeError(f"cond: the predicate has shape {tuple(pred.shape)}, not one value", fix="reduce it with .all() or .any()")
+    index = pred.astype(np.bool_).astype(np.int64)
+    return switch(index, [false_fn, true_fn], *operands, name="cond")
+
+
+def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, name: str = "switch") -> Any:
+    """Return `branches[index](*operands)`; an index beyond either end takes the branch at that end.
+
+    >>> import tracegrad as tg
+    >>> tg.switch(1, [lambda x: x, lambda x: -x], 3.0)
+    np.float64(-3.0)
+    """
+    if not branches:
+        raise ArgumentError(f"{name}: there are no branches", fix="pass at least one function")
+    index = index if isinstance(index, Tracer) else np.asarray(index)
+    if index.dtype.kind not in "iub" or tuple(index.shape) != ():
+        raise DTypeError(f"{name}: the index is {index.dtype}{list(index.shape)}, not one integer", fix="use index.astype(np.int64)")
+    leaves, treedef, avals = operand_leaves(operands, "operands")
+    traced = [trace_body(fn, treedef, avals, f"branch{i}") for i, fn in enumerate(branches)]
+    first = traced[0]
+    for other in traced[1:]:
+        same = [o.aval for o in other.graph.outputs] == [o.aval for o in first.graph.outputs]
+        if other.out_tree != first.out_tree or not same:
+            raise ShapeError(
+                f"{name}: {other.graph.name} returns {show_results(other)} but {first.graph.name} returns {show_results(first)}",
+                fix="return the same structure, shapes and dtypes from every branch",
+            )
+    graphs, consts = with_consts(traced, len(leaves))
+    whole = cond_primitive(index.astype(np.int64), *leaves, *consts, branches=tuple(graphs))
+    return tree.unflatten(first.out_tree, items(whole, len(first.graph.outputs)))
+
+
+def check_carry(name: str, traced: Traced, treedef: tree.TreeDef, avals: Sequence[Aval]) -> None:
+    """Refuse a body whose carry comes back in another structure, shape or dtype."""
+    found = [o.aval for o in traced.graph.outputs[: len(avals)]]
+    if found != list(avals):
+        pairs = "; ".join(f"{a} became {b}" for a, b in zip(avals, found, strict=False) if a != b)
+        raise ShapeError(
+            f"{name}: the carry changes: {pairs or 'its structure differs'}",
+            fix="start from values of the final shape and dtype, for instance np.float32(0), or convert with .astype",
+        )
+
+
+def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any) -> Any:
+    """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
+
+    >>> import tracegrad as tg
+    >>> tg.while_loop(lambda x: x < 100.0, lambda x: 2.0 * x, 3.0)
+    np.float64(192.0)
+    """
+    leaves, treedef, avals = operand_leaves((init,), "init")
+    condition = trace_body(cond_fn, treedef, avals, "condition")
+    body = trace_body(lambda carry: (body_fn(carry),), treedef, avals, getattr(body_fn, "__name__", "body"))
+    outputs = [o.aval for o in condition.graph.outputs]
+    if outputs != [Aval((), np.dtype(np.bool_))]:
+        raise ShapeError(f"while_loop: the condition returns {show_results(condition)}, not one bool", fix="compare, for instance x < 10")
+    if body.out_tree != treedef:
+        raise ShapeError("while_loop: the body returns another structure than the initial carry", fix="return the same structure")
+    check_carry("while_loop", body, treedef, avals)
+    (condition_graph, body_graph), consts = with_consts([condition, body], len(leaves))
+    whole = while_primitive(*leaves, *consts, condition=condition_graph, body=body_graph)
+    return tree.unflatten(treedef, items(whole, len(leaves)))[0]
+
+
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False
+) -> tuple[Any, Any]:
+    """Return the last carry and the stacked results of `carry, y = f(carry, x)` over the first axes of `xs`.
+
+    `xs` is a pytree of arrays of one length (or None, with `length` given). With `reverse`, the last slice comes first.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> tg.scan(lambda c, x: (c + x, c * x), 0.0, np.arange(4.0))
+    (np.float64(6.0), array([0., 0., 2., 9.]))
+    """
+    carry, carry_tree, carry_avals = operand_leaves(init, "init")
+    slices, xs_tree, xs_avals = operand_leaves(xs, "xs")
+    n = scan_length(xs_avals, length)
+    row_avals = [a.with_shape(a.shape[1:]) for a in xs_avals]
+
+    def body(*leaves: Any) -> Any:
+        result = f(tree.unflatten(carry_tree, leaves[: len(carry)]), tree.unflatten(xs_tree, leaves[len(carry) :]))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ArgumentError("scan: the function must return (carry, y)", fix="return carry, None when there is no y")
+        return result
+
+    name = getattr(f, "__name__", "body")
+    traced = trace(body, [*carry_avals, *row_avals], name=name if name.isidentifier() else "body")
+    probe = tree.unflatten(traced.out_tree, range(traced.out_tree.num_leaves))
+    if tree.flatten(probe[0])[1] != carry_tree:
+        raise ShapeError("scan: the function returns another structure than the initial carry", fix="return the same structure")
+    check_carry("scan", traced, carry_tree, carry_avals)
+    (graph,), consts = with_consts([traced], len(carry) + len(slices))
+    whole = scan_primitive(
+        *carry, *slices, *consts, body=graph, n_carry=len(carry), n_xs=len(slices), length=n, reverse=reverse
+    )
+    return tuple(tree.unflatten(traced.out_tree, items(whole, len(graph.outputs))))  # type: ignore[return-value]
+
+
+def scan_length(avals: Sequence[Aval], length: int | None) -> int:
+    found = {a.shape[0] for a in avals if a.shape}
+    if any(not a.shape for a in avals):
+        raise ShapeError("scan: xs holds a scalar, which has no first axis", fix="pass arrays, or close over the scalar")
+    if length is not None:
+        found.add(length)
+    if len(found) != 1:
+        raise ShapeError(f"scan: xs and length give the lengths {sorted(found)}", fix="give all xs the same first axis, or pass length=")
+    return int(found.pop())
+
+
+def fori_loop(lower: int, upper: Any, body_fn: Callable[[Any, Any], Any], init: Any) -> Any:
+    """Return the carry after `carry = body_fn(i, carry)` for i = lower, ..., upper - 1.
+
+    With Python integers as limits reverse mode works; a traced limit runs as a `while_loop`.
+
+    >>> import tracegrad as tg
+    >>> tg.fori_loop(0, 5, lambda i, x: x + i, 0)
+    np.int64(10)
+    """
+    if isinstance(lower, int) and isinstance(upper, int):
+        numbers = np.arange(lower, upper, dtype=np.int64)
+        return scan(lambda carry, i: (body_fn(i, carry), None), init, numbers, length=len(numbers))[0]
+
+    def step(state: Any) -> Any:
+        i, carry = state
+        return i + 1, body_fn(i, carry)
+
+    start = lower.astype(np.int64) if isinstance(lower, Tracer) else np.int64(lower)
+    return while_loop(lambda state: state[0] < upper, step, (start, init))[1]
+
+
+def map(f: Callable[[Any], Any], xs: Any) -> Any:  # noqa: A001 (the name users know)
+    """Return the stacked results of `f(x)` over the first axes of `xs`.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> tg.map(lambda x: x * x, np.arange(3.0))
+    array([0., 1., 4.])
+    """
+    return scan(lambda carry, x: (carry, f(x)), (), xs)[1]
