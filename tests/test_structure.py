@@ -36,7 +36,7 @@ FLOORS = (
     ("__main__",),
 )
 BESIDE = {"numpy": "ops", "testing": "grad"}
-"""What stands beside the floors: it imports up to and including the floor named; only floors from `api` up import it."""
+"""What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {
     "data/digits.py": "scikit-learn, an optional dependency",

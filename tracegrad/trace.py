@@ -42,7 +42,7 @@ def eager() -> Iterator[None]:
     >>> import tracegrad as tg
     >>> with tg.eager():
     ...     tg.grad(lambda x: x * x)(3.0)
-    6.0
+    np.float64(6.0)
     """
     token = STATE.set(replace(STATE.get(), eager=True))
     try:

@@ -74,6 +74,10 @@ def benchmark(
 
     `fn` may be a plain function, a transformed one, or the result of `tg.compile`. Arrays are copied first, so donation
     is safe.
+
+    >>> report = benchmark(lambda x: np.tanh(x) * x, np.ones(1000), seconds=0.1, quiet=True)
+    >>> report.kernels
+    1
     """
     function = fn if isinstance(fn, Compiled) else None
     began = time.perf_counter()

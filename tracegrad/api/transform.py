@@ -13,6 +13,7 @@ from tracegrad.api.signature import Parameters, leaf_aval
 from tracegrad.errors import ArgumentError, GradientError
 from tracegrad.grad.adjoint import joint, pullback
 from tracegrad.ir import Graph
+from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
 from tracegrad.trace import Traced, Tracer, new_trace, trace
 
@@ -89,7 +90,7 @@ class Grad:
         outputs, gradients = graph.outputs[:n], graph.outputs[n:]
         shaped = self.arrange(call, traced.out_tree, outputs, gradients, wrt)
         flat, out_tree = tree.flatten(shaped)
-        picked = Graph(graph.name, graph.inputs, graph.nodes, tuple(flat), graph.names)
+        picked = Graph(graph.name, graph.inputs, live(graph.nodes, flat), tuple(flat), graph.names)
         return Lowered(picked, traced.captures, out_tree)
 
     def check_loss(self, call: Call, shape: tuple[int, ...] | None, traced: Traced) -> None:
