@@ -67,7 +67,9 @@ def order_of(prim: Primitive, sample: dict[str, Any]) -> int:
 
 
 def test_every_primitive_has_samples_or_its_own_tests() -> None:
-    assert [p.name for p in PRIMITIVES.values() if not p.samples and p.name not in ROUTED] == []
+    elsewhere = ("control", "item")  # tests/test_control.py
+    names = [p.name for p in PRIMITIVES.values() if not p.samples and p.name not in ROUTED and p.kind not in elsewhere]
+    assert names == []
 
 
 @pytest.mark.parametrize(("prim", "sample"), SAMPLES)

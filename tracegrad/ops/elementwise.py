@@ -25,6 +25,7 @@ WORDS = {
     NUMBER: "numeric, not bool",
     INTEGER: "integer or bool",
     BOOL: "bool",
+    "iu": "integer",
 }
 
 

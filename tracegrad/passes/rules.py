@@ -12,6 +12,7 @@ import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ops import elementwise as el
+from tracegrad.ops.control import cond, scan, while_loop
 from tracegrad.ops.reduce import argmax, argmin
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, slice_, transpose
 from tracegrad.passes.lowerings import group_dot_axes, lower_argmax, widen_integers
@@ -210,7 +211,17 @@ def drop_equal_branches(r: Rewriter, node: Node) -> Operand | None:
     return x if x is y and x.aval == node.aval else None
 
 
+@rule(cond, while_loop, scan)
+def literals_of_control_in_memory(r: Rewriter, node: Node) -> Operand | None:
+    """scan(0.0, x) -> scan(broadcast(0.0), x): loops and branches read their operands from memory."""
+    if not any(isinstance(o, Literal) for o in node.operands):
+        return None
+    operands = [r.add(broadcast, o, shape=(), axes=()) if isinstance(o, Literal) else o for o in node.operands]
+    return r.add(node.prim, *operands, **node.params)
+
+
 EXACT: list[Rule] = [
+    literals_of_control_in_memory,
     rewrite("mul-one", lambda x: x * 1.0, lambda x: x),
     rewrite("one-mul", lambda x: 1.0 * x, lambda x: x),
     rewrite("div-one", lambda x: x / 1.0, lambda x: x),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
 from tracegrad.passes.rewrite import Rewriter, Rule
+from tracegrad.ops.control import scan
 from tracegrad.passes.rules import EXACT, FAST_MATH
 
 LIMIT = 40
@@ -26,11 +28,62 @@ def default_rules() -> tuple[Rule, ...]:
 def simplify(graph: Graph, rules: Sequence[Rule] | None = None) -> Graph:
     """Rewrite `graph` by `rules` (the exact ones, and the fast-math ones when switched on) to a fixed point."""
     chosen = default_rules() if rules is None else tuple(rules)
+    graph = simplify_bodies(merge_scans(graph), chosen)
     for _ in range(LIMIT):
         graph, fired = one_pass(graph, chosen)
         if not fired:
             return graph
     return graph
+
+
+def simplify_bodies(graph: Graph, rules: tuple[Rule, ...]) -> Graph:
+    """Rewrite the graphs that control flow runs."""
+    if not any(node.prim.kind == "control" for node in graph.nodes):
+        return graph
+    done: dict[Graph, Graph] = {}
+
+    def simple(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(simple(v) for v in value)
+        if not isinstance(value, Graph):
+            return value
+        if value not in done:
+            done[value] = simplify(value, rules)
+        return done[value]
+
+    return with_params(graph, {n: {k: simple(v) for k, v in n.params.items()} for n in graph.nodes if n.prim.kind == "control"})
+
+
+def with_params(graph: Graph, params: Mapping[Node, Mapping[str, Any]]) -> Graph:
+    """Rebuild a graph with other parameters for some nodes."""
+    builder = Builder(graph.name)
+    here: dict[Node, Operand] = {}
+    for node in graph.inputs:
+        here[node] = builder.input(node.aval, graph.names.get(node, ""), node.where)
+    for node in graph.nodes:
+        operands = [mapped(here, o) for o in node.operands]
+        here[node] = builder.add(node.prim, operands, params.get(node, node.params), node.where)
+    return builder.finish([mapped(here, o) for o in graph.outputs])
+
+
+def merge_scans(graph: Graph) -> Graph:
+    """Let a scan whose results another scan of the same operands also gives run once: the pullback of a scan runs it again with
+    the carries as further results."""
+    scans = [n for n in graph.nodes if n.prim is scan]
+    richer: dict[Node, Mapping[str, Any]] = {}
+    for one in scans:
+        for other in scans:
+            if one is not other and extends(other, one):
+                richer[one] = other.params
+    return with_params(graph, richer) if richer else graph
+
+
+def extends(richer: Node, node: Node) -> bool:
+    """Say whether a scan gives all results of another, and more."""
+    a, b = richer.params["body"], node.params["body"]
+    same = all(richer.params[k] == node.params[k] for k in ("n_carry", "n_xs", "length", "reverse"))
+    prefix = len(a.outputs) > len(b.outputs) and a.outputs[: len(b.outputs)] == b.outputs
+    return same and richer.operands == node.operands and a.inputs == b.inputs and a.nodes == b.nodes and prefix
 
 
 def one_pass(graph: Graph, rules: tuple[Rule, ...]) -> tuple[Graph, int]:

@@ -111,7 +111,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
 
 def has_checks(graph: Graph) -> bool:
     """Say whether running the graph can raise an error that names a line: then the lines belong to its identity."""
-    return any(n.prim.kind in ("gather", "scatter") for n in graph.nodes)
+    return any(n.prim.kind in ("gather", "scatter", "control") for n in graph.nodes)
 
 
 def compile_graph(
@@ -123,12 +123,12 @@ def compile_graph(
     timings["simplify"] = time.perf_counter() - began
     began = time.perf_counter()
     plan = build_plan(simple, config.threads)
-    memory = assign_memory(plan, donate)
     timings["schedule"] = time.perf_counter() - began
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only when something must be compiled
     timings["import"] = time.perf_counter() - began
-    emitted = emitter.emit(plan, memory, config.threads, profile=profile)
+    emitted = emitter.emit(plan, donate, config.threads, profile=profile)
+    memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
     for node in plan.checks.values():

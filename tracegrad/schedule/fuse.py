@@ -362,7 +362,7 @@ def forced_nodes(graph: Graph) -> set[Node]:
     """Return the nodes that must be in memory: outputs, and what library calls and nests read."""
     found = {under_views(o) for o in graph.outputs if isinstance(o, Node)}
     for node in graph.nodes:
-        if lowering(node) == "library":
+        if lowering(node) in ("library", "control"):
             found.update(under_views(operand) for operand in node.nodes())
     return found
 

@@ -6,6 +6,8 @@
 | reduce   | accumulated inside the loops of its operand's elements                               |
 | nest     | loops of its own that write a buffer piece by piece                                  |
 | library  | a call of a precompiled kernel                                                       |
+| control  | a native loop or branch around the schedules of other graphs                         |
+| item     | one of the buffers that a control node writes                                        |
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from tracegrad.ir import Node
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
 from tracegrad.ops.shape import concat, pad
 
-Lowering = Literal["view", "point", "reduce", "nest", "library", "input"]
+Lowering = Literal["view", "point", "reduce", "nest", "library", "control", "item", "input"]
 
 BY_KIND: dict[str, Lowering] = {
     "input": "input",
@@ -29,6 +31,8 @@ BY_KIND: dict[str, Lowering] = {
     "scatter": "nest",
     "contract": "library",
     "opaque": "library",
+    "control": "control",
+    "item": "item",
 }
 WRITERS = (concat, max_pool_route, sum_pool_spread)
 

@@ -14,7 +14,7 @@ from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.index import Affine
 from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store
-from tracegrad.schedule.plan import Plan, Step
+from tracegrad.schedule.plan import Plan, Region, Step
 
 ALIGNMENT = 64
 
@@ -44,6 +44,8 @@ def touched(step: Step) -> set[str]:
     """Return the buffers a step reads or writes."""
     if isinstance(step, Kernel):
         return set(step.buffers())
+    if isinstance(step, Region):
+        return {*step.results, *step.workspace, *(buffer_name(v.node) for v in step.operands)}
     return {buffer_name(step.node), *(buffer_name(v.node) for v in step.operands)}
 
 
@@ -51,15 +53,15 @@ def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-def assign_memory(plan: Plan, donate: Sequence[int] = ()) -> Memory:
-    """Give every buffer of a plan its place."""
+def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = False) -> Memory:
+    """Give every buffer of a plan its place; of a loop's carries, result i may only take over argument i."""
     sizes = {name: DTYPES[dtype].itemsize * size for name, (dtype, size) in plan.buffers.items()}
     places: dict[str, Place] = {}
     for slot, node in enumerate(plan.graph.inputs):
         name = buffer_name(node)
         places[name] = Place("argument", slot, node.aval.nbytes)
     uses = [touched(step) for step in plan.steps]
-    donated = match_donations(plan, donate, uses)
+    donated = match_donations(plan, donate, uses, carries)
     for slot, name in enumerate(plan.outputs):
         if slot in donated:
             places[name] = places[buffer_name(plan.graph.inputs[donated[slot]])]
@@ -93,7 +95,7 @@ def lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
     return offset
 
 
-def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]]) -> dict[int, int]:
+def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]], carries: bool) -> dict[int, int]:
     """Return result number -> argument number for the donations that are safe."""
     free = [i for i in donate if plan.graph.inputs[i].aval.size]
     found: dict[int, int] = {}
@@ -101,6 +103,8 @@ def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]])
         aval = plan.graph.outputs[slot].aval
         for argument in free:
             given = plan.graph.inputs[argument]
+            if carries and argument != slot:
+                continue
             if given.aval == aval and is_safe(plan, buffer_name(given), name, uses):
                 found[slot] = argument
                 free.remove(argument)

@@ -5,15 +5,14 @@ Units are lowered from the last to the first, so that each one knows which of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tracegrad.ir import Graph, Literal, Node, Operand
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, Avals
 from tracegrad.ops.contract import dot as dot_primitive
 from tracegrad.ops.contract import free
+from tracegrad.ops.control import cond, item, while_loop
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import buffer_name, view_index
@@ -48,7 +47,26 @@ class Call:
         return self.node.prim.name
 
 
-Step = Kernel | Call
+@dataclass(frozen=True)
+class Region:
+    """A loop or a branch: the plans of its graphs, and the buffers of its results.
+
+    `workspace` are a buffer for the memory of the inner plans (the code generator knows its size), one for the condition, and
+    a second place for each carry, which the rounds of a loop use in turns.
+    """
+
+    node: Node
+    operands: tuple[View, ...]
+    results: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    workspace: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.prim.name
+
+
+Step = Kernel | Call | Region
 
 
 @dataclass
@@ -66,10 +84,10 @@ class Plan:
 class Planner:
     """Lowers a graph whose rewrites are done."""
 
-    def __init__(self, graph: Graph, threads: int):
+    def __init__(self, graph: Graph, threads: int, checks: dict[int, Node] | None = None):
         self.graph, self.roots = with_own_outputs(graph)
         self.fusion = Fusion(self.graph).run()
-        self.plan = Plan(self.graph, refusals=self.fusion.refusals)
+        self.plan = Plan(self.graph, refusals=self.fusion.refusals, checks={} if checks is None else checks)
         self.context = Context(self.fusion.inlines, self.plan.checks, threads)
         self.wanted: set[Node] = set()
 
@@ -82,7 +100,8 @@ class Planner:
             found.append(self.unit(unit, number))
         self.plan.steps = [step for steps in reversed(found) for step in steps]
         for node in self.wanted:
-            self.plan.buffers[buffer_name(node)] = (NAMES[node.dtype], node.aval.size)
+            if not isinstance(node.aval, Avals):
+                self.plan.buffers[buffer_name(node)] = (NAMES[node.dtype], node.aval.size)
         self.plan.outputs = [buffer_name(n) for n in outputs]
         return self.plan
 
@@ -94,6 +113,11 @@ class Planner:
         node = unit.nodes[0]
         if unit.how == "library":
             return [self.call(node)]
+        if unit.how == "item":
+            self.want(node.nodes())
+            return []
+        if unit.how == "control":
+            return [self.region(node)]
         if unit.how == "nest":
             lowered = lower_nest(node, self.context, name)
         elif unit.how == "view":
@@ -105,7 +129,7 @@ class Planner:
             self.plan.buffers[buffer] = (dtype, size)
         return [k for k in lowered.kernels if k.extent > 0]
 
-    def want(self, nodes: Sequence[Node]) -> None:
+    def want(self, nodes: Iterable[Node]) -> None:
         self.wanted.update(nodes)
 
     # --- library calls ------------------------------------------------------------------------------------------------
@@ -122,6 +146,33 @@ class Planner:
             operands = [self.contiguous(o) for o in node.operands]
         self.want([v.node for v in operands])
         return Call(node, tuple(operands))
+
+    # --- control flow -------------------------------------------------------------------------------------------------
+
+    def region(self, node: Node) -> Region:
+        """Schedule the graphs of a loop or branch, and give each of its results a buffer."""
+        operands = tuple(self.contiguous(o) for o in node.operands)
+        self.want([v.node for v in operands])
+        plans = tuple(Planner(g, self.context.threads, self.plan.checks).run() for g in graphs_of(node))
+        for plan in plans:
+            self.plan.refusals += plan.refusals
+        base = buffer_name(node)
+        named = {n.params["index"]: buffer_name(n) for n in self.graph.nodes if n.prim is item and n.operands[0] is node}
+        assert isinstance(node.aval, Avals)
+        results = []
+        for i, aval in enumerate(node.aval.parts):
+            results.append(named.get(i, f"{base}.result{i}"))
+            self.plan.buffers[results[-1]] = (NAMES[aval.dtype], aval.size)
+        workspace = [f"{base}.arena", f"{base}.condition"]
+        self.plan.buffers[workspace[0]] = ("u8", 0)
+        self.plan.buffers[workspace[1]] = ("bool", 1)
+        for i in range(carries_of(node)):
+            aval = node.aval.parts[i]
+            workspace.append(f"{base}.carry{i}")
+            self.plan.buffers[workspace[-1]] = (NAMES[aval.dtype], aval.size)
+        return Region(node, operands, tuple(results), plans, tuple(workspace))
+
+    # --- operands -----------------------------------------------------------------------------------------------------
 
     def contiguous_base(self, node: Node) -> Node:
         """Return the node in whose buffer the elements of `node` stand in order."""
@@ -156,6 +207,21 @@ class Planner:
     def fusion_only_view(self, node: Node) -> bool:
         """Say whether reading through `node` would force a copy anyway."""
         return lowering(node) == "view"
+
+
+def graphs_of(node: Node) -> tuple[Graph, ...]:
+    """Return the graphs in the parameters of a control node, in the order the code generator runs them."""
+    params = node.params
+    if node.prim is cond:
+        return tuple(params["branches"])
+    return (params["condition"], params["body"]) if node.prim is while_loop else (params["body"],)
+
+
+def carries_of(node: Node) -> int:
+    """Return how many values a loop carries from round to round."""
+    if node.prim is cond:
+        return 0
+    return len(node.params["body"].outputs) if node.prim is while_loop else int(node.params["n_carry"])
 
 
 def merges(axes: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> bool:
@@ -196,4 +262,4 @@ def build_plan(graph: Graph, threads: int) -> Plan:
     return Planner(graph, threads).run()
 
 
-__all__ = ["Call", "Plan", "Step", "View", "build_plan", "np"]
+__all__ = ["Call", "Plan", "Region", "Step", "View", "build_plan"]

@@ -1,0 +1,229 @@
+"""One plan -> one LLVM function that runs its steps in order.
+
+    i64 entry(i64 table)       table: [pool, arena, status, arguments..., results...], all addresses
+
+The main entry and the bodies of loops and branches are the same kind of function: a loop fills the table of its body anew in every
+round and calls it. The status is 0, or the code of an index check that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tracegrad.codegen.calls import plan_call
+from tracegrad.codegen.loops import Function
+from tracegrad.codegen.plan import LibraryCall, round_up
+from tracegrad.codegen.regions import RegionWriter
+from tracegrad.codegen.scalar import Emitter
+from tracegrad.schedule.body import buffer_name
+from tracegrad.schedule.kernel import Kernel
+from tracegrad.schedule.memory import Memory, Place, assign_memory
+from tracegrad.schedule.plan import Call, Plan, Region
+
+HEADER = 3
+SERIAL_WORK = 24_000
+TASK_WORK = 12_000
+TASKS_PER_THREAD = 4
+
+
+@dataclass
+class Module:
+    """What all functions of a program share."""
+
+    threads: int
+    emitter: Emitter = field(default_factory=Emitter)
+    functions: list[str] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
+    kernels: dict[tuple[str, str], str] = field(default_factory=dict)
+    families: dict[str, None] = field(default_factory=dict)
+    symbols: dict[str, None] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    entries: int = 0
+
+
+class Entry:
+    """Writes the function of one plan. Sizes are known once it is written: `arena_bytes` includes scratch and inner plans."""
+
+    def __init__(self, module: Module, plan: Plan, donate: Sequence[int] = (), *, symbol: str = "", profile: bool = False):
+        self.module = module
+        self.plan = plan
+        self.inner = symbol == ""
+        self.symbol = symbol or f"inner{module.entries}"
+        self.depth = "" if symbol else "  "
+        module.entries += 1
+        self.profile = profile
+        self.lines: list[str] = []
+        self.block = "entry"
+        self.arguments = len(plan.graph.inputs)
+        self.bodies: dict[int, list[Entry]] = {}
+        self.prepare()
+        self.memory: Memory = assign_memory(plan, donate, carries=self.inner)
+        self.scratch = round_up(self.memory.arena_bytes)
+        self.scratch_bytes = 0
+        self.write()
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.scratch + round_up(self.scratch_bytes) + 64
+
+    def prepare(self) -> None:
+        """Write the functions of loop bodies and branches first: their memory is part of this plan's arena."""
+        for number, step in enumerate(self.plan.steps):
+            if isinstance(step, Region):
+                bodies = self.bodies[number] = [Entry(self.module, plan, same_places(step, plan)) for plan in step.plans]
+                self.plan.buffers[step.workspace[0]] = ("u8", max(b.arena_bytes for b in bodies))
+
+    def write(self) -> None:
+        steps: list[str] = []
+        self.stamp(0)
+        for number, step in enumerate(self.plan.steps):
+            match step:
+                case Kernel():
+                    steps.append(self.kernel(step, number))
+                case Call():
+                    steps.append(self.call(step, number))
+                case Region():
+                    steps.append(self.region(step, number))
+            self.stamp(number + 1)
+        self.module.steps += [f"{self.depth}{line}" for line in steps] if not self.inner else []
+        clear = [] if self.inner else ["  store i64 0, ptr %status"]
+        self.module.functions.append(
+            "\n".join(
+                [
+                    f"define {'internal ' if self.inner else ''}i64 @{self.symbol}(i64 %address) {{",
+                    "entry:",
+                    "  %table = inttoptr i64 %address to ptr",
+                    "  %status = getelementptr i64, ptr %table, i64 2",
+                    *clear,
+                    "  %pool = load i64, ptr %table",
+                    "  %arenaslot = getelementptr i64, ptr %table, i64 1",
+                    "  %arena = load i64, ptr %arenaslot",
+                    *self.lines,
+                    "  %result = load i64, ptr %status",
+                    "  ret i64 %result",
+                    "}",
+                ]
+            )
+        )
+
+    def stamp(self, number: int) -> None:
+        """When profiling, write the cycle counter into the array behind the last slot of the table."""
+        if self.profile:
+            slot = HEADER + self.arguments + len(self.plan.outputs)
+            self.lines += [
+                f"  %clock{number} = call i64 @llvm.readcyclecounter()",
+                f"  %stamps{number} = getelementptr i64, ptr %table, i64 {slot}",
+                f"  %stamp{number} = load ptr, ptr %stamps{number}",
+                f"  %at{number} = getelementptr i64, ptr %stamp{number}, i64 {number}",
+                f"  store i64 %clock{number}, ptr %at{number}",
+            ]
+
+    # --- kernels ------------------------------------------------------------------------------------------------------
+
+    def tasks(self, kernel: Kernel) -> int:
+        """Return into how many tasks to cut a kernel; one means that it is called directly."""
+        if self.module.threads == 1 or kernel.work < SERIAL_WORK or kernel.extent < 2:
+            return 1
+        return max(1, min(kernel.extent, TASKS_PER_THREAD * self.module.threads, kernel.work // TASK_WORK))
+
+    def kernel(self, kernel: Kernel, number: int) -> str:
+        module = self.module
+        text = Function(kernel, module.emitter).text()
+        symbol = module.kernels.get(text)
+        if symbol is None:
+            symbol = module.kernels[text] = f"kernel{len(module.kernels)}"
+            params, body = text
+            module.functions.append(f"define internal void @{symbol}({params}) noinline nounwind {{\n{body}\n}}")
+        tasks = self.tasks(kernel)
+        task = f"{self.symbol}.task{number}"
+        module.functions.append(self.task(kernel, task, symbol, tasks))
+        if tasks == 1:
+            self.lines.append(f"  call void @{task}(i64 %address, i64 0, i64 0)")
+        else:
+            address = f"ptrtoint (ptr @{task} to i64)"
+            self.lines.append(f"  call void @tg_par_for(i64 %pool, i64 {address}, i64 %address, i64 {tasks})")
+        return f"{kernel.name}: {kernel.extent} rounds in {tasks} task{'s' if tasks > 1 else ''}"
+
+    def task(self, kernel: Kernel, name: str, symbol: str, tasks: int) -> str:
+        """Find the buffers and the range of rounds of one task."""
+        lines = [
+            f"define internal void @{name}(i64 %address, i64 %i, i64 %thread) {{",
+            "  %table = inttoptr i64 %address to ptr",
+            "  %status = getelementptr i64, ptr %table, i64 2",
+        ]
+        args = []
+        for i, buffer in enumerate(kernel.buffers()):
+            lines += self.pointer(f"%b{i}", self.memory.places[buffer])
+            args.append(f"ptr %b{i}")
+        lines += [f"  %low = mul i64 %i, {kernel.extent}", f"  %lo = udiv i64 %low, {tasks}"]
+        lines += [f"  %high = add i64 %low, {kernel.extent}", f"  %hi = udiv i64 %high, {tasks}"]
+        args += ["i64 %lo", "i64 %hi", "ptr %status"]
+        return "\n".join([*lines, f"  call void @{symbol}({', '.join(args)})", "  ret void", "}"])
+
+    def slot(self, place: Place) -> int:
+        return HEADER + place.slot + (self.arguments if place.kind == "result" else 0)
+
+    def pointer(self, name: str, place: Place) -> list[str]:
+        """Return the instructions that find a buffer's address."""
+        if place.kind == "arena":
+            return [
+                f"  {name}.a = getelementptr i64, ptr %table, i64 1",
+                f"  {name}.p = load ptr, ptr {name}.a",
+                f"  {name} = getelementptr i8, ptr {name}.p, i64 {place.slot}",
+            ]
+        return [
+            f"  {name}.a = getelementptr i64, ptr %table, i64 {self.slot(place)}",
+            f"  {name} = load ptr, ptr {name}.a",
+        ]
+
+    # --- library calls ------------------------------------------------------------------------------------------------
+
+    def call(self, step: Call, number: int) -> str:
+        """Call library kernels with their plan as a constant and their operands in a small table on the stack."""
+        planned = plan_call(step, self.module.threads)
+        for part, one in enumerate(planned):
+            self.library_call(step, f"{number}.{part}", one)
+        flops = sum(one.flops for one in planned) / 1e6
+        return f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop"
+
+    def library_call(self, step: Call, number: str, planned: LibraryCall) -> None:
+        self.module.families[planned.family] = None
+        self.module.symbols[planned.symbol] = None
+        self.scratch_bytes = max(self.scratch_bytes, planned.scratch_bytes)
+        words = ", ".join(f"i64 {w}" for w in planned.plan)
+        constant = f"@{self.symbol}.plan{number}"
+        self.module.constants.append(f"{constant} = internal constant [{len(planned.plan)} x i64] [{words}], align 64")
+        names = [buffer_name(v.node) for v in step.operands] + [buffer_name(step.node)]
+        table = f"%ops{number}"
+        self.lines.append(f"  {table} = alloca [{len(names)} x i64]")
+        for i, name in enumerate(names):
+            pointer = f"%p{number}.{i}"
+            self.lines += self.pointer(pointer, self.memory.places[name])
+            offset = step.operands[i].offset * step.operands[i].node.dtype.itemsize if i < len(step.operands) else 0
+            self.lines += [
+                f"  {pointer}.i = ptrtoint ptr {pointer} to i64",
+                f"  {pointer}.o = add i64 {pointer}.i, {offset}",
+                f"  {pointer}.s = getelementptr i64, ptr {table}, i64 {i}",
+                f"  store i64 {pointer}.o, ptr {pointer}.s",
+            ]
+        self.lines += [
+            f"  {table}.i = ptrtoint ptr {table} to i64",
+            f"  %scratch{number} = add i64 %arena, {self.scratch}",
+            f"  call void @{planned.symbol}(i64 ptrtoint (ptr {constant} to i64), i64 {table}.i,"
+            f" i64 %scratch{number}, i64 %pool)",
+        ]
+
+    # --- control flow -------------------------------------------------------------------------------------------------
+
+    def region(self, step: Region, number: int) -> str:
+        """Write a loop or a branch around the functions of its graphs."""
+        return RegionWriter(self, step, self.bodies[number], f"r{number}").write()
+
+
+def same_places(step: Region, plan: Plan) -> tuple[int, ...]:
+    """Return the carries that a loop body may update in place."""
+    carries = len(step.workspace) - 2
+    return tuple(range(carries)) if carries and plan is step.plans[-1] else ()
+
+

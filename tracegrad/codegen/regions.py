@@ -1,0 +1,246 @@
+"""Loops and branches in native code.
+
+A region fills the table of the function of its body (pool, arena, status, arguments, results) and calls it:
+
+    cond     one call of the branch that the index names
+    while    { call condition; call body } with the carries in two places that take turns
+    scan     a counted loop; slices and stacked results advance by pointer, carries take turns
+
+A carry that the body can update in place has one place only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tracegrad.ops.control import cond, while_loop
+from tracegrad.schedule.body import buffer_name
+from tracegrad.schedule.memory import Memory, Place
+from tracegrad.schedule.plan import Plan, Region
+
+HEADER = 3
+
+
+class Parent(Protocol):
+    """The function that a region is written into, and the functions of its graphs."""
+
+    lines: list[str]
+    memory: Memory
+    plan: Plan
+    symbol: str
+
+    def pointer(self, name: str, place: Place) -> list[str]: ...
+
+
+class RegionWriter:
+    """Writes one region; every name starts with `%` and the region's own prefix."""
+
+    def __init__(self, parent: Parent, step: Region, bodies: Sequence[Parent], prefix: str):
+        self.parent = parent
+        self.step = step
+        self.bodies = bodies
+        self.prefix = prefix
+        self.lines = parent.lines
+        self.block = ""
+
+    def write(self) -> str:
+        node = self.step.node
+        self.start_block(f"{self.prefix}.begin", jump=True)
+        for i, view in enumerate(self.step.operands):
+            self.address(f"op{i}", buffer_name(view.node))
+        for i, name in enumerate(self.step.results):
+            self.address(f"out{i}", name)
+        for i, name in enumerate(self.step.workspace):
+            self.address(f"work{i}", name)
+        if node.prim is cond:
+            self.branches()
+        elif node.prim is while_loop:
+            self.while_loop()
+        else:
+            self.scan()
+        return f"{self.step.name} {node.aval}: {', '.join(p.graph.name for p in self.step.plans)}"
+
+    # --- small pieces -------------------------------------------------------------------------------------------------
+
+    def add(self, line: str) -> None:
+        self.lines.append(f"  {line}")
+
+    def name(self, text: str) -> str:
+        return f"%{self.prefix}.{text}"
+
+    def start_block(self, label: str, *, jump: bool = False) -> None:
+        if jump:
+            self.add(f"br label %{label}")
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    def address(self, short: str, buffer: str) -> None:
+        """Define `%prefix.short` as the address of a buffer, as a pointer."""
+        self.lines += self.parent.pointer(self.name(short), self.parent.memory.places[buffer])
+
+    def table(self, short: str, body: Parent) -> None:
+        """Reserve the table of a body and fill in what does not change: pool, arena, status."""
+        slots = HEADER + len(body.plan.graph.inputs) + len(body.plan.outputs)
+        table = self.name(short)
+        self.add(f"{table} = alloca [{slots} x i64]")
+        self.add(f"{table}.i = ptrtoint ptr {table} to i64")
+        self.add(f"{table}.arena = ptrtoint ptr {self.name('work0')} to i64")
+        for slot, value in enumerate(("%pool", f"{table}.arena", "0")):
+            self.add(f"{table}.h{slot} = getelementptr i64, ptr {table}, i64 {slot}")
+            self.add(f"store i64 {value}, ptr {table}.h{slot}")
+
+    def put(self, short: str, slot: int, pointer: str, suffix: str = "") -> None:
+        """Store a pointer into a slot of a table."""
+        place = f"{self.name(short)}.s{slot}{suffix}"
+        self.add(f"{place} = getelementptr i64, ptr {self.name(short)}, i64 {slot}")
+        self.add(f"store ptr {pointer}, ptr {place}")
+
+    def call(self, short: str, body: Parent) -> None:
+        self.add(f"call i64 @{body.symbol}(i64 {self.name(short)}.i)")
+
+    def copy(self, target: str, source: str, nbytes: str | int) -> None:
+        self.add(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {nbytes}, i1 false)")
+
+    def pass_status(self, *shorts: str) -> None:
+        """Hand a failed index check of a body on to the caller."""
+        for short in shorts:
+            name = f"{self.name(short)}.st"
+            self.add(f"{name} = load i64, ptr {self.name(short)}.h2")
+            self.add(f"{name}.own = load i64, ptr %status")
+            self.add(f"{name}.any = icmp ne i64 {name}, 0")
+            self.add(f"{name}.new = select i1 {name}.any, i64 {name}, i64 {name}.own")
+            self.add(f"store i64 {name}.new, ptr %status")
+
+    # --- branches -----------------------------------------------------------------------------------------------------
+
+    def branches(self) -> None:
+        """Switch on the index, which the front end has made one of the branches' numbers or beyond an end."""
+        n = len(self.bodies)
+        index = self.name("index")
+        self.add(f"{index} = load i64, ptr {self.name('op0')}")
+        labels = [f"{self.prefix}.branch{i}" for i in range(n)]
+        self.add(f"{index}.neg = icmp slt i64 {index}, 0")
+        self.add(f"{index}.low = select i1 {index}.neg, i64 0, i64 {index}")
+        cases = " ".join(f"i64 {i}, label %{labels[i]}" for i in range(n - 1))
+        self.add(f"switch i64 {index}.low, label %{labels[-1]} [ {cases} ]")
+        after = f"{self.prefix}.after"
+        for i, body in enumerate(self.bodies):
+            self.start_block(labels[i])
+            short = f"t{i}"
+            self.table(short, body)
+            n_in = len(body.plan.graph.inputs)
+            for k in range(n_in):
+                self.put(short, HEADER + k, self.name(f"op{k + 1}"))
+            for k in range(len(body.plan.outputs)):
+                self.put(short, HEADER + n_in + k, self.name(f"out{k}"))
+            self.call(short, body)
+            self.pass_status(short)
+            self.add(f"br label %{after}")
+        self.start_block(after)
+
+    # --- loops --------------------------------------------------------------------------------------------------------
+
+    def in_place(self, body: Parent, i: int) -> bool:
+        return body.memory.donated.get(i) == i
+
+    def carry_bytes(self, i: int) -> int:
+        return self.step.node.operands[i].aval.nbytes
+
+    def begin_carries(self, n: int) -> None:
+        """The carries start as copies of the operands in the results' buffers."""
+        for i in range(n):
+            self.copy(self.name(f"out{i}"), self.name(f"op{i}"), self.carry_bytes(i))
+
+    def carry_phis(self, n: int, before: str, again: str, body: Parent) -> None:
+        """At the head of the loop: where each carry is now, and where the next one goes."""
+        for i in range(n):
+            here, there = self.name(f"here{i}"), self.name(f"there{i}")
+            first, second = self.name(f"out{i}"), self.name(f"work{i + 2}")
+            if self.in_place(body, i):
+                self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {here}, %{again} ]")
+                self.add(f"{there} = phi ptr [ {first}, %{before} ], [ {there}, %{again} ]")
+            else:
+                self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {there}, %{again} ]")
+                self.add(f"{there} = phi ptr [ {second}, %{before} ], [ {here}, %{again} ]")
+
+    def finish_carries(self, n: int) -> None:
+        """Bring the last carries into the results' buffers, unless they are there."""
+        for i in range(n):
+            here, first = self.name(f"here{i}"), self.name(f"out{i}")
+            self.add(f"{here}.home = icmp eq ptr {here}, {first}")
+            self.add(f"{here}.n = select i1 {here}.home, i64 0, i64 {self.carry_bytes(i)}")
+            self.copy(first, here, f"{here}.n")
+
+    def while_loop(self) -> None:
+        condition, body = self.bodies
+        n = len(body.plan.outputs)
+        n_in = len(body.plan.graph.inputs)
+        self.table("tc", condition)
+        self.table("tb", body)
+        for k in range(n, n_in):
+            self.put("tc", HEADER + k, self.name(f"op{k}"))
+            self.put("tb", HEADER + k, self.name(f"op{k}"))
+        self.put("tc", HEADER + n_in, self.name("work1"))
+        self.begin_carries(n)
+        head, inside, after = (f"{self.prefix}.{part}" for part in ("head", "inside", "after"))
+        before = self.block
+        self.start_block(head, jump=True)
+        self.carry_phis(n, before, inside, body)
+        for i in range(n):
+            self.put("tc", HEADER + i, self.name(f"here{i}"), "c")
+        self.call("tc", condition)
+        flag = self.name("flag")
+        self.add(f"{flag} = load i8, ptr {self.name('work1')}")
+        self.add(f"{flag}.on = icmp ne i8 {flag}, 0")
+        self.add(f"br i1 {flag}.on, label %{inside}, label %{after}")
+        self.start_block(inside)
+        for i in range(n):
+            self.put("tb", HEADER + i, self.name(f"here{i}"), "b")
+            self.put("tb", HEADER + n_in + i, self.name(f"there{i}"), "b")
+        self.call("tb", body)
+        self.add(f"br label %{head}")
+        self.start_block(after)
+        self.finish_carries(n)
+        self.pass_status("tc", "tb")
+
+    def scan(self) -> None:
+        (body,) = self.bodies
+        params = self.step.node.params
+        n, n_xs, length = params["n_carry"], params["n_xs"], params["length"]
+        inputs, outputs = body.plan.graph.inputs, body.plan.graph.outputs
+        self.table("tb", body)
+        for k in range(n + n_xs, len(inputs)):
+            self.put("tb", HEADER + k, self.name(f"op{k}"))
+        self.begin_carries(n)
+        head, inside, after = (f"{self.prefix}.{part}" for part in ("head", "inside", "after"))
+        before = self.block
+        self.start_block(head, jump=True)
+        i = self.name("i")
+        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
+        self.carry_phis(n, before, inside, body)
+        self.add(f"{i}.more = icmp slt i64 {i}, {length}")
+        self.add(f"br i1 {i}.more, label %{inside}, label %{after}")
+        self.start_block(inside)
+        row = f"{i}.row"
+        self.add(f"{row} = sub i64 {length - 1}, {i}" if params["reverse"] else f"{row} = add i64 0, {i}")
+        for k in range(n):
+            self.put("tb", HEADER + k, self.name(f"here{k}"))
+            self.put("tb", HEADER + len(inputs) + k, self.name(f"there{k}"))
+        for k in range(n_xs):
+            self.put("tb", HEADER + n + k, self.row_of(f"op{n + k}", row, inputs[n + k].aval.nbytes))
+        for k in range(n, len(outputs)):
+            self.put("tb", HEADER + len(inputs) + k, self.row_of(f"out{k}", row, outputs[k].aval.nbytes))
+        self.call("tb", body)
+        self.add(f"{i}.next = add i64 {i}, 1")
+        self.add(f"br label %{head}")
+        self.start_block(after)
+        self.finish_carries(n)
+        self.pass_status("tb")
+
+    def row_of(self, short: str, row: str, nbytes: int) -> str:
+        """Return the address of one slice."""
+        name = f"{self.name(short)}.slice"
+        self.add(f"{name}.o = mul i64 {row}, {nbytes}")
+        self.add(f"{name} = getelementptr i8, ptr {self.name(short)}, i64 {name}.o")
+        return name
