@@ -29,11 +29,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "tracegrad/ARCHITECTURE.md")
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<text>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 MODULES = (
-    "tracegrad.api.benchmark", "tracegrad.api.compiled", "tracegrad.api.function", "tracegrad.api.pullback",
-    "tracegrad.api.signature", "tracegrad.ir.text", "tracegrad.random", "tracegrad.testing", "tracegrad.trace",
-    "tracegrad.tree",
+    *sorted({getattr(tg, name).__module__ for name in tg.__all__ if inspect.isroutine(getattr(tg, name))}),
+    "tracegrad.ir.text", "tracegrad.random", "tracegrad.testing", "tracegrad.tree",
 )  # fmt: skip
-"""The modules whose examples are run; those of the namespaces are found by their names."""
+"""The modules whose examples are run: those that define public functions, and some more."""
 NAMESPACES = ("tracegrad.numpy", "tracegrad.nn", "tracegrad.nn.functional", "tracegrad.optim", "tracegrad.data")
 
 
