@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import NAMES
 from tracegrad.ops.index import scatter_add, scatter_set, set_slice
@@ -162,7 +164,7 @@ def nest_max_pool_route(nest: Nest) -> None:
         free: Any = Const(True, "bool")
         for tap in product(*map(range, window)):
             inner, limits = tap_place(index, tap, stride, padding, size)
-            value = body.guarded(x, inner, limits, 0.0)
+            value = body.guarded(x, inner, limits, -np.inf)
             args = [(value, dtype), (top, dtype), (free, "bool")]
             hit = body.compute("{2} & (({0} == {1}) | ({0} != {0}))", args, "bool", node.where)
             free = body.compute("{0} & ~{1}", [(free, "bool"), (hit, "bool")], "bool")
