@@ -8,6 +8,7 @@
     |- GradientError (TypeError)      what cannot be differentiated, and wrong uses of grad
     |- TracerError (TypeError)        a traced value used where a concrete one is needed
     |  '- TracerLeakError             a traced value used after its trace has ended
+    |- OutOfMemory (MemoryError)      a loop's record for its pullback does not fit
     |- GraphError                     text or graph that does not verify
     '- CompileError                   code generation failed: a defect of tracegrad
 
@@ -101,6 +102,10 @@ class TracerLeakError(TracerError):
 
 class GraphError(TracegradError):
     """A graph, or its text, does not verify."""
+
+
+class OutOfMemory(TracegradError, MemoryError):
+    """A loop of unknown length needs more memory for its pullback than there is."""
 
 
 class CompileError(TracegradError):

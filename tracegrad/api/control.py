@@ -138,7 +138,9 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
         raise ShapeError("while_loop: the body returns another structure than the initial carry", fix="return the same structure")
     check_carry("while_loop", body, treedef, avals)
     (condition_graph, body_graph), consts = with_consts([condition, body], len(leaves))
-    whole = while_primitive(*leaves, *consts, condition=condition_graph, body=body_graph)
+    whole = while_primitive(
+        *leaves, *consts, condition=condition_graph, body=body_graph, n_carry=len(leaves), n_xs=0, reverse=False
+    )
     return tree.unflatten(treedef, items(whole, len(leaves)))[0]
 
 

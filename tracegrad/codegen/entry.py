@@ -25,6 +25,8 @@ HEADER = 3
 SERIAL_WORK = 24_000
 TASK_WORK = 12_000
 TASKS_PER_THREAD = 4
+INLINED_WORK = 64
+"""Kernels of loop bodies up to this much work become part of the loop."""
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Entry:
             self.stamp(number + 1)
         self.module.steps += [f"{self.depth}{line}" for line in steps] if not self.inner else []
         clear = [] if self.inner else ["  store i64 0, ptr %status"]
+        first, last = self.tapes()
         self.module.functions.append(
             "\n".join(
                 [
@@ -99,13 +102,24 @@ class Entry:
                     "  %pool = load i64, ptr %table",
                     "  %arenaslot = getelementptr i64, ptr %table, i64 1",
                     "  %arena = load i64, ptr %arenaslot",
+                    *first,
                     *self.lines,
+                    *last,
                     "  %result = load i64, ptr %status",
                     "  ret i64 %result",
                     "}",
                 ]
             )
         )
+
+    def tapes(self) -> tuple[list[str], list[str]]:
+        """Return the instructions that mark tapes as empty at the start, and free them at the end."""
+        first: list[str] = []
+        last: list[str] = []
+        for i, name in enumerate(self.plan.tapes):
+            first += [*self.pointer(f"%tape{i}", self.memory.places[name]), f"  store i64 0, ptr %tape{i}"]
+            last += [f"  %rows{i} = load ptr, ptr %tape{i}", f"  call void @free(ptr %rows{i})"]
+        return first, last
 
     def stamp(self, number: int) -> None:
         """When profiling, write the cycle counter into the array behind the last slot of the table."""
@@ -134,7 +148,9 @@ class Entry:
         if symbol is None:
             symbol = module.kernels[text] = f"kernel{len(module.kernels)}"
             params, body = text
-            module.functions.append(f"define internal void @{symbol}({params}) noinline nounwind {{\n{body}\n}}")
+            inlined = self.inner and kernel.work <= INLINED_WORK
+            hint = "alwaysinline" if inlined else "noinline"
+            module.functions.append(f"define internal void @{symbol}({params}) {hint} nounwind {{\n{body}\n}}")
         tasks = self.tasks(kernel)
         task = f"{self.symbol}.task{number}"
         module.functions.append(self.task(kernel, task, symbol, tasks))

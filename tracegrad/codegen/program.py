@@ -23,7 +23,7 @@ from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, Region
 
-DECLARATIONS = "declare void @tg_par_for(i64, i64, i64, i64)\n"
+DECLARATIONS = "declare void @tg_par_for(i64, i64, i64, i64)\ndeclare ptr @realloc(ptr, i64)\ndeclare void @free(ptr)\n"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A region fills the table of the function of its body (pool, arena, status, arguments, results) and calls it:
 
     cond     one call of the branch that the index names
-    while    { call condition; call body } with the carries in two places that take turns
+    while    { call condition; call body } with the carries in two places that take turns; what the body leaves for the pullback
+             goes on tapes, which grow by doubling
     scan     a counted loop; slices and stacked results advance by pointer, carries take turns
 
 A carry that the body can update in place has one place only.
@@ -20,6 +21,7 @@ from tracegrad.schedule.memory import Memory, Place
 from tracegrad.schedule.plan import Plan, Region
 
 HEADER = 3
+FIRST_ROOM = 64
 
 
 class Parent(Protocol):
@@ -43,6 +45,7 @@ class RegionWriter:
         self.prefix = prefix
         self.lines = parent.lines
         self.block = ""
+        self.tapes: list[int] = []
 
     def write(self) -> str:
         node = self.step.node
@@ -147,10 +150,10 @@ class RegionWriter:
     def carry_bytes(self, i: int) -> int:
         return self.step.node.operands[i].aval.nbytes
 
-    def begin_carries(self, n: int) -> None:
-        """The carries start as copies of the operands in the results' buffers."""
+    def begin_carries(self, n: int, first: int = 0) -> None:
+        """The carries start as copies of the operands (from number `first` on) in the results' buffers."""
         for i in range(n):
-            self.copy(self.name(f"out{i}"), self.name(f"op{i}"), self.carry_bytes(i))
+            self.copy(self.name(f"out{i}"), self.name(f"op{first + i}"), self.carry_bytes(first + i))
 
     def carry_phis(self, n: int, before: str, again: str, body: Parent) -> None:
         """At the head of the loop: where each carry is now, and where the next one goes."""
@@ -164,45 +167,117 @@ class RegionWriter:
                 self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {there}, %{again} ]")
                 self.add(f"{there} = phi ptr [ {second}, %{before} ], [ {here}, %{again} ]")
 
-    def finish_carries(self, n: int) -> None:
+    def finish_carries(self, n: int, first: int = 0) -> None:
         """Bring the last carries into the results' buffers, unless they are there."""
         for i in range(n):
-            here, first = self.name(f"here{i}"), self.name(f"out{i}")
-            self.add(f"{here}.home = icmp eq ptr {here}, {first}")
-            self.add(f"{here}.n = select i1 {here}.home, i64 0, i64 {self.carry_bytes(i)}")
-            self.copy(first, here, f"{here}.n")
+            here, home = self.name(f"here{i}"), self.name(f"out{i}")
+            self.add(f"{here}.home = icmp eq ptr {here}, {home}")
+            self.add(f"{here}.n = select i1 {here}.home, i64 0, i64 {self.carry_bytes(first + i)}")
+            self.copy(home, here, f"{here}.n")
 
     def while_loop(self) -> None:
-        condition, body = self.bodies
-        n = len(body.plan.outputs)
+        *conditions, body = self.bodies
+        params = self.step.node.params
+        n, n_xs = params["n_carry"], params["n_xs"]
+        first = 0 if conditions else 1
         n_in = len(body.plan.graph.inputs)
-        self.table("tc", condition)
+        self.tapes = [o.aval.nbytes for o in body.plan.graph.outputs[n:]]
         self.table("tb", body)
-        for k in range(n, n_in):
-            self.put("tc", HEADER + k, self.name(f"op{k}"))
-            self.put("tb", HEADER + k, self.name(f"op{k}"))
-        self.put("tc", HEADER + n_in, self.name("work1"))
-        self.begin_carries(n)
-        head, inside, after = (f"{self.prefix}.{part}" for part in ("head", "inside", "after"))
+        for k in range(n + n_xs, n_in):
+            self.put("tb", HEADER + k, self.name(f"op{first + k}"))
+        if conditions:
+            self.table("tc", conditions[0])
+            for k in range(n, n_in):
+                self.put("tc", HEADER + k, self.name(f"op{k}"))
+            self.put("tc", HEADER + n_in, self.name("work1"))
+        else:
+            self.add(f"{self.name('rounds')} = load i64, ptr {self.name('op0')}")
+        self.begin_carries(n, first)
+        self.begin_tapes(counted=not conditions)
+        head, test, inside, after = (f"{self.prefix}.{part}" for part in ("head", "test", "inside", "after"))
         before = self.block
         self.start_block(head, jump=True)
+        i = self.name("i")
+        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
         self.carry_phis(n, before, inside, body)
-        for i in range(n):
-            self.put("tc", HEADER + i, self.name(f"here{i}"), "c")
-        self.call("tc", condition)
-        flag = self.name("flag")
-        self.add(f"{flag} = load i8, ptr {self.name('work1')}")
-        self.add(f"{flag}.on = icmp ne i8 {flag}, 0")
-        self.add(f"br i1 {flag}.on, label %{inside}, label %{after}")
+        if conditions:
+            for k in range(n):
+                self.put("tc", HEADER + k, self.name(f"here{k}"), "c")
+            self.call("tc", conditions[0])
+            self.add(f"{i}.flag = load i8, ptr {self.name('work1')}")
+            self.add(f"{i}.more = icmp ne i8 {i}.flag, 0")
+        else:
+            self.add(f"{i}.more = icmp slt i64 {i}, {self.name('rounds')}")
+        self.add(f"br i1 {i}.more, label %{test}, label %{after}")
+        self.start_block(test)
+        self.grow_tapes(i, inside, after, counted=not conditions)
         self.start_block(inside)
-        for i in range(n):
-            self.put("tb", HEADER + i, self.name(f"here{i}"), "b")
-            self.put("tb", HEADER + n_in + i, self.name(f"there{i}"), "b")
+        row = f"{i}.row"
+        self.add(f"{row}.back = sub i64 {self.name('rounds') if not conditions else i}, {i}")
+        self.add(f"{row} = sub i64 {row}.back, 1" if params["reverse"] else f"{row} = add i64 0, {i}")
+        for k in range(n):
+            self.put("tb", HEADER + k, self.name(f"here{k}"), "b")
+            self.put("tb", HEADER + n_in + k, self.name(f"there{k}"), "b")
+        for k in range(n_xs):
+            tape = self.name(f"x{k}")
+            self.add(f"{tape} = load ptr, ptr {self.name(f'op{first + n + k}')}")
+            self.put("tb", HEADER + n + k, self.row_of(f"x{k}", row, body.plan.graph.inputs[n + k].aval.nbytes), "b")
+        for k, nbytes in enumerate(self.tapes):
+            self.add(f"{self.name(f'y{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
+            self.put("tb", HEADER + n_in + n + k, self.row_of(f"y{k}", row, nbytes), "b")
         self.call("tb", body)
+        self.add(f"{i}.next = add i64 {i}, 1")
         self.add(f"br label %{head}")
         self.start_block(after)
-        self.finish_carries(n)
-        self.pass_status("tc", "tb")
+        self.finish_carries(n, first)
+        self.add(f"store i64 {i}, ptr {self.name(f'out{n}')}")
+        for k in range(len(self.tapes)):
+            self.add(f"{self.name(f'done{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
+            self.add(f"store ptr {self.name(f'done{k}')}, ptr {self.name(f'out{n + 1 + k}')}")
+        self.pass_status(*(["tc"] if conditions else []), "tb")
+
+    # --- tapes --------------------------------------------------------------------------------------------------------
+
+    def begin_tapes(self, *, counted: bool) -> None:
+        """Start with no rows and no room; a counted loop makes room for all rounds in its first one."""
+        if not self.tapes:
+            return
+        self.add(f"{self.name('room')} = alloca i64")
+        self.add(f"store i64 0, ptr {self.name('room')}")
+        for k in range(len(self.tapes)):
+            self.add(f"{self.name(f'rows{k}')} = alloca ptr")
+            self.add(f"store ptr null, ptr {self.name(f'rows{k}')}")
+
+    def grow_tapes(self, i: str, inside: str, after: str, *, counted: bool) -> None:
+        """Before a round: double the room when it is used up. Memory that runs out ends the loop with status -1."""
+        if not self.tapes:
+            self.add(f"br label %{inside}")
+            return
+        grow, failed = f"{self.prefix}.grow", f"{self.prefix}.failed"
+        room = self.name("room.now")
+        self.add(f"{room} = load i64, ptr {self.name('room')}")
+        self.add(f"{room}.full = icmp eq i64 {i}, {room}")
+        self.add(f"br i1 {room}.full, label %{grow}, label %{inside}")
+        self.start_block(grow)
+        if counted:
+            self.add(f"{room}.new = add i64 0, {self.name('rounds')}")
+        else:
+            self.add(f"{room}.double = mul i64 {room}, 2")
+            self.add(f"{room}.new = add i64 {room}.double, {FIRST_ROOM}")
+        self.add(f"store i64 {room}.new, ptr {self.name('room')}")
+        for k, nbytes in enumerate(self.tapes):
+            rows, old = self.name(f"rows{k}"), self.name(f"old{k}")
+            self.add(f"{old} = load ptr, ptr {rows}")
+            self.add(f"{old}.bytes = mul i64 {room}.new, {max(nbytes, 1)}")
+            self.add(f"{old}.new = call ptr @realloc(ptr {old}, i64 {old}.bytes)")
+            self.add(f"{old}.bad = icmp eq ptr {old}.new, null")
+            self.add(f"br i1 {old}.bad, label %{failed}, label %{grow}{k}")
+            self.start_block(f"{grow}{k}")
+            self.add(f"store ptr {old}.new, ptr {rows}")
+        self.add(f"br label %{inside}")
+        self.start_block(failed)
+        self.add("store i64 -1, ptr %status")
+        self.add(f"br label %{after}")
 
     def scan(self) -> None:
         (body,) = self.bodies

@@ -13,7 +13,7 @@ from typing import Any
 
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
-from tracegrad.ir.aval import Avals, has_gradient
+from tracegrad.ir.aval import Avals, TapeAval, has_gradient
 from tracegrad.ops.control import item
 from tracegrad.ops.elementwise import bitwise_and as both
 from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
@@ -119,6 +119,11 @@ def pullback(
     found: dict[Node, Any] = {}
 
     def accumulate(node: Node, ct: Any) -> None:
+        if node in found and isinstance(node.aval, TapeAval):
+            raise GradientError(
+                f"while_loop: gradients of this order through a loop of unknown length are not supported ({node.where})",
+                fix="use tg.fori_loop with a static number of rounds, or tg.scan",
+            )
         found[node] = ct if node not in found else found[node] + ct
 
     for output, ct in zip(outputs, cts, strict=True):

@@ -2,6 +2,7 @@
 
 scan      c', y = f(c, x, k):  a first scan also stacks the carries that the pullback reads; a second one runs from the last slice
           to the first, carries the cotangent of c and the sum of those of k, and stacks those of x.
+while     the same with tapes in place of stacked arrays, because the number of rounds is not known before.
 cond      the pullback of each branch is a branch of a second cond.
 
 The pullback of a body computes the body again from its inputs: only carries are kept between forward and backward.
@@ -9,12 +10,12 @@ The pullback of a body computes the body again from its inputs: only carries are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import GradientError
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Builder, Graph, Literal, Node
 from tracegrad.ir.aval import has_gradient
@@ -57,33 +58,89 @@ def cond_vjp(ct: Any, y: Any, index: Any, *operands: Any, branches: tuple[Graph,
     return (None, *found)
 
 
-def scan_vjp(
-    ct: Any, y: Any, *operands: Any, body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool
-) -> Any:
-    """Run a scan over the slices in the other direction that pulls cotangents back through the body."""
-    n_inputs, n_ys = len(body.inputs), len(body.outputs) - n_carry
+@dataclass(frozen=True)
+class Loop:
+    """What scan and while_loop have in common: run a body over rows, with carries and constants."""
+
+    body: Graph
+    n_carry: int
+    n_xs: int
+    carry: Sequence[Any]
+    xs: Sequence[Any]
+    consts: Sequence[Any]
+    run: Callable[..., Any]
+    """(body, carry, xs, consts) -> the whole result of the same loop over other values in the same direction"""
+    back: Callable[..., Any]
+    """the same in the other direction; for a while_loop, for as many rounds as the forward loop had"""
+    gap: int = 0
+    """how many parts of the result stand between the carries and what the body gives per round"""
+
+
+def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the cotangents of carry, xs and constants."""
+    body, n_carry, n_xs = loop.body, loop.n_carry, loop.n_xs
+    ct = (*ct[:n_carry], *ct[n_carry + loop.gap :])
+    avals = [n.aval for n in body.inputs]
+    n_ys = len(body.outputs) - n_carry
     carried = floats([o.aval for o in body.outputs[:n_carry]])
     given_ys = [i for i in range(n_ys) if ct[n_carry + i] is not None]
-    inputs_avals = [n.aval for n in body.inputs]
-    xs_wanted = [i for i in floats(inputs_avals) if n_carry <= i < n_carry + n_xs]
-    consts_wanted = [i for i in floats(inputs_avals) if i >= n_carry + n_xs]
+    xs_wanted = [i for i in floats(avals) if n_carry <= i < n_carry + n_xs]
+    consts_wanted = [i for i in floats(avals) if i >= n_carry + n_xs]
     pulled = pullback_of(body, [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)])
     saved = [i for i in range(n_carry) if reads(pulled, pulled.inputs[i])]
-    carries = stacked_carries(operands, saved, body, n_carry, n_xs, length, reverse)
+    outputs = (*body.outputs, *(body.inputs[i] for i in saved))
+    recording = Graph(f"{body.name}_recording", body.inputs, body.nodes, outputs, body.names)
+    recorded = loop.run(recording, loop.carry, loop.xs, loop.consts)
+    carries = [control.item(recorded, index=len(body.outputs) + loop.gap + i) for i in range(len(saved))]
     step = backward_body(pulled, body, n_carry, n_xs, carried, saved, given_ys, len(xs_wanted), len(consts_wanted))
-    like = anchor(*operands, *[c for c in ct if c is not None])
+    like = anchor(*loop.carry, *loop.xs, *loop.consts, *[c for c in ct if c is not None])
     first = [ct[i] if ct[i] is not None else zeros_like(like, body.outputs[i].aval) for i in carried]
-    sums = [zeros_like(like, inputs_avals[i]) for i in consts_wanted]
-    xs = [*carries, *operands[n_carry : n_carry + n_xs], *(ct[n_carry + i] for i in given_ys)]
-    whole = control.scan(
-        *first, *sums, *xs, *operands[n_carry + n_xs :],
-        body=step, n_carry=len(first) + len(sums), n_xs=len(xs), length=length, reverse=not reverse,
-    )  # fmt: skip
-    found: list[Any] = [None] * n_inputs
-    places = [*carried, *consts_wanted, *xs_wanted]
-    for position, i in enumerate(places):
-        found[i] = control.item(whole, index=position)
-    return tuple(found)
+    sums = [zeros_like(like, avals[i]) for i in consts_wanted]
+    xs = [*carries, *loop.xs, *(ct[n_carry + i] for i in given_ys)]
+    whole = loop.back(recorded, step, [*first, *sums], xs, loop.consts)
+    found: list[Any] = [None] * len(body.inputs)
+    stacked = len(first) + len(sums)
+    for position, i in enumerate([*carried, *consts_wanted, *xs_wanted]):
+        found[i] = control.item(whole, index=position + (loop.gap if position >= stacked else 0))
+    return found[:n_carry], found[n_carry : n_carry + n_xs], found[n_carry + n_xs :]
+
+
+def scan_vjp(ct: Any, y: Any, *operands: Any, body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool) -> Any:
+    """Run a scan over the slices in the other direction that pulls cotangents back through the body."""
+
+    def run(graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any], back: bool = False) -> Any:
+        return control.scan(
+            *carry, *xs, *consts, body=graph, n_carry=len(carry), n_xs=len(xs), length=length, reverse=reverse != back
+        )
+
+    parts = operands[:n_carry], operands[n_carry : n_carry + n_xs], operands[n_carry + n_xs :]
+    loop = Loop(body, n_carry, n_xs, *parts, run, lambda recorded, *rest: run(*rest, back=True))
+    carry, xs, consts = loop_vjp(ct, loop)
+    return (*carry, *xs, *consts)
+
+
+def while_vjp(
+    ct: Any, y: Any, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
+) -> Any:
+    """Run the loop once more, leaving its carries on tapes, and then as many rounds backwards over the tapes."""
+    rounds, carry, xs, consts = control.while_loop.parts(operands, condition, n_carry, n_xs)
+    first = () if rounds is None else (rounds,)
+
+    def run(graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any]) -> Any:
+        return control.while_loop(
+            *first, *carry, *xs, *consts,
+            condition=condition, body=graph, n_carry=len(carry), n_xs=len(xs), reverse=reverse,
+        )  # fmt: skip
+
+    def back(recorded: Any, graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any]) -> Any:
+        count = rounds if rounds is not None else control.item(recorded, index=n_carry)
+        return control.while_loop(
+            count, *carry, *xs, *consts,
+            condition=None, body=graph, n_carry=len(carry), n_xs=len(xs), reverse=not reverse,
+        )  # fmt: skip
+
+    d_carry, d_xs, d_consts = loop_vjp(ct, Loop(body, n_carry, n_xs, carry, xs, consts, run, back, gap=1))
+    return (*(None for _ in first), *d_carry, *d_xs, *d_consts)
 
 
 def zeros_like(like: Any, aval: Any) -> Any:
@@ -92,18 +149,6 @@ def zeros_like(like: Any, aval: Any) -> Any:
 
 def reads(graph: Graph, node: Node) -> bool:
     return any(node in n.operands for n in graph.nodes) or node in graph.outputs
-
-
-def stacked_carries(
-    operands: Sequence[Any], saved: Sequence[int], body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool
-) -> list[Any]:
-    """Run the forward scan once more (it is merged with the first one) and stack the carries each round starts from."""
-    if not saved:
-        return []
-    outputs = (*body.outputs, *(body.inputs[i] for i in saved))
-    recording = Graph(f"{body.name}_recording", body.inputs, body.nodes, outputs, body.names)
-    whole = control.scan(*operands, body=recording, n_carry=n_carry, n_xs=n_xs, length=length, reverse=reverse)
-    return [control.item(whole, index=len(body.outputs) + i) for i in range(len(saved))]
 
 
 def backward_body(
@@ -132,13 +177,6 @@ def backward_body(
 def unread(builder: Builder, aval: Any) -> Node:
     """Stand in for a carry that the pullback does not read."""
     return builder.add(broadcast, [Literal(aval.dtype.type(0).item(), aval.dtype)], {"shape": aval.shape, "axes": ()})
-
-
-def while_vjp(ct: Any, y: Any, *operands: Any, condition: Graph, body: Graph) -> Any:
-    raise GradientError(
-        "while_loop: reverse mode through a loop of unknown length is not supported yet",
-        fix="use tg.fori_loop with a static number of rounds, or tg.scan",
-    )
 
 
 control.RULES.update(cond=cond_vjp, scan=scan_vjp, while_loop=while_vjp)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracegrad.ir import INPUT, Builder, Graph, Literal, Node, Operand
+from tracegrad.ir.aval import Avals, TapeAval
 from tracegrad.ir.build import live, mapped
 
 CHEAP_KINDS = ("elementwise", "shape")
@@ -61,12 +62,17 @@ def choose_residuals(
             if node in position:
                 kept.add(node)
             continue
-        if node not in backward_only and not recomputes(node):
+        if node not in backward_only and not recomputes(node) and not is_internal(node):
             kept.add(node)
             continue
         needed.add(node)
         pending.extend(node.nodes())
     return sorted(kept, key=position.__getitem__)
+
+
+def is_internal(node: Node) -> bool:
+    """Say whether a value cannot leave its program: tapes, and control-flow results before `item` picks a part."""
+    return isinstance(node.aval, (Avals, TapeAval))
 
 
 def recomputes(node: Node, depth: int = 6) -> bool:

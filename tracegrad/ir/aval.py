@@ -106,6 +106,28 @@ class Avals(Aval):
         return f"({', '.join(map(str, self.parts))}{',' if len(self.parts) == 1 else ''})"
 
 
+@dataclass(frozen=True, slots=True)
+class TapeAval(Aval):
+    """Rows of one aval, as many as a loop has had rounds: what a loop of unknown length leaves for its pullback.
+
+    In memory a tape is the address of its rows; it never leaves the program that made it.
+    """
+
+    row: Aval = Aval((), np.dtype(np.bool_))
+
+    @classmethod
+    def of(cls, row: Aval) -> TapeAval:
+        return cls((), np.dtype(np.int64), row)
+
+    def __str__(self) -> str:
+        return f"tape[{self.row}]"
+
+
 def has_gradient(aval: Aval) -> bool:
     """Say whether a gradient can flow through a value (or a part) of this aval."""
-    return any(is_float(p.dtype) for p in aval.parts) if isinstance(aval, Avals) else is_float(aval.dtype)
+    match aval:
+        case Avals():
+            return any(has_gradient(p) for p in aval.parts)
+        case TapeAval():
+            return has_gradient(aval.row)
+    return is_float(aval.dtype)

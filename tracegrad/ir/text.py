@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import GraphError
-from tracegrad.ir.aval import DTYPES, NAMES, Aval, Avals
+from tracegrad.ir.aval import DTYPES, NAMES, Aval, Avals, TapeAval
 from tracegrad.ir.build import Builder
 from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.primitive import PRIMITIVES
@@ -213,6 +213,8 @@ class _Reader:
     def aval(self, node: ast.expr) -> Aval:
         if isinstance(node, ast.Tuple):
             return Avals.of(self.aval(e) for e in node.elts)
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "tape":
+            return TapeAval.of(self.aval(node.slice))
         text = ast.unparse(node).strip("()")
         match = re.fullmatch(r"(\w+)(?:\[\(?([\d, ]*)\)?\])?", text)
         if match is None or match[1] not in DTYPES:

@@ -1,7 +1,8 @@
 """Control flow: primitives whose parameters hold graphs, and whose result has several parts.
 
     cond(index, *operands; branches)                one of the branches, all of which take the same operands
-    while_loop(*carry, *consts; condition, body)    carry = body(carry, consts) while condition(carry, consts)
+    while_loop(*carry, *consts; condition, body)    carry = body(carry, consts) while condition(carry, consts); also leaves
+                                                    tapes (rows of unknown number) for its pullback, and reads them
     scan(*carry, *xs, *consts; body, length)        carry, y[i] = body(carry, x[i], consts)
     item(results; index)                            one part of a result
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from tracegrad.errors import ShapeError
 from tracegrad.ir import Graph, interpret
-from tracegrad.ir.aval import Aval, Avals
+from tracegrad.ir.aval import Aval, Avals, TapeAval
 from tracegrad.ir.primitive import Primitive
 
 RULES: dict[str, Callable[..., Any]] = {}
@@ -78,24 +79,52 @@ class Cond(Control):
 
 
 class WhileLoop(Control):
+    """A loop of unknown length; the general form that its pullbacks take, too.
+
+    With a `condition` it runs while that holds; without one, the first operand is the number of rounds. Then come `n_carry`
+    carries, `n_xs` tapes (one row per round, the last row first with `reverse`), and constants. Results: the carries, the
+    number of rounds, and a tape of every further output of the body.
+    """
+
     name = "while_loop"
 
-    def aval(self, *operands: Aval, condition: Graph, body: Graph) -> Aval:  # type: ignore[override]
-        check_inputs("while_loop", condition, operands)
-        check_inputs("while_loop", body, operands)
-        carry = operands[: len(body.outputs)]
-        if results_of(body) != carry:
-            raise ShapeError(f"while_loop: the body takes {Avals.of(carry)} but gives {Avals.of(results_of(body))}")
-        if results_of(condition) != (Aval((), np.dtype(np.bool_)),):
-            raise ShapeError(f"while_loop: the condition gives {Avals.of(results_of(condition))}, not one bool")
-        return Avals.of(carry)
+    def parts(self, operands: tuple[Any, ...], condition: Graph | None, n_carry: int, n_xs: int) -> tuple[Any, ...]:
+        """Return (rounds or None, carry, xs, consts)."""
+        rounds, rest = (None, operands) if condition is not None else (operands[0], operands[1:])
+        return rounds, rest[:n_carry], rest[n_carry : n_carry + n_xs], rest[n_carry + n_xs :]
 
-    def eager(self, *operands: Any, condition: Graph, body: Graph) -> Any:  # type: ignore[override]
-        n = len(body.outputs)
-        carry, consts = tuple(operands[:n]), operands[n:]
-        while bool(interpret(condition, *carry, *consts)[0]):
-            carry = interpret(body, *carry, *consts)
-        return carry
+    def aval(  # type: ignore[override]
+        self, *operands: Aval, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
+    ) -> Aval:
+        _, carry, xs, consts = self.parts(operands, condition, n_carry, n_xs)
+        rows = []
+        for x in xs:
+            assert isinstance(x, TapeAval), f"while_loop: {x} is not a tape"
+            rows.append(x.row)
+        check_inputs("while_loop", body, (*carry, *rows, *consts))
+        found = results_of(body)
+        if found[:n_carry] != carry:
+            raise ShapeError(f"while_loop: the body takes {Avals.of(carry)} but gives {Avals.of(found[:n_carry])}")
+        if condition is not None:
+            check_inputs("while_loop", condition, (*carry, *consts))
+            if results_of(condition) != (Aval((), np.dtype(np.bool_)),):
+                raise ShapeError(f"while_loop: the condition gives {Avals.of(results_of(condition))}, not one bool")
+        return Avals.of((*carry, Aval((), np.dtype(np.int64)), *(TapeAval.of(y) for y in found[n_carry:])))
+
+    def eager(  # type: ignore[override]
+        self, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
+    ) -> Any:
+        rounds, carry, xs, consts = self.parts(operands, condition, n_carry, n_xs)
+        tapes: list[list[Any]] = [[] for _ in body.outputs[n_carry:]]
+        count = 0
+        while bool(interpret(condition, *carry, *consts)[0]) if condition is not None else count < int(rounds):
+            row = int(rounds) - 1 - count if reverse else count
+            found = interpret(body, *carry, *(x[row] for x in xs), *consts)
+            carry = found[:n_carry]
+            for tape, value in zip(tapes, found[n_carry:], strict=True):
+                tape.append(value)
+            count += 1
+        return (*carry, np.int64(count), *(tape[::-1] if reverse else tape for tape in tapes))
 
 
 class Scan(Control):

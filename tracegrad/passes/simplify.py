@@ -10,7 +10,7 @@ from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
 from tracegrad.passes.rewrite import Rewriter, Rule
-from tracegrad.ops.control import scan
+from tracegrad.ops.control import scan, while_loop
 from tracegrad.passes.rules import EXACT, FAST_MATH
 
 LIMIT = 40
@@ -67,9 +67,9 @@ def with_params(graph: Graph, params: Mapping[Node, Mapping[str, Any]]) -> Graph
 
 
 def merge_scans(graph: Graph) -> Graph:
-    """Let a scan whose results another scan of the same operands also gives run once: the pullback of a scan runs it again with
-    the carries as further results."""
-    scans = [n for n in graph.nodes if n.prim is scan]
+    """Let a loop whose results another loop over the same operands also gives run once: the pullback of a loop runs it again
+    with the carries as further results."""
+    scans = [n for n in graph.nodes if n.prim in (scan, while_loop)]
     richer: dict[Node, Mapping[str, Any]] = {}
     for one in scans:
         for other in scans:
@@ -79,9 +79,11 @@ def merge_scans(graph: Graph) -> Graph:
 
 
 def extends(richer: Node, node: Node) -> bool:
-    """Say whether a scan gives all results of another, and more."""
+    """Say whether a loop gives all results of another, and more."""
+    if richer.prim is not node.prim:
+        return False
     a, b = richer.params["body"], node.params["body"]
-    same = all(richer.params[k] == node.params[k] for k in ("n_carry", "n_xs", "length", "reverse"))
+    same = all(richer.params[k] == v for k, v in node.params.items() if k != "body")
     prefix = len(a.outputs) > len(b.outputs) and a.outputs[: len(b.outputs)] == b.outputs
     return same and richer.operands == node.operands and a.inputs == b.inputs and a.nodes == b.nodes and prefix
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import ArgumentError, IndexOutOfBounds, ShapeError, Where
+from tracegrad.errors import ArgumentError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, Aval
 from tracegrad.runtime import library
 from tracegrad.runtime.objects import load_object
@@ -146,7 +146,12 @@ class Executable:
                 )
 
     def fail(self, status: int) -> None:
-        """Raise the error behind a status: an index was out of bounds."""
+        """Raise the error behind a status: an index was out of bounds, or a tape did not fit into memory."""
+        if status < 0:
+            raise OutOfMemory(
+                "while_loop: there is no memory left to keep the carries of every round for the gradient",
+                fix="use fewer rounds or smaller carries",
+            )
         primitive, size, file, line = self.facts.checks[status - 1]
         raise IndexOutOfBounds(
             f"{primitive}: an index is out of bounds for an axis of size {size}",

@@ -73,6 +73,8 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
             if name not in places:
                 first, _ = lifetimes.get(name, (at, at))
                 lifetimes[name] = (first, at)
+    for name in plan.tapes:
+        lifetimes[name] = (0, len(plan.steps))
     arena = 0
     held: list[tuple[int, int, int, int]] = []
     for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):

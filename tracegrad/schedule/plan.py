@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tracegrad.ir import Graph, Literal, Node, Operand
-from tracegrad.ir.aval import NAMES, Avals
+from tracegrad.ir.aval import NAMES, Avals, TapeAval
 from tracegrad.ops.contract import dot as dot_primitive
 from tracegrad.ops.contract import free
-from tracegrad.ops.control import cond, item, while_loop
+from tracegrad.ops.control import cond, item
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import buffer_name, view_index
@@ -71,7 +71,10 @@ Step = Kernel | Call | Region
 
 @dataclass
 class Plan:
-    """Steps in order, the nodes behind their buffers, and where each output of the graph is found."""
+    """Steps in order, the nodes behind their buffers, and where each output of the graph is found.
+
+    `tapes` are the buffers that hold addresses of tapes: they keep their places to the end, where the tapes are freed.
+    """
 
     graph: Graph
     steps: list[Step] = field(default_factory=list)
@@ -79,6 +82,7 @@ class Plan:
     outputs: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     checks: dict[int, Node] = field(default_factory=dict)
+    tapes: list[str] = field(default_factory=list)
 
 
 class Planner:
@@ -163,6 +167,8 @@ class Planner:
         for i, aval in enumerate(node.aval.parts):
             results.append(named.get(i, f"{base}.result{i}"))
             self.plan.buffers[results[-1]] = (NAMES[aval.dtype], aval.size)
+            if isinstance(aval, TapeAval):
+                self.plan.tapes.append(results[-1])
         workspace = [f"{base}.arena", f"{base}.condition"]
         self.plan.buffers[workspace[0]] = ("u8", 0)
         self.plan.buffers[workspace[1]] = ("bool", 1)
@@ -214,14 +220,13 @@ def graphs_of(node: Node) -> tuple[Graph, ...]:
     params = node.params
     if node.prim is cond:
         return tuple(params["branches"])
-    return (params["condition"], params["body"]) if node.prim is while_loop else (params["body"],)
+    condition = params.get("condition")
+    return (params["body"],) if condition is None else (condition, params["body"])
 
 
 def carries_of(node: Node) -> int:
     """Return how many values a loop carries from round to round."""
-    if node.prim is cond:
-        return 0
-    return len(node.params["body"].outputs) if node.prim is while_loop else int(node.params["n_carry"])
+    return 0 if node.prim is cond else int(node.params["n_carry"])
 
 
 def merges(axes: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> bool:
