@@ -27,7 +27,9 @@ from tracegrad.schedule.kernel import (
     Value,
 )
 
-CASTS = {"bool": "bool_", "f32": "f32", "f64": "f64"}
+
+def type_name(dtype: str) -> str:
+    return "bool_" if dtype == "bool" else dtype
 
 
 def identifier(name: str) -> str:
@@ -91,9 +93,9 @@ class Source:
                 for i, (v, _) in enumerate(s.args):
                     expression = expression.replace(f"{{{i}}}", self.value(v))
                 note = f"  # {s.where}" if s.where else ""
-                add(f"{pad}{s.name} = {s.dtype if s.dtype != 'bool' else 'bool_'}({expression}){note}")
+                add(f"{pad}{s.name} = {type_name(s.dtype)}({expression}){note}")
             case IndexValue():
-                add(f"{pad}{s.name} = {s.dtype}({s.index})")
+                add(f"{pad}{s.name} = {type_name(s.dtype)}({s.index})")
             case Test():
                 add(f"{pad}{s.name} = {self.guard(s.guard)}")
             case Checked():
@@ -102,11 +104,11 @@ class Source:
                 add(f"{pad}{s.name} = {self.value(s.init)}")
             case Accumulate():
                 expression = s.text.replace("{0}", s.acc).replace("{1}", self.value(s.value))
-                add(f"{pad}{s.acc} = {s.dtype}({expression})")
+                add(f"{pad}{s.acc} = {type_name(s.dtype)}({expression})")
             case ReadAcc():
                 add(f"{pad}{s.name} = {s.acc}")
             case Local():
-                add(f"{pad}{s.name} = empty({s.size}, {s.dtype if s.dtype != 'bool' else 'bool_'})")
+                add(f"{pad}{s.name} = empty({s.size}, {type_name(s.dtype)})")
 
     def buffer(self, name: str) -> str:
         return self.names.get(name, name)
