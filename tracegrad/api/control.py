@@ -6,11 +6,14 @@ operand. Branches and carries that differ in structure, shape or dtype are refus
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tracegrad import numpy as tnp
 from tracegrad import tree
 from tracegrad.api.signature import leaf_aval
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
@@ -121,13 +124,20 @@ def check_carry(name: str, traced: Traced, treedef: tree.TreeDef, avals: Sequenc
         )
 
 
-def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any) -> Any:
+def while_loop(
+    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int = 0
+) -> Any:
     """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
+
+    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient is done. With
+    `checkpoint` it keeps the carry of every `checkpoint`-th round, and computes the rounds in between once more.
 
     >>> import tracegrad as tg
     >>> tg.while_loop(lambda x: x < 100.0, lambda x: 2.0 * x, 3.0)
     np.float64(192.0)
     """
+    if checkpoint > 1:
+        return while_in_segments(cond_fn, body_fn, init, checkpoint)
     leaves, treedef, avals = operand_leaves((init,), "init")
     condition = trace_body(cond_fn, treedef, avals, "condition")
     body = trace_body(lambda carry: (body_fn(carry),), treedef, avals, getattr(body_fn, "__name__", "body"))
@@ -144,12 +154,35 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     return tree.unflatten(treedef, items(whole, len(leaves)))[0]
 
 
+def while_in_segments(
+    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, rounds: int
+) -> Any:
+    """A loop of loops: the inner one runs for up to `rounds` rounds and leaves nothing behind for the pullback."""
+
+    def more(state: Any) -> Any:
+        i, carry = state
+        return (i < rounds) & cond_fn(carry)
+
+    def segment(carry: Any) -> Any:
+        return while_loop(more, lambda state: (state[0] + 1, body_fn(state[1])), (0, carry))[1]
+
+    return while_loop(cond_fn, segment, init)
+
+
 def scan(
-    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int = 1,
+    checkpoint: int | bool = False,
 ) -> tuple[Any, Any]:
     """Return the last carry and the stacked results of `carry, y = f(carry, x)` over the first axes of `xs`.
 
     `xs` is a pytree of arrays of one length (or None, with `length` given). With `reverse`, the last slice comes first.
+    `unroll` rounds are written out in the body of the compiled loop. Reverse mode keeps the carry of every round; with
+    `checkpoint=k` only of every k-th one, and computes the rounds in between once more (True: k is the root of the length).
 
     >>> import numpy as np, tracegrad as tg
     >>> tg.scan(lambda c, x: (c + x, c * x), 0.0, np.arange(4.0))
@@ -158,6 +191,9 @@ def scan(
     carry, carry_tree, carry_avals = operand_leaves(init, "init")
     slices, xs_tree, xs_avals = operand_leaves(xs, "xs")
     n = scan_length(xs_avals, length)
+    if n > 1 and (unroll > 1 or checkpoint):
+        segment = unroll if unroll > 1 else math.isqrt(n) if checkpoint is True else int(checkpoint)
+        return scan_in_segments(f, init, xs, n, reverse, min(segment, n), written_out=unroll > 1)
     row_avals = [a.with_shape(a.shape[1:]) for a in xs_avals]
 
     def body(*leaves: Any) -> Any:
@@ -179,6 +215,36 @@ def scan(
     return tuple(tree.unflatten(traced.out_tree, items(whole, len(graph.outputs))))  # type: ignore[return-value]
 
 
+def scan_in_segments(
+    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, length: int, reverse: bool, k: int, *, written_out: bool
+) -> tuple[Any, Any]:
+    """A scan over segments of `k` slices; a segment is a scan of its own, or `k` calls of `f`. The rest comes last."""
+
+    def rows(first: int, last: int, tree_: Any) -> Any:
+        return tree.map(lambda x: x[first:last], tree_)
+
+    def cut(x: Any) -> Any:
+        return tnp.reshape(x, (length // k, k, *x.shape[1:]))
+
+    def steps(carry: Any, part: Any) -> tuple[Any, Any]:
+        found = []
+        for i in range(k):
+            carry, y = f(carry, tree.map(lambda x, i=i: x[i], part))  # type: ignore[misc]
+            found.append(y)
+        return carry, tree.map(lambda *ys: tnp.stack(ys), *found)
+
+    if reverse:
+        xs = tree.map(lambda x: tnp.flip(x, 0), xs)
+    whole = length // k * k
+    run = steps if written_out else lambda carry, part: scan(f, carry, part, length=k)
+    carry, ys = scan(run, init, tree.map(cut, rows(0, whole, xs)), length=length // k)
+    ys = tree.map(lambda y: tnp.reshape(y, (whole, *y.shape[2:])), ys)
+    if whole < length:
+        carry, rest = scan(f, carry, rows(whole, length, xs), length=length - whole)
+        ys = tree.map(lambda a, b: tnp.concatenate([a, b]), ys, rest)
+    return carry, tree.map(lambda y: tnp.flip(y, 0), ys) if reverse else ys
+
+
 def scan_length(avals: Sequence[Aval], length: int | None) -> int:
     found = {a.shape[0] for a in avals if a.shape}
     if any(not a.shape for a in avals):
@@ -190,10 +256,17 @@ def scan_length(avals: Sequence[Aval], length: int | None) -> int:
     return int(found.pop())
 
 
-def fori_loop(lower: int, upper: Any, body_fn: Callable[[Any, Any], Any], init: Any) -> Any:
+def fori_loop(
+    lower: Any,
+    upper: Any,
+    body_fn: Callable[[Any, Any], Any],
+    init: Any,
+    unroll: int = 1,
+    checkpoint: int | bool = False,
+) -> Any:
     """Return the carry after `carry = body_fn(i, carry)` for i = lower, ..., upper - 1.
 
-    With Python integers as limits reverse mode works; a traced limit runs as a `while_loop`.
+    With Python integers as limits this is a `scan` (see there for `unroll` and `checkpoint`), else a `while_loop`.
 
     >>> import tracegrad as tg
     >>> tg.fori_loop(0, 5, lambda i, x: x + i, 0)
@@ -201,14 +274,63 @@ def fori_loop(lower: int, upper: Any, body_fn: Callable[[Any, Any], Any], init: 
     """
     if isinstance(lower, int) and isinstance(upper, int):
         numbers = np.arange(lower, upper, dtype=np.int64)
-        return scan(lambda carry, i: (body_fn(i, carry), None), init, numbers, length=len(numbers))[0]
+        step = lambda carry, i: (body_fn(i, carry), None)  # noqa: E731
+        return scan(step, init, numbers, length=len(numbers), unroll=unroll, checkpoint=checkpoint)[0]
 
-    def step(state: Any) -> Any:
+    def advance(state: Any) -> Any:
         i, carry = state
         return i + 1, body_fn(i, carry)
 
     start = lower.astype(np.int64) if isinstance(lower, Tracer) else np.int64(lower)
-    return while_loop(lambda state: state[0] < upper, step, (start, init))[1]
+    return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint=int(checkpoint))[1]
+
+
+def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `fn` such that reverse mode keeps its arguments only, and computes everything inside once more.
+
+    >>> import numpy as np, tracegrad as tg
+    >>> tg.grad(tg.checkpoint(lambda x: np.sin(np.sin(x))))(0.0)
+    np.float64(1.0)
+    """
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return switch(np.int64(0), [lambda a, k: fn(*a, **k)], args, kwargs, name="checkpoint")
+
+    return run
+
+
+def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = False) -> Any:
+    """Return all prefixes x0, fn(x0, x1), fn(fn(x0, x1), x2), ... along the first axis, in log2(n) parallel steps.
+
+    `fn` must be associative, and work on whole arrays (pytrees of one length). The even prefixes follow from the odd ones
+    (Blelloch, "Prefix sums and their applications", 1990).
+
+    >>> import numpy as np, tracegrad as tg
+    >>> tg.associative_scan(lambda a, b: a * b, np.array([1.0, 2.0, 3.0, 4.0]))
+    array([ 1.,  2.,  6., 24.])
+    """
+    if reverse:
+        flipped = tree.map(lambda x: tnp.flip(x, 0), elems)
+        return tree.map(lambda x: tnp.flip(x, 0), associative_scan(lambda a, b: fn(a, b), flipped))
+    n = scan_length([leaf_aval(x, "elems")[0] for x in tree.leaves(elems)], None)
+    if n < 2:
+        return elems
+    pairs = fn(tree.map(lambda x: x[: n - 1 : 2], elems), tree.map(lambda x: x[1::2], elems))
+    odd = associative_scan(fn, pairs)
+    if n == 2:
+        return tree.map(lambda x, y: tnp.concatenate([x[:1], y]), elems, odd)
+    before = tree.map(lambda x: x[: (n - 1) // 2], odd)
+    even = fn(before, tree.map(lambda x: x[2::2], elems))
+    even = tree.map(lambda x, e: tnp.concatenate([x[:1], e]), elems, even)
+    return tree.map(interleave, even, odd)
+
+
+def interleave(even: Any, odd: Any) -> Any:
+    """Put two arrays together, taking rows in turns; the first may be one row longer."""
+    m = odd.shape[0]
+    both = tnp.reshape(tnp.stack([even[:m], odd], axis=1), (2 * m, *odd.shape[1:]))
+    return both if even.shape[0] == m else tnp.concatenate([both, even[m:]])
 
 
 def map(f: Callable[[Any], Any], xs: Any) -> Any:  # noqa: A001 (the name users know)
