@@ -9,7 +9,7 @@ round and calls it. The status is 0, or the code of an index check that failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tracegrad.codegen.calls import plan_call
 from tracegrad.codegen.loops import Function
@@ -17,7 +17,7 @@ from tracegrad.codegen.plan import LibraryCall, round_up
 from tracegrad.codegen.regions import RegionWriter
 from tracegrad.codegen.scalar import Emitter
 from tracegrad.schedule.body import buffer_name
-from tracegrad.schedule.kernel import Kernel
+from tracegrad.schedule.kernel import Kernel, rename_buffers
 from tracegrad.schedule.memory import Memory, Place, assign_memory
 from tracegrad.schedule.plan import Call, Plan, Region
 
@@ -143,6 +143,7 @@ class Entry:
 
     def kernel(self, kernel: Kernel, number: int) -> str:
         module = self.module
+        kernel = self.without_aliases(kernel)
         text = Function(kernel, module.emitter).text()
         symbol = module.kernels.get(text)
         if symbol is None:
@@ -160,6 +161,15 @@ class Entry:
             address = f"ptrtoint (ptr @{task} to i64)"
             self.lines.append(f"  call void @tg_par_for(i64 %pool, i64 {address}, i64 %address, i64 {tasks})")
         return f"{kernel.name}: {kernel.extent} rounds in {tasks} task{'s' if tasks > 1 else ''}"
+
+    def without_aliases(self, kernel: Kernel) -> Kernel:
+        """Give buffers in one place, such as a donated argument and its result, one name: parameters are `noalias`."""
+        first: dict[Place, str] = {}
+        for name in kernel.buffers():
+            first.setdefault(self.memory.places[name], name)
+        names = {name: first[self.memory.places[name]] for name in kernel.buffers()}
+        twice = {old: new for old, new in names.items() if old != new}
+        return replace(kernel, body=rename_buffers(kernel.body, twice)) if twice else kernel
 
     def task(self, kernel: Kernel, name: str, symbol: str, tasks: int) -> str:
         """Find the buffers and the range of rounds of one task."""

@@ -1,6 +1,6 @@
 """Kernels -> Python source: the readable form of every loop nest, and the reference back end.
 
-The text is plain Python over flat arrays; `run_kernel` executes it with NumPy scalars, and Numba compiles the same text.
+The text is plain Python over flat arrays: `codegen.reference` runs it on NumPy scalars, and compiles it with Numba.
 """
 
 from __future__ import annotations

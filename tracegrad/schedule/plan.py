@@ -244,7 +244,7 @@ def with_own_outputs(graph: Graph) -> tuple[Graph, list[Node]]:
         base = output
         while isinstance(base, Node) and base.prim is reshape:
             base = base.operands[0]
-        if isinstance(base, Literal) or base.prim.kind in ("input", "shape") or base in taken:
+        if isinstance(base, Literal) or lowering(base) in ("input", "view") or base in taken:
             node = copy_of(output)
             nodes.append(node)
             roots.append(node)
