@@ -9,7 +9,7 @@ operands have p as their contiguous axis but the tile wants it outermost, so eac
   and the tap is an offset into it.
 * Few: vectors run over o, and the panel of A is gathered from the copy: rows (c, tap), whatever their offsets.
 
-Every thread sums into its own array; a last region adds them up.
+Every thread takes a fixed share of the chunks and sums into an array of its own; a last region adds them up.
 
 Positions that are no output multiply the input by zero, so an inf or NaN of the input may also show as NaN in taps
 of its channel that it does not belong to.
@@ -172,7 +172,7 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
 
 
 def fold_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds the threads' sums of one output map into dW[o, c, tap]."""
+    """Return the task that adds the shares' sums of one output map into dW[o, c, tap]."""
     size = bits // 8
     columns = shape.columns(size)
     load = loader(f"float{bits}")
@@ -185,8 +185,8 @@ def fold_task(bits: int, shape: TileShape) -> Any:
         channels = load_word(plan, words.G_CHANNELS)
         taps = load_word(plan, words.G_TAPS)
         is_wide = load_word(plan, words.G_WIDE)
-        threads = load_word(plan, words.G_THREADS)
-        thread_items = load_word(plan, words.G_SUMS_BYTES) // size
+        shares = load_word(plan, words.G_SHARES)
+        share_items = load_word(plan, words.G_SUMS_BYTES) // size
         o = task % outputs
         sums = scratch + HEADER_BYTES + task // outputs * load_word(plan, words.G_GROUP_SUMS) * size
         result = load_word(load_word(scratch, 1), 2) + task * channels * taps * size
@@ -196,22 +196,22 @@ def fold_task(bits: int, shape: TileShape) -> Any:
             for tap in range(taps):
                 place = (tap * outputs + o) * c_pitch + c if is_wide else (c * taps + tap) * o_pitch + o
                 total = load(sums, place)
-                for other in range(1, threads):
-                    total += load(sums, place + other * thread_items)
+                for other in range(1, shares):
+                    total += load(sums, place + other * share_items)
                 store(result, c * taps + tap, total)
 
     return fold
 
 
 def clearing_task(bits: int) -> Any:
-    """Return the task that clears one thread's sums."""
+    """Return the task that clears one share's sums."""
     size = bits // 8
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def clear_task(scratch: int, task: int, thread: int) -> None:
-        """Clear one thread's sums."""
+        """Clear one share's sums."""
         sums_bytes = load_word(load_word(scratch, 0), words.G_SUMS_BYTES)
         target = scratch + HEADER_BYTES + task * sums_bytes
         for i in range(sums_bytes // size):
@@ -221,7 +221,10 @@ def clearing_task(bits: int) -> Any:
 
 
 def summing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds one chunk of one image to its thread's sums."""
+    """Return the task that adds its share of all chunks of all images to its own sums.
+
+    Shares are fixed, not claimed: which numbers are added in which order must not depend on timing.
+    """
     size = bits // 8
     pad = padded_copy(bits, shape)
     pack = packing(bits, shape)
@@ -230,8 +233,8 @@ def summing_task(bits: int, shape: TileShape) -> Any:
     narrow = narrow_gradient(bits, shape, turn)
 
     @kernel
-    def sum_task(scratch: int, task: int, thread: int) -> None:
-        """Add one chunk of one image to this thread's sums."""
+    def add_chunk(scratch: int, task: int, share: int, thread: int) -> None:
+        """Add one chunk of one image to a share's sums."""
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
         column_chunks = load_word(plan, words.G_COLUMN_CHUNKS)
@@ -255,7 +258,7 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         turned_dy = work + load_word(plan, words.G_DY_OFFSET)
         turned_x = work + load_word(plan, words.G_X_OFFSET)
         group = image % load_word(plan, words.G_GROUPS)
-        sums = scratch + HEADER_BYTES + thread * load_word(plan, words.G_SUMS_BYTES)
+        sums = scratch + HEADER_BYTES + share * load_word(plan, words.G_SUMS_BYTES)
         sums += group * load_word(plan, words.G_GROUP_SUMS) * size
         padded = work
         x_plane = plane
@@ -275,6 +278,14 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         else:
             narrow(dy, padded, plan, rows, cut_width, turned_dy, turned_x, sums)
 
+    @kernel
+    def sum_task(scratch: int, share: int, thread: int) -> None:
+        plan = load_word(scratch, 0)
+        shares = load_word(plan, words.G_SHARES)
+        chunks = load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
+        for task in range(chunks * share // shares, chunks * (share + 1) // shares):
+            add_chunk(scratch, task, share, thread)
+
     return sum_task
 
 
@@ -289,9 +300,8 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, clear_address(), scratch, load_word(plan, words.G_THREADS))
-        chunks = load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
-        par_for(pool, sum_address(), scratch, load_word(plan, words.G_IMAGES) * chunks)
+        par_for(pool, clear_address(), scratch, load_word(plan, words.G_SHARES))
+        par_for(pool, sum_address(), scratch, load_word(plan, words.G_SHARES))
         par_for(pool, fold_address(), scratch, load_word(plan, words.G_GROUPS) * load_word(plan, words.G_OUTPUTS))
 
     return {
