@@ -1,4 +1,4 @@
-"""Schedules: how many kernels named programs take, why fusions are refused, what memory they use, when donation is safe."""
+"""Schedules: how many kernels named programs take, why fusions are refused, their memory, when donation is safe."""
 
 from __future__ import annotations
 

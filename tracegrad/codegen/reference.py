@@ -2,8 +2,8 @@
 
 This is the reference that compiled programs are compared with. The schedule's memory is kept to the byte: values share
 an arena, donated arguments are overwritten, and what nobody has written holds a pattern that shows in the result. The
-rounds of a kernel run as a few tasks, the last one first: they must not depend on each other. Library calls run the
-eager rule of their primitive.
+rounds of a kernel run as a few tasks, the last one first: they must not depend on each other. Library calls, loops
+and branches run the eager rule of their primitive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
-from tracegrad.schedule.plan import Call, Plan, View
+from tracegrad.schedule.plan import Call, Plan, Region, View
 
 BACKENDS = ("python-source", "numba-source")
 UNWRITTEN = 0xC5
@@ -100,6 +100,7 @@ class Run:
         self.dtypes |= {name: DTYPES[dtype] for name, (dtype, _) in reference.plan.buffers.items()}
         self.held = {"argument": arrays, "result": results}
         self.arena = unwritten((self.memory.arena_bytes,), np.dtype(np.uint8))
+        self.tapes: dict[str, list[Any]] = {}
         self.status = np.zeros(1, np.int64)
 
     def buffer(self, name: str) -> Any:
@@ -115,12 +116,21 @@ class Run:
         for low, high in reversed(list(pairwise(cuts))):
             function(low, high, *buffers, self.status)
 
-    def call(self, call: Call) -> None:
-        value = call.node.prim.eager(*(self.view(v) for v in call.operands), **call.node.params)
-        self.buffer(buffer_name(call.node))[:] = np.asarray(value).reshape(-1)
+    def call(self, step: Call | Region) -> None:
+        """Run the eager rule of a library call, or of a loop or a branch, whose results are several."""
+        found = step.node.prim.eager(*(self.view(v) for v in step.operands), **step.node.params)
+        named = [(buffer_name(step.node), found)] if isinstance(step, Call) else zip(step.results, found, strict=True)
+        for name, value in named:
+            if isinstance(value, list):
+                self.tapes[name] = value
+            else:
+                self.buffer(name)[:] = np.asarray(value).reshape(-1)
 
     def view(self, view: View) -> Any:
-        flat = self.buffer(buffer_name(view.node))
+        name = buffer_name(view.node)
+        if name in self.tapes:
+            return self.tapes[name]
+        flat = self.buffer(name)
         steps = [s * flat.itemsize for s in view.strides]
         found = np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, steps, writeable=False)
         return np.array(found)
