@@ -3,6 +3,7 @@
 from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile
+from tracegrad.api.control import associative_scan, checkpoint, cond, fori_loop, map, scan, switch, while_loop
 from tracegrad.api.function import grad, jit, value_and_grad
 from tracegrad.api.pullback import stop_gradient, vjp
 from tracegrad.api.signature import spec
@@ -14,15 +15,23 @@ __version__ = "0.1.0"
 __all__ = [
     "Compiled",
     "TracegradError",
+    "associative_scan",
     "benchmark",
+    "checkpoint",
     "compile",
+    "cond",
     "config",
     "eager",
+    "fori_loop",
     "grad",
     "jit",
+    "map",
     "numpy",
+    "scan",
     "spec",
     "stop_gradient",
+    "switch",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]
