@@ -1,7 +1,9 @@
 """The cache on disk: one file per program or library family, named by a hash of all that it depends on.
 
-A file is a line of JSON (sizes and digest), the JSON of what the runtime must know, and plain object code. It is written beside
-its place and renamed, so readers see all of it or nothing; whatever does not match its digest is ignored and made again. A disk
+A file is a line of JSON (sizes and digest), the JSON of what the runtime must know, and plain object code. It is
+written beside
+its place and renamed, so readers see all of it or nothing; whatever does not match its digest is ignored and made
+again. A disk
 that is full or read-only costs the cache, never the program.
 """
 
@@ -68,7 +70,7 @@ def load(key: str) -> tuple[dict[str, Any], bytes] | None:
             return None
         found = json.loads(facts)
         return (found, data) if isinstance(found, dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
