@@ -1,4 +1,5 @@
-"""Scalar code, compiled through LLVM: against higher precision, against NumPy, and against its own text run as plain Python."""
+"""Scalar code, compiled through LLVM: against higher precision, against NumPy, and against its own text run as
+plain Python."""
 
 from __future__ import annotations
 

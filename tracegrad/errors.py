@@ -7,6 +7,7 @@
     |- IndexOutOfBounds (IndexError)  an index outside its axis, found while tracing or while running
     |- GradientError (TypeError)      what cannot be differentiated, and wrong uses of grad
     |- TracerError (TypeError)        a traced value used where a concrete one is needed
+    |  |- TracerBoolError             Python itself must decide on a traced value: its function is converted
     |  '- TracerLeakError             a traced value used after its trace has ended
     |- OutOfMemory (MemoryError)      a loop's record for its pullback does not fit
     |- GraphError                     text or graph that does not verify
@@ -94,6 +95,10 @@ class GradientError(TracegradError, TypeError):
 
 class TracerError(TracegradError, TypeError):
     """A traced value was used where a concrete value is needed."""
+
+
+class TracerBoolError(TracerError):
+    """Python asked for the truth of a traced value, or for an integer: converting the function may help."""
 
 
 class TracerLeakError(TracerError):

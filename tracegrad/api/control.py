@@ -1,6 +1,7 @@
 """Control flow on traced values: `cond`, `switch`, `while_loop`, `fori_loop`, `scan`, `map`.
 
-The functions are traced once, on abstract values, whether the call itself is traced or not; what they read from outside becomes an
+The functions are traced once, on abstract values, whether the call itself is traced or not; what they read from
+outside becomes an
 operand. Branches and carries that differ in structure, shape or dtype are refused with both shown.
 """
 
@@ -30,14 +31,19 @@ def operand_leaves(values: Any, what: str) -> tuple[list[Any], tree.TreeDef, lis
     """Return leaves as arrays or tracers with their avals; Python numbers take the dtypes they have alone."""
     leaves, treedef = tree.flatten(values)
     avals = [leaf_aval(leaf, f"{what}[{i}]")[0] for i, leaf in enumerate(leaves)]
-    typed = [leaf if isinstance(leaf, (np.ndarray, Tracer)) else a.dtype.type(leaf) for leaf, a in zip(leaves, avals, strict=True)]
+    typed = [
+        leaf if isinstance(leaf, (np.ndarray, Tracer)) else a.dtype.type(leaf)
+        for leaf, a in zip(leaves, avals, strict=True)
+    ]
     return typed, treedef, avals
 
 
 def trace_body(fn: Callable[..., Any], treedef: tree.TreeDef, avals: Sequence[Aval], name: str) -> Traced:
     """Trace `fn(*trees)` on leaves of these avals."""
     label = getattr(fn, "__name__", name)
-    return trace(lambda *leaves: fn(*tree.unflatten(treedef, leaves)), avals, name=label if label.isidentifier() else name)
+    return trace(
+        lambda *leaves: fn(*tree.unflatten(treedef, leaves)), avals, name=label if label.isidentifier() else name
+    )
 
 
 def with_consts(traced: Sequence[Traced], n_own: int) -> tuple[list[Graph], list[Any]]:
@@ -81,8 +87,10 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], *
     if not isinstance(pred, Tracer):
         pred = np.asarray(pred)
     if tuple(pred.shape) != ():
-        raise ShapeError(f"cond: the predicate has shape {tuple(pred.shape)}, not one value", fix="reduce it with .all() or .any()")
-    index = pred.astype(np.bool_).astype(np.int64)
+        raise ShapeError(
+            f"cond: the predicate has shape {tuple(pred.shape)}, not one value", fix="reduce it with .all() or .any()"
+        )
+    index = tnp.astype(tnp.astype(pred, np.bool_), np.int64)
     return switch(index, [false_fn, true_fn], *operands, name="cond")
 
 
@@ -97,19 +105,23 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, n
         raise ArgumentError(f"{name}: there are no branches", fix="pass at least one function")
     index = index if isinstance(index, Tracer) else np.asarray(index)
     if index.dtype.kind not in "iub" or tuple(index.shape) != ():
-        raise DTypeError(f"{name}: the index is {index.dtype}{list(index.shape)}, not one integer", fix="use index.astype(np.int64)")
+        raise DTypeError(
+            f"{name}: the index is {index.dtype}{list(index.shape)}, not one integer", fix="use index.astype(np.int64)"
+        )
     leaves, treedef, avals = operand_leaves(operands, "operands")
     traced = [trace_body(fn, treedef, avals, f"branch{i}") for i, fn in enumerate(branches)]
     first = traced[0]
     for other in traced[1:]:
         same = [o.aval for o in other.graph.outputs] == [o.aval for o in first.graph.outputs]
         if other.out_tree != first.out_tree or not same:
+            pair = f"{other.graph.name} returns {show_results(other)}"
+            pair += f" but {first.graph.name} returns {show_results(first)}"
             raise ShapeError(
-                f"{name}: {other.graph.name} returns {show_results(other)} but {first.graph.name} returns {show_results(first)}",
+                f"{name}: {pair}",
                 fix="return the same structure, shapes and dtypes from every branch",
             )
     graphs, consts = with_consts(traced, len(leaves))
-    whole = cond_primitive(index.astype(np.int64), *leaves, *consts, branches=tuple(graphs))
+    whole = cond_primitive(tnp.astype(index, np.int64), *leaves, *consts, branches=tuple(graphs))
     return tree.unflatten(first.out_tree, items(whole, len(first.graph.outputs)))
 
 
@@ -129,7 +141,8 @@ def while_loop(
 ) -> Any:
     """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
 
-    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient is done. With
+    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient
+    is done. With
     `checkpoint` it keeps the carry of every `checkpoint`-th round, and computes the rounds in between once more.
 
     >>> import tracegrad as tg
@@ -143,9 +156,14 @@ def while_loop(
     body = trace_body(lambda carry: (body_fn(carry),), treedef, avals, getattr(body_fn, "__name__", "body"))
     outputs = [o.aval for o in condition.graph.outputs]
     if outputs != [Aval((), np.dtype(np.bool_))]:
-        raise ShapeError(f"while_loop: the condition returns {show_results(condition)}, not one bool", fix="compare, for instance x < 10")
+        raise ShapeError(
+            f"while_loop: the condition returns {show_results(condition)}, not one bool",
+            fix="compare, for instance x < 10",
+        )
     if body.out_tree != treedef:
-        raise ShapeError("while_loop: the body returns another structure than the initial carry", fix="return the same structure")
+        raise ShapeError(
+            "while_loop: the body returns another structure than the initial carry", fix="return the same structure"
+        )
     check_carry("while_loop", body, treedef, avals)
     (condition_graph, body_graph), consts = with_consts([condition, body], len(leaves))
     whole = while_primitive(
@@ -182,7 +200,8 @@ def scan(
 
     `xs` is a pytree of arrays of one length (or None, with `length` given). With `reverse`, the last slice comes first.
     `unroll` rounds are written out in the body of the compiled loop. Reverse mode keeps the carry of every round; with
-    `checkpoint=k` only of every k-th one, and computes the rounds in between once more (True: k is the root of the length).
+    `checkpoint=k` only of every k-th one, and computes the rounds in between once more (True: k is the root of the
+    length).
 
     >>> import numpy as np, tracegrad as tg
     >>> tg.scan(lambda c, x: (c + x, c * x), 0.0, np.arange(4.0))
@@ -199,24 +218,35 @@ def scan(
     def body(*leaves: Any) -> Any:
         result = f(tree.unflatten(carry_tree, leaves[: len(carry)]), tree.unflatten(xs_tree, leaves[len(carry) :]))
         if not isinstance(result, tuple) or len(result) != 2:
-            raise ArgumentError("scan: the function must return (carry, y)", fix="return carry, None when there is no y")
+            raise ArgumentError(
+                "scan: the function must return (carry, y)", fix="return carry, None when there is no y"
+            )
         return result
 
     name = getattr(f, "__name__", "body")
     traced = trace(body, [*carry_avals, *row_avals], name=name if name.isidentifier() else "body")
     probe = tree.unflatten(traced.out_tree, range(traced.out_tree.num_leaves))
     if tree.flatten(probe[0])[1] != carry_tree:
-        raise ShapeError("scan: the function returns another structure than the initial carry", fix="return the same structure")
+        raise ShapeError(
+            "scan: the function returns another structure than the initial carry", fix="return the same structure"
+        )
     check_carry("scan", traced, carry_tree, carry_avals)
     (graph,), consts = with_consts([traced], len(carry) + len(slices))
     whole = scan_primitive(
         *carry, *slices, *consts, body=graph, n_carry=len(carry), n_xs=len(slices), length=n, reverse=reverse
     )
-    return tuple(tree.unflatten(traced.out_tree, items(whole, len(graph.outputs))))  # type: ignore[return-value]
+    return tuple(tree.unflatten(traced.out_tree, items(whole, len(graph.outputs))))
 
 
 def scan_in_segments(
-    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any, length: int, reverse: bool, k: int, *, written_out: bool
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    length: int,
+    reverse: bool,
+    k: int,
+    *,
+    written_out: bool,
 ) -> tuple[Any, Any]:
     """A scan over segments of `k` slices; a segment is a scan of its own, or `k` calls of `f`. The rest comes last."""
 
@@ -229,7 +259,7 @@ def scan_in_segments(
     def steps(carry: Any, part: Any) -> tuple[Any, Any]:
         found = []
         for i in range(k):
-            carry, y = f(carry, tree.map(lambda x, i=i: x[i], part))  # type: ignore[misc]
+            carry, y = f(carry, tree.map(lambda x, i=i: x[i], part))
             found.append(y)
         return carry, tree.map(lambda *ys: tnp.stack(ys), *found)
 
@@ -248,11 +278,16 @@ def scan_in_segments(
 def scan_length(avals: Sequence[Aval], length: int | None) -> int:
     found = {a.shape[0] for a in avals if a.shape}
     if any(not a.shape for a in avals):
-        raise ShapeError("scan: xs holds a scalar, which has no first axis", fix="pass arrays, or close over the scalar")
+        raise ShapeError(
+            "scan: xs holds a scalar, which has no first axis", fix="pass arrays, or close over the scalar"
+        )
     if length is not None:
         found.add(length)
     if len(found) != 1:
-        raise ShapeError(f"scan: xs and length give the lengths {sorted(found)}", fix="give all xs the same first axis, or pass length=")
+        raise ShapeError(
+            f"scan: xs and length give the lengths {sorted(found)}",
+            fix="give all xs the same first axis, or pass length=",
+        )
     return int(found.pop())
 
 
@@ -274,14 +309,14 @@ def fori_loop(
     """
     if isinstance(lower, int) and isinstance(upper, int):
         numbers = np.arange(lower, upper, dtype=np.int64)
-        step = lambda carry, i: (body_fn(i, carry), None)  # noqa: E731
+        step = lambda carry, i: (body_fn(i, carry), None)
         return scan(step, init, numbers, length=len(numbers), unroll=unroll, checkpoint=checkpoint)[0]
 
     def advance(state: Any) -> Any:
         i, carry = state
         return i + 1, body_fn(i, carry)
 
-    start = lower.astype(np.int64) if isinstance(lower, Tracer) else np.int64(lower)
+    start = tnp.astype(lower, np.int64) if isinstance(lower, Tracer) else np.int64(lower)
     return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint=int(checkpoint))[1]
 
 
@@ -303,7 +338,8 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
 def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = False) -> Any:
     """Return all prefixes x0, fn(x0, x1), fn(fn(x0, x1), x2), ... along the first axis, in log2(n) parallel steps.
 
-    `fn` must be associative, and work on whole arrays (pytrees of one length). The even prefixes follow from the odd ones
+    `fn` must be associative, and work on whole arrays (pytrees of one length). The even prefixes follow from the
+    odd ones
     (Blelloch, "Prefix sums and their applications", 1990).
 
     >>> import numpy as np, tracegrad as tg

@@ -39,7 +39,8 @@ def step(view: View, axes: Sequence[int]) -> int:
 
 
 def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
-    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of batch, m, n, k is a group of axes with one stride."""
+    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of batch, m, n, k is a group of axes with one
+    stride."""
     a, b = call.operands
     params = call.node.params
     (a_inner, b_inner), (a_batch, b_batch) = params["contract"], params["batch"]
@@ -53,7 +54,9 @@ def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
     dtype = call.node.dtype.name
     if dtype not in ("float32", "float64", "int32", "int64"):
         raise DTypeError(
-            f"matmul: {call.node.aval} has no compiled matrix product", fix="convert with x.astype(np.int64)", where=call.node.where
+            f"matmul: {call.node.aval} has no compiled matrix product",
+            fix="convert with x.astype(np.int64)",
+            where=call.node.where,
         )
     return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads)]
 
@@ -97,7 +100,12 @@ def plan_running_sum(call: Call, threads: int) -> list[LibraryCall]:
     inner = strides(shape)[axis]
     return [
         plan_cumsum(
-            call.node.dtype.name, size(shape, range(axis)), shape[axis], inner, threads, reverse=call.node.params["reverse"]
+            call.node.dtype.name,
+            size(shape, range(axis)),
+            shape[axis],
+            inner,
+            threads,
+            reverse=call.node.params["reverse"],
         )
     ]
 

@@ -282,7 +282,9 @@ def summing_task(bits: int, shape: TileShape) -> Any:
     def sum_task(scratch: int, share: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         shares = load_word(plan, words.G_SHARES)
-        chunks = load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
+        chunks = (
+            load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
+        )
         for task in range(chunks * share // shares, chunks * (share + 1) // shares):
             add_chunk(scratch, task, share, thread)
 

@@ -2,7 +2,8 @@
 
     i64 entry(i64 table)       table: [pool, arena, status, arguments..., results...], all addresses
 
-The main entry and the bodies of loops and branches are the same kind of function: a loop fills the table of its body anew in every
+The main entry and the bodies of loops and branches are the same kind of function: a loop fills the table of its
+body anew in every
 round and calls it. The status is 0, or the code of an index check that failed.
 """
 
@@ -45,9 +46,12 @@ class Module:
 
 
 class Entry:
-    """Writes the function of one plan. Sizes are known once it is written: `arena_bytes` includes scratch and inner plans."""
+    """Writes the function of one plan. Sizes are known once it is written: `arena_bytes` includes scratch and
+    inner plans."""
 
-    def __init__(self, module: Module, plan: Plan, donate: Sequence[int] = (), *, symbol: str = "", profile: bool = False):
+    def __init__(
+        self, module: Module, plan: Plan, donate: Sequence[int] = (), *, symbol: str = "", profile: bool = False
+    ):
         self.module = module
         self.plan = plan
         self.inner = symbol == ""
@@ -73,7 +77,9 @@ class Entry:
         """Write the functions of loop bodies and branches first: their memory is part of this plan's arena."""
         for number, step in enumerate(self.plan.steps):
             if isinstance(step, Region):
-                bodies = self.bodies[number] = [Entry(self.module, plan, same_places(step, plan)) for plan in step.plans]
+                bodies = self.bodies[number] = [
+                    Entry(self.module, plan, same_places(step, plan)) for plan in step.plans
+                ]
                 self.plan.buffers[step.workspace[0]] = ("u8", max(b.arena_bytes for b in bodies))
 
     def write(self) -> None:
@@ -233,11 +239,11 @@ class Entry:
                 f"  {pointer}.s = getelementptr i64, ptr {table}, i64 {i}",
                 f"  store i64 {pointer}.o, ptr {pointer}.s",
             ]
+        args = f"i64 ptrtoint (ptr {constant} to i64), i64 {table}.i, i64 %scratch{number}, i64 %pool"
         self.lines += [
             f"  {table}.i = ptrtoint ptr {table} to i64",
             f"  %scratch{number} = add i64 %arena, {self.scratch}",
-            f"  call void @{planned.symbol}(i64 ptrtoint (ptr {constant} to i64), i64 {table}.i,"
-            f" i64 %scratch{number}, i64 %pool)",
+            f"  call void @{planned.symbol}({args})",
         ]
 
     # --- control flow -------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Counter-based random bits: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3")."""
+"""Counter-based random bits: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1,
+2, 3")."""
 
 from __future__ import annotations
 

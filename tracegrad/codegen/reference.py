@@ -86,8 +86,8 @@ class Reference:
                 else:
                     run.call(step)
         if run.status[0]:
-            node = self.plan.checks[int(run.status[0])]
-            raise IndexOutOfBounds(f"{node.prim.name}: an index is out of bounds", where=node.where)
+            node, size = self.plan.checks[int(run.status[0])]
+            raise IndexOutOfBounds(f"index: an index is out of bounds for an axis of size {size}", where=node.where)
         return [r if r.shape else r[()] for r in results]
 
 

@@ -3,7 +3,8 @@
 A region fills the table of the function of its body (pool, arena, status, arguments, results) and calls it:
 
     cond     one call of the branch that the index names
-    while    { call condition; call body } with the carries in two places that take turns; what the body leaves for the pullback
+    while    { call condition; call body } with the carries in two places that take turns; what the body leaves for
+    the pullback
              goes on tapes, which grow by doubling
     scan     a counted loop; slices and stacked results advance by pointer, carries take turns
 

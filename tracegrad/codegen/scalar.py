@@ -5,16 +5,20 @@
     y = emitter.expression(block, "math.tanh({0}) * {1}", [("%x", "f32"), ("%w", "f32")], "f32")
     module = "define ... {" + "\n".join(block) + "... }" + emitter.definitions()
 
-- Dtype names: `f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 bool`. A bool is an `i1` in registers (and a byte in memory: the caller
+- Dtype names: `f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 bool`. A bool is an `i1` in registers (and a byte in memory:
+the caller
   converts). Operands are LLVM values or constants (`emitter.constant`).
-- Operators: `+ - * / // % ** & | ^ ~ << >> == != < <= > >=`, `and or not`, `a if test else b`, with NumPy's rules: `//` and `%`
+- Operators: `+ - * / // % ** & | ^ ~ << >> == != < <= > >=`, `and or not`, `a if test else b`, with NumPy's rules:
+`//` and `%`
   round down, integer division by zero gives 0, `/` on integers gives f64, bool `+` is or, shifts by too much give 0.
-- Functions (with or without `math.`): see `tracegrad.codegen.maths`; built in are `maximum minimum` (NaN wins) `abs fabs sqrt
+- Functions (with or without `math.`): see `tracegrad.codegen.maths`; built in are `maximum minimum` (NaN wins)
+`abs fabs sqrt
   rint round floor ceil trunc copysign fma where isnan isinf isfinite`, the dtype names as casts, and the bit casts
   `bits32 bits64 from_bits32 from_bits64`. Constants: `math.pi math.e math.tau math.inf math.nan`.
 - Mixed dtypes promote as in NumPy, literals adopt the dtype of the other operand (or of the result).
 
-The generated text is straight-line code without branches or library calls. It is made once per (expression, dtypes) in a
+The generated text is straight-line code without branches or library calls. It is made once per (expression,
+dtypes) in a
 process, and from then on only renamed: about 2 microseconds per use.
 """
 
@@ -80,7 +84,8 @@ class Emitter:
         return constant(value, dtype)
 
     def expression(self, block: list[str], text: str, operands: Sequence[tuple[str, str]], result: str) -> str:
-        """Append the instructions that evaluate `text` on `operands` ((value, dtype) pairs); return the value of dtype `result`."""
+        """Append the instructions that evaluate `text` on `operands` ((value, dtype) pairs); return the value of
+        dtype `result`."""
         code = template(text, tuple([dtype for _, dtype in operands]), result)
         return self._place(block, code, [value for value, _ in operands])
 
@@ -110,7 +115,8 @@ class Emitter:
 
 
 def reference_namespace() -> dict[str, Any]:
-    """Return the names that make an expression's text run as plain Python on NumPy scalars (`eval(text, namespace)`)."""
+    """Return the names that make an expression's text run as plain Python on NumPy scalars (`eval(text,
+    namespace)`)."""
     names: dict[str, Any] = {}
     for module in (maths_builtin, *maths_source.MODULES):
         names.update({name: value for name, value in vars(module).items() if callable(value) and name[0] != "_"})

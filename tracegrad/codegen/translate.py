@@ -1,9 +1,11 @@
 """From the Python subset of scalar code (an `ast`) to straight-line LLVM IR text.
 
-The subset: assignments to local names, `for _ in range(constant)` (unrolled), `return` of a value or a tuple, arithmetic,
+The subset: assignments to local names, `for _ in range(constant)` (unrolled), `return` of a value or a tuple,
+arithmetic,
 comparisons, `&` `|` `^` `~` `<<` `>>`, `and`/`or`/`not`, conditional expressions (a select: both sides are evaluated),
 calls of the built-in names of `instructions` and of the functions of `maths`. There are no branches and no calls of
-libraries, so a loop around the result vectorises. A function that returns a tuple is expanded in place; any other becomes an
+libraries, so a loop around the result vectorises. A function that returns a tuple is expanded in place; any other
+becomes an
 LLVM function, which LLVM inlines.
 """
 
@@ -43,7 +45,8 @@ class Function(NamedTuple):
 
 
 class Translator(Instructions):
-    """Walks the syntax of one expression or one function. `prefix` starts the names of temporaries; `names` are the operands."""
+    """Walks the syntax of one expression or one function. `prefix` starts the names of temporaries; `names` are
+    the operands."""
 
     def __init__(self, prefix: str, names: dict[str, Value], hint: str) -> None:
         super().__init__(prefix, hint)

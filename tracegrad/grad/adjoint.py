@@ -121,7 +121,7 @@ def pullback(
     def accumulate(node: Node, ct: Any) -> None:
         if node in found and isinstance(node.aval, TapeAval):
             raise GradientError(
-                f"while_loop: gradients of this order through a loop of unknown length are not supported ({node.where})",
+                f"while_loop: this order of gradient through a loop of unknown length is not supported ({node.where})",
                 fix="use tg.fori_loop with a static number of rounds, or tg.scan",
             )
         found[node] = ct if node not in found else found[node] + ct

@@ -1,6 +1,7 @@
 """Reverse mode through control flow: vjp rules that differentiate the graphs in the parameters.
 
-scan      c', y = f(c, x, k):  a first scan also stacks the carries that the pullback reads; a second one runs from the last slice
+scan      c', y = f(c, x, k):  a first scan also stacks the carries that the pullback reads; a second one runs from
+the last slice
           to the first, carries the cotangent of c and the sum of those of k, and stacks those of x.
 while     the same with tapes in place of stacked arrays, because the number of rounds is not known before.
 cond      the pullback of each branch is a branch of a second cond.
@@ -108,13 +109,19 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
 def scan_vjp(ct: Any, y: Any, *operands: Any, body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool) -> Any:
     """Run a scan over the slices in the other direction that pulls cotangents back through the body."""
 
-    def run(graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any], back: bool = False) -> Any:
+    def scan(graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any], turned: bool) -> Any:
         return control.scan(
-            *carry, *xs, *consts, body=graph, n_carry=len(carry), n_xs=len(xs), length=length, reverse=reverse != back
+            *carry, *xs, *consts, body=graph, n_carry=len(carry), n_xs=len(xs), length=length, reverse=turned
         )
 
+    def run(graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any]) -> Any:
+        return scan(graph, carry, xs, consts, reverse)
+
+    def back(recorded: Any, graph: Graph, carry: Sequence[Any], xs: Sequence[Any], consts: Sequence[Any]) -> Any:
+        return scan(graph, carry, xs, consts, not reverse)
+
     parts = operands[:n_carry], operands[n_carry : n_carry + n_xs], operands[n_carry + n_xs :]
-    loop = Loop(body, n_carry, n_xs, *parts, run, lambda recorded, *rest: run(*rest, back=True))
+    loop = Loop(body, n_carry, n_xs, *parts, run, back)
     carry, xs, consts = loop_vjp(ct, loop)
     return (*carry, *xs, *consts)
 

@@ -14,7 +14,7 @@ from tracegrad.numpy.selecting import diagonal
 from tracegrad.numpy.shaping import matrix_transpose
 
 
-def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Array:  # noqa: A002
+def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Array:
     """Norm of vectors (one axis) or matrices (two axes), as `numpy.linalg.norm`.
 
     Vectors: any number, inf, -inf, 0; None is the Euclidean norm, over all axes when `axis` is None. Matrices: None,
@@ -64,7 +64,7 @@ def matrix_order(x: Array, order: Any, rows: int, columns: int, keepdims: bool) 
     return found if keepdims else shaping.squeeze(found, (rows, columns))
 
 
-def vector_norm(x: ArrayLike, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Array:  # noqa: A002
+def vector_norm(x: ArrayLike, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Array:
     """Norm of the flat array, or along `axis`, as `numpy.linalg.vector_norm`."""
     x = array("vector_norm", x)
     if axis is None and not keepdims:
@@ -79,7 +79,7 @@ def vector_norm(x: ArrayLike, *, axis: Axis = None, keepdims: bool = False, ord:
     return shaping.reshape(found, sizes) if keepdims else found
 
 
-def matrix_norm(x: ArrayLike, *, keepdims: bool = False, ord: Any = "fro") -> Array:  # noqa: A002 (NumPy's name)
+def matrix_norm(x: ArrayLike, *, keepdims: bool = False, ord: Any = "fro") -> Array:
     """Norm of the matrices in the last two axes, as `numpy.linalg.matrix_norm`."""
     return norm(x, ord, (-2, -1), keepdims)
 

@@ -53,8 +53,7 @@ def matmul(a: ArrayLike, b: ArrayLike, /) -> Array:
     if len(y.shape) <= 2:
         return contracted(x, y, ((len(x.shape) - 1,), (inner,)), truth=truth)
     if len(x.shape) == 1:
-        found = contracted(x, y, ((0,), (inner,)), truth=truth)
-        return found
+        return contracted(x, y, ((0,), (inner,)), truth=truth)
     if len(x.shape) == 2:
         found = contracted(x, y, ((1,), (inner,)), truth=truth)
         return shaping.moveaxis(found, 0, -2)

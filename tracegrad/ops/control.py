@@ -1,7 +1,8 @@
 """Control flow: primitives whose parameters hold graphs, and whose result has several parts.
 
     cond(index, *operands; branches)                one of the branches, all of which take the same operands
-    while_loop(*carry, *consts; condition, body)    carry = body(carry, consts) while condition(carry, consts); also leaves
+    while_loop(*carry, *consts; condition, body)    carry = body(carry, consts) while condition(carry, consts);
+    also leaves
                                                     tapes (rows of unknown number) for its pullback, and reads them
     scan(*carry, *xs, *consts; body, length)        carry, y[i] = body(carry, x[i], consts)
     item(results; index)                            one part of a result
@@ -36,7 +37,7 @@ class Item(Primitive):
         assert isinstance(whole, Avals), "item of a value with one part"
         return whole.parts[index]
 
-    def eager(self, whole: Any, *, index: int) -> Any:  # type: ignore[override]
+    def eager(self, whole: Any, *, index: int) -> Any:
         return whole[index]
 
 
@@ -73,7 +74,7 @@ class Cond(Control):
                 raise ShapeError(f"cond: the branches give {Avals.of(first)} and {Avals.of(results_of(branch))}")
         return Avals.of(first)
 
-    def eager(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> Any:  # type: ignore[override]
+    def eager(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> Any:
         chosen = min(max(int(index), 0), len(branches) - 1)
         return interpret(branches[chosen], *operands)
 
@@ -81,8 +82,10 @@ class Cond(Control):
 class WhileLoop(Control):
     """A loop of unknown length; the general form that its pullbacks take, too.
 
-    With a `condition` it runs while that holds; without one, the first operand is the number of rounds. Then come `n_carry`
-    carries, `n_xs` tapes (one row per round, the last row first with `reverse`), and constants. Results: the carries, the
+    With a `condition` it runs while that holds; without one, the first operand is the number of rounds. Then come
+    `n_carry`
+    carries, `n_xs` tapes (one row per round, the last row first with `reverse`), and constants. Results: the
+    carries, the
     number of rounds, and a tape of every further output of the body.
     """
 
@@ -111,7 +114,7 @@ class WhileLoop(Control):
                 raise ShapeError(f"while_loop: the condition gives {Avals.of(results_of(condition))}, not one bool")
         return Avals.of((*carry, Aval((), np.dtype(np.int64)), *(TapeAval.of(y) for y in found[n_carry:])))
 
-    def eager(  # type: ignore[override]
+    def eager(
         self, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
     ) -> Any:
         rounds, carry, xs, consts = self.parts(operands, condition, n_carry, n_xs)
@@ -128,7 +131,8 @@ class WhileLoop(Control):
 
 
 class Scan(Control):
-    """`n_carry` operands are carried, the next `n_xs` are cut along their first axis; what the body gives beyond the carry is
+    """`n_carry` operands are carried, the next `n_xs` are cut along their first axis; what the body gives beyond
+    the carry is
     stacked. With `reverse`, the last slice comes first, and the stacked results keep their slices' places."""
 
     name = "scan"
@@ -146,7 +150,7 @@ class Scan(Control):
             raise ShapeError(f"scan: the body takes the carry {Avals.of(carry)} but gives {Avals.of(found[:n_carry])}")
         return Avals.of((*carry, *(y.with_shape((length, *y.shape)) for y in found[n_carry:])))
 
-    def eager(  # type: ignore[override]
+    def eager(
         self, *operands: Any, body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool
     ) -> Any:
         carry, xs, consts = operands[:n_carry], operands[n_carry : n_carry + n_xs], operands[n_carry + n_xs :]

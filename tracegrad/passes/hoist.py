@@ -1,6 +1,7 @@
 """Moves what does not change from round to round out of loops.
 
-A node of a body that depends on the loop's constants alone is computed once, before the loop, and handed in as one more constant.
+A node of a body that depends on the loop's constants alone is computed once, before the loop, and handed in as one
+more constant.
 Views stay: they cost nothing. What may fail (an index check) stays too, because a loop of no rounds must not fail.
 """
 

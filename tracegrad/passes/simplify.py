@@ -9,9 +9,9 @@ from typing import Any
 from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
-from tracegrad.passes.rewrite import Rewriter, Rule
 from tracegrad.ops.control import scan, while_loop
 from tracegrad.passes.hoist import hoist
+from tracegrad.passes.rewrite import Rewriter, Rule
 from tracegrad.passes.rules import EXACT, FAST_MATH
 
 LIMIT = 40
@@ -52,7 +52,9 @@ def simplify_bodies(graph: Graph, rules: tuple[Rule, ...]) -> Graph:
             done[value] = simplify(value, rules)
         return done[value]
 
-    return with_params(graph, {n: {k: simple(v) for k, v in n.params.items()} for n in graph.nodes if n.prim.kind == "control"})
+    return with_params(
+        graph, {n: {k: simple(v) for k, v in n.params.items()} for n in graph.nodes if n.prim.kind == "control"}
+    )
 
 
 def with_params(graph: Graph, params: Mapping[Node, Mapping[str, Any]]) -> Graph:
@@ -68,7 +70,8 @@ def with_params(graph: Graph, params: Mapping[Node, Mapping[str, Any]]) -> Graph
 
 
 def merge_scans(graph: Graph) -> Graph:
-    """Let a loop whose results another loop over the same operands also gives run once: the pullback of a loop runs it again
+    """Let a loop whose results another loop over the same operands also gives run once: the pullback of a loop
+    runs it again
     with the carries as further results."""
     scans = [n for n in graph.nodes if n.prim in (scan, while_loop)]
     richer: dict[Node, Mapping[str, Any]] = {}

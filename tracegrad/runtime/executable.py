@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import ArgumentError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
-from tracegrad.ir.aval import DTYPES, Aval
+from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
+from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.runtime import library
 from tracegrad.runtime.objects import load_object
 
@@ -97,18 +96,38 @@ class Executable:
     def convert(self, position: int, value: Any) -> Any:
         """Bring an argument into the layout the code was compiled for; a dtype or shape that differs is refused."""
         dtype, shape = self.inputs[position]
-        name = self.names[position] if position < len(self.names) else f"captured array {position}"
-        if isinstance(value, (bool, int, float)) and not shape:
-            return np.array(value, dtype)
+        name = f"argument {self.names[position]}" if position < len(self.names) else "a captured array"
+        if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
+            return self.number(name, value, dtype, shape)
         if not isinstance(value, (np.ndarray, np.generic)):
-            raise ArgumentError(f"argument {name}: a {type(value).__name__} is not a NumPy array", fix="pass np.asarray(x)")
-        if value.shape != shape or value.dtype != dtype:
-            found = f"{value.dtype}{list(value.shape)}"
+            kind = type(value).__name__
+            raise ArgumentError(f"{name}: a {kind} is not a NumPy array", fix="call it with arrays and numbers")
+        wanted, found = Aval(shape, dtype), f"{NAMES.get(value.dtype, value.dtype)}{list(value.shape) or ''}"
+        if value.dtype != dtype:
+            raise DTypeError(
+                f"{name}: compiled for {wanted} but called with {found}", fix=f"convert it with x.astype(np.{dtype})"
+            )
+        if value.shape != shape:
             raise ShapeError(
-                f"argument {name}: compiled for {Aval(shape, dtype)} but called with {found}",
-                fix="pass an array of that shape and dtype, or compile for this one",
+                f"{name}: compiled for {wanted} but called with {found}",
+                fix="pass an array of that shape, or compile for this one",
             )
         return np.ascontiguousarray(value).reshape(shape)
+
+    def number(self, name: str, value: bool | int | float, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+        """Return a Python number as the scalar argument it stands for; nothing is rounded to an integer in silence."""
+        kinds = {bool: "biuf", int: "iuf", float: "f"}[type(value)] if type(value) in (bool, int, float) else "biuf"
+        if shape or dtype.kind not in kinds:
+            raise DTypeError(
+                f"{name}: compiled for {Aval(shape, dtype)} but called with the {type(value).__name__} {value}",
+                fix="pass a value of that dtype, or compile for this one",
+            )
+        try:
+            return np.array(value, dtype)
+        except OverflowError:
+            raise DTypeError(
+                f"{name}: {value} does not fit into {NAMES[dtype]}", fix="pass a smaller number, or a float"
+            ) from None
 
     def check_donated(self, values: Sequence[Any], arrays: Sequence[Any]) -> None:
         """Refuse donated memory that cannot be written, or that another argument shares; copy what is strided."""
@@ -142,7 +161,8 @@ class Executable:
             if start < high and low < stop:
                 name = self.names[position] if position < len(self.names) else "a captured array"
                 raise ArgumentError(
-                    f"donated argument {self.names[donated]} shares memory with {name}", fix="pass a copy of one of them"
+                    f"donated argument {self.names[donated]} shares memory with {name}",
+                    fix="pass a copy of one of them",
                 )
 
     def fail(self, status: int) -> None:

@@ -41,7 +41,9 @@ def load_family(family: str) -> float:
     began = time.perf_counter()
     if config.verbose:
         print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
-    library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only when something must be compiled
+    library = importlib.import_module(
+        "tracegrad.codegen.library"
+    )  # imports Numba: only when something must be compiled
     data = library.build(family)
     symbols = list(library.FAMILIES[family])
     cache.store(key, {"symbols": symbols}, data)

@@ -24,7 +24,9 @@ class Profile:
         total = sum(self.microseconds)
         order = sorted(range(len(self.steps)), key=lambda i: -self.microseconds[i])
         lines = [f"{total:10.1f} us in {len(self.steps)} steps"]
-        lines += [f"{self.microseconds[i]:10.1f} us {self.microseconds[i] / total:5.1%}  {i}: {self.steps[i]}" for i in order]
+        lines += [
+            f"{self.microseconds[i]:10.1f} us {self.microseconds[i] / total:5.1%}  {i}: {self.steps[i]}" for i in order
+        ]
         return "\n".join(lines)
 
 

@@ -23,7 +23,8 @@ from tracegrad.schedule.plan import Plan, build_plan
 class Program:
     """A compiled graph. Calling it takes the graph's inputs in order and returns a list of results.
 
-    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes`, `steps` and
+    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes`,
+    `steps` and
     `refusals` describe the schedule. `schedule` and `source` are made when asked for.
     """
 
@@ -125,16 +126,18 @@ def compile_graph(
     plan = build_plan(simple, config.threads)
     timings["schedule"] = time.perf_counter() - began
     began = time.perf_counter()
-    emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only when something must be compiled
+    emitter = importlib.import_module(
+        "tracegrad.codegen.program"
+    )  # imports Numba: only when something must be compiled
     timings["import"] = time.perf_counter() - began
     emitted = emitter.emit(plan, donate, config.threads, profile=profile)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
-    for node in plan.checks.values():
-        sizes = [node.operands[0].aval.shape[a] for a in node.params["axes"]]
+    for node, size in plan.checks.values():
         where = node.where
-        checks.append((node.prim.name, min(sizes), where.file if where else "", where.line if where else 0))
+        name = "index" if node.prim.kind == "gather" else "index update"
+        checks.append((name, size, where.file if where else "", where.line if where else 0))
     facts = Facts(
         inputs=[(NAMES[n.dtype], list(n.shape)) for n in graph.inputs],
         outputs=[

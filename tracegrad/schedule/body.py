@@ -1,6 +1,7 @@
 """Writes the scalar code of nodes at given indices: follows views, inlines what is cheap, loads the rest.
 
-Values that an earlier pass left on the stack are in `recalls`. Every read of a node that lives elsewhere is recorded in `needs`: that is how the lowering learns what must be in memory.
+Values that an earlier pass left on the stack are in `recalls`. Every read of a node that lives elsewhere is
+recorded in `needs`: that is how the lowering learns what must be in memory.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tracegrad.schedule.kinds import lowering
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Checks = dict[int, tuple[Node, int]]
+"""Error codes of index checks: the node that reads or writes, and the size of the axis."""
 Memo = dict[tuple[Node, Index, Guard | None], Value]
 
 
@@ -43,7 +46,7 @@ class Names:
 class Body:
     """A list of statements under construction."""
 
-    def __init__(self, inlines: Callable[[Node], bool], checks: dict[int, Node]):
+    def __init__(self, inlines: Callable[[Node], bool], checks: Checks):
         self.inlines = inlines
         self.checks = checks
         self.names = Names()
@@ -80,9 +83,8 @@ class Body:
     def checked(self, value: Value, dtype: str, size: int, node: Node) -> Affine:
         """Return the index behind an integer value, checked against an axis of `size`."""
         name = self.names("n")
-        code = len(self.checks) + 1
-        code = next((c for c, n in self.checks.items() if n is node), code)
-        self.checks[code] = node
+        code = next((c for c, check in self.checks.items() if check == (node, size)), len(self.checks) + 1)
+        self.checks[code] = (node, size)
         self.emit(Checked(name, value, dtype, size, code))
         return Affine.var(name)
 
@@ -258,7 +260,11 @@ def point_max_pool(body: Body, node: Node, index: Index) -> Value:
     best: Value | None = None
     for inner, limits in taps(node, index, source.aval.shape[-len(node.params["window"]) :]):
         value = body.guarded(source, inner, limits, -np.inf)
-        best = value if best is None else body.compute("maximum({0}, {1})", [(best, dtype), (value, dtype)], dtype, node.where)
+        best = (
+            value
+            if best is None
+            else body.compute("maximum({0}, {1})", [(best, dtype), (value, dtype)], dtype, node.where)
+        )
     assert best is not None
     return best
 
@@ -269,7 +275,9 @@ def point_sum_pool(body: Body, node: Node, index: Index) -> Value:
     total: Value | None = None
     for inner, limits in taps(node, index, source.aval.shape[-len(node.params["window"]) :]):
         value = body.guarded(source, inner, limits, 0.0)
-        total = value if total is None else body.compute("{0} + {1}", [(total, dtype), (value, dtype)], dtype, node.where)
+        total = (
+            value if total is None else body.compute("{0} + {1}", [(total, dtype), (value, dtype)], dtype, node.where)
+        )
     assert total is not None
     return total
 

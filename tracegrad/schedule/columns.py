@@ -50,7 +50,9 @@ class Columns(Form):
                 value = body.value(node.operands[0], self.index)
                 dtype = NAMES[node.dtype]
                 before = body.load(acc, dtype, self.slot)
-                body.emit(Store(acc, self.slot, body.compute(combine(node), [(before, dtype), (value, dtype)], dtype), dtype))
+                body.emit(
+                    Store(acc, self.slot, body.compute(combine(node), [(before, dtype), (value, dtype)], dtype), dtype)
+                )
             for node in self.inner_stores(stage):
                 self.store(node, self.index)
         if inside:

@@ -1,4 +1,5 @@
-"""What the forms of lowering share: loop variables, the body, which node is computed in which pass, loops that collapse."""
+"""What the forms of lowering share: loop variables, the body, which node is computed in which pass, loops that
+collapse."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tracegrad.ir import Node
 from tracegrad.ir.aval import NAMES
-from tracegrad.schedule.body import Body, buffer_name
+from tracegrad.schedule.body import Body, Checks, buffer_name
 from tracegrad.schedule.fuse import Unit, under_views
 from tracegrad.schedule.index import ZERO, Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Kernel, Local, Loop, Stmt, Store, affines, substitute
@@ -24,7 +25,7 @@ class Context:
     """What lowering needs to know about the program."""
 
     inlines: Callable[[Node], bool]
-    checks: dict[int, Node]
+    checks: Checks
     threads: int
 
 
@@ -127,7 +128,11 @@ class Form:
     def outer_values(self, stage: int) -> list[Node]:
         """Return, in order, the outer nodes that become known after a pass."""
         outer = self.unit.outer
-        return [n for n in self.unit.nodes if n in outer and n in self.stage and not self.is_reduction(n) and self.ready(n) == stage]
+        return [
+            n
+            for n in self.unit.nodes
+            if n in outer and n in self.stage and not self.is_reduction(n) and self.ready(n) == stage
+        ]
 
     def store(self, node: Node, index: Index) -> None:
         value = self.body.value(node, index)

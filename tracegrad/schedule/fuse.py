@@ -1,11 +1,15 @@
 """Fusion: which nodes share loops.
 
-A group has a domain (a shape) and, once a reduction has joined, the axes that it reduces. Its nodes live on two levels: `inner`
-nodes have the domain's shape, `outer` nodes the shape that is left after reducing. An inner node may read an outer one through a
-broadcast over the reduced axes: that makes the group a sequence of passes over the same data (softmax, layer norm) with the
+A group has a domain (a shape) and, once a reduction has joined, the axes that it reduces. Its nodes live on two
+levels: `inner`
+nodes have the domain's shape, `outer` nodes the shape that is left after reducing. An inner node may read an outer
+one through a
+broadcast over the reduced axes: that makes the group a sequence of passes over the same data (softmax, layer norm)
+with the
 reduced values kept in registers.
 
-Nodes join greedily in topological order, groups merge when a node joins two of them; both only if no path leads out of the group
+Nodes join greedily in topological order, groups merge when a node joins two of them; both only if no path leads
+out of the group
 and back. Every refusal is kept with its reason.
 """
 
@@ -66,7 +70,8 @@ class Refusal:
 
     def __str__(self) -> str:
         place = f" ({self.node.where})" if self.node.where else ""
-        return f"{self.node.prim.name} {self.node.aval} does not join {self.operand.prim.name} {self.operand.aval}: {self.reason}{place}"
+        pair = f"{self.node.prim.name} {self.node.aval} does not join {self.operand.prim.name} {self.operand.aval}"
+        return f"{pair}: {self.reason}{place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +248,8 @@ class Fusion:
                 yield from self.reads(operand)
 
     def reads(self, node: Node) -> tuple[Node, ...]:
-        """Return what must be in memory for another unit to read `node`: itself, or what it is computed from when inlined."""
+        """Return what must be in memory for another unit to read `node`: itself, or what it is computed from when
+        inlined."""
         found = self._reads.get(node)
         if found is None:
             found = self._reads[node] = tuple(dict.fromkeys(self.find_reads(node)))
@@ -308,7 +314,8 @@ class Fusion:
     # --- inlining -----------------------------------------------------------------------------------------------------
 
     def inlines(self, node: Node) -> bool:
-        """Say whether readers outside the unit compute `node` again instead of loading it: it is cheap and reads at most one
+        """Say whether readers outside the unit compute `node` again instead of loading it: it is cheap and reads
+        at most one
         array of its own size, so that loading it would move as many bytes."""
         if node not in self._inline:
             self._inline[node] = self.decide_inline(node)

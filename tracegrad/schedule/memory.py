@@ -1,7 +1,9 @@
 """Where every buffer lives: in an argument, in a result, or at an offset in the arena.
 
-The arena holds what lives between two steps only. Buffers whose lifetimes do not meet share memory; offsets are multiples of 64
-bytes. A result may take over the memory of a donated argument when nothing reads the argument afterwards, or when the one kernel
+The arena holds what lives between two steps only. Buffers whose lifetimes do not meet share memory; offsets are
+multiples of 64
+bytes. A result may take over the memory of a donated argument when nothing reads the argument afterwards, or when
+the one kernel
 that writes the result reads the argument at exactly the element it writes.
 """
 
@@ -130,7 +132,8 @@ def is_safe(plan: Plan, given: str, result: str, uses: Sequence[set[str]]) -> bo
 
 
 def same_element(body: Sequence[Stmt], given: str, result: str) -> bool:
-    """Say whether every read of `given` stands in the same loop as the one write of `result`, at the same index, before it."""
+    """Say whether every read of `given` stands in the same loop as the one write of `result`, at the same index,
+    before it."""
     for s in body:
         if isinstance(s, Loop) and mentions(s.body, given, result):
             inside = [x for x in body if x is not s]

@@ -1,6 +1,7 @@
 """Primitives with loops of their own: they write their buffer piece by piece, so nothing is fused behind them.
 
-Each rule returns the kernels in order. A kernel that fills or copies is parallel; one that scatters runs in one task where two
+Each rule returns the kernels in order. A kernel that fills or copies is parallel; one that scatters runs in one
+task where two
 updates may meet in one place.
 """
 
@@ -18,9 +19,9 @@ from tracegrad.ops.index import scatter_add, scatter_set, set_slice
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
 from tracegrad.ops.shape import concat, pad
 from tracegrad.schedule.body import Body, buffer_name
+from tracegrad.schedule.form import Context, Lowered, collapse
 from tracegrad.schedule.index import Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Guard, Kernel, Load, Loop, Stmt, Store
-from tracegrad.schedule.form import Context, Lowered, collapse
 
 Place = Callable[[Index], Index]
 

@@ -15,12 +15,12 @@ from tracegrad.ops.contract import free
 from tracegrad.ops.control import cond, item
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, reshape
-from tracegrad.schedule.body import buffer_name, view_index
+from tracegrad.schedule.body import Checks, buffer_name, view_index
+from tracegrad.schedule.form import Context
 from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
 from tracegrad.schedule.index import Affine, dot, strides
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.kinds import lowering
-from tracegrad.schedule.form import Context
 from tracegrad.schedule.lower import Elements, lower
 from tracegrad.schedule.nests import lower_nest
 
@@ -51,7 +51,8 @@ class Call:
 class Region:
     """A loop or a branch: the plans of its graphs, and the buffers of its results.
 
-    `workspace` are a buffer for the memory of the inner plans (the code generator knows its size), one for the condition, and
+    `workspace` are a buffer for the memory of the inner plans (the code generator knows its size), one for the
+    condition, and
     a second place for each carry, which the rounds of a loop use in turns.
     """
 
@@ -81,14 +82,14 @@ class Plan:
     buffers: dict[str, tuple[str, int]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    checks: dict[int, Node] = field(default_factory=dict)
+    checks: Checks = field(default_factory=dict)
     tapes: list[str] = field(default_factory=list)
 
 
 class Planner:
     """Lowers a graph whose rewrites are done."""
 
-    def __init__(self, graph: Graph, threads: int, checks: dict[int, Node] | None = None):
+    def __init__(self, graph: Graph, threads: int, checks: Checks | None = None):
         self.graph, self.roots = with_own_outputs(graph)
         self.fusion = Fusion(self.graph).run()
         self.plan = Plan(self.graph, refusals=self.fusion.refusals, checks={} if checks is None else checks)
@@ -161,7 +162,9 @@ class Planner:
         for plan in plans:
             self.plan.refusals += plan.refusals
         base = buffer_name(node)
-        named = {n.params["index"]: buffer_name(n) for n in self.graph.nodes if n.prim is item and n.operands[0] is node}
+        named = {
+            n.params["index"]: buffer_name(n) for n in self.graph.nodes if n.prim is item and n.operands[0] is node
+        }
         assert isinstance(node.aval, Avals)
         results = []
         for i, aval in enumerate(node.aval.parts):
@@ -236,7 +239,8 @@ def merges(axes: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> b
 
 
 def with_own_outputs(graph: Graph) -> tuple[Graph, list[Node]]:
-    """Give every output of the graph a node of its own that is computed here: inputs, literals and repeats are copied."""
+    """Give every output of the graph a node of its own that is computed here: inputs, literals and repeats are
+    copied."""
     nodes = list(graph.nodes)
     roots: list[Node] = []
     taken: set[Node] = set()

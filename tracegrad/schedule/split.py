@@ -1,6 +1,8 @@
-"""Reductions with too few results to share among tasks: partial results of pieces in one kernel, joined in a second one.
+"""Reductions with too few results to share among tasks: partial results of pieces in one kernel, joined in a
+second one.
 
-Which reductions are split, and how, depends on shapes alone, never on the number of threads: the result is the same everywhere.
+Which reductions are split, and how, depends on shapes alone, never on the number of threads: the result is the
+same everywhere.
 """
 
 from __future__ import annotations
@@ -128,7 +130,8 @@ class Split(Form):
 
 
 def cut(loops: Loops, chunk: int) -> tuple[Loops, list[Loop]]:
-    """Cut a loop nest into pieces of about `chunk` rounds: the loops that number them, and the (empty) loops of one piece."""
+    """Cut a loop nest into pieces of about `chunk` rounds: the loops that number them, and the (empty) loops of
+    one piece."""
     pieces: Loops = []
     rest = list(loops)
     while len(rest) > 1 and math.prod(n for _, n in rest[1:]) >= chunk:
