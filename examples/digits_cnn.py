@@ -1,8 +1,10 @@
 """Train a convolutional network on handwritten digits, the whole training step compiled ahead of time.
 
 `python examples/digits_cnn.py` needs `pip install "tracegrad[examples]"`. It is the core of `python -m tracegrad demo`,
-without progress bar, measurements and picture.
+without progress bar, measurements and picture. `--smoke` makes two epochs only.
 """
+
+import sys
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from tracegrad import data, nn, optim, random
 from tracegrad.nn import functional as F
 
 EPOCHS, BATCH = 20, 32
+if "--smoke" in sys.argv:
+    EPOCHS = 2
 
 # Real data: 1797 images [1, 8, 8], a fifth of them held out; mean 0 and deviation 1.
 split = data.digits(test_fraction=0.2, seed=0)
