@@ -78,7 +78,7 @@ class Executable:
         if self.donated:
             self.check_donated(values, arrays)
         results = [arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in self.outputs]
-        arena = self.arenas.pop() if self.arenas else self.new_arena()
+        arena = self.take_arena()
         addresses = [a.__array_interface__["data"][0] for a in arrays]
         addresses += [r.__array_interface__["data"][0] for r in results]
         table = self.table_type(self.pool.ctl, arena[1], 0, *addresses, self.stamp_address)
@@ -88,6 +88,13 @@ class Executable:
         if status:
             self.fail(status)
         return [r[()] if scalar else r for r, scalar in zip(results, self.scalar, strict=True)]
+
+    def take_arena(self) -> tuple[Any, int]:
+        """Return an arena that no other call uses; another thread may take the last one at any time."""
+        try:
+            return self.arenas.pop()
+        except IndexError:
+            return self.new_arena()
 
     def new_arena(self) -> tuple[Any, int]:
         memory = aligned_bytes(max(self.facts.arena_bytes, 64))
