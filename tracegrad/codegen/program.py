@@ -12,7 +12,7 @@ Small kernels are called directly, large ones through `tg_par_for`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tracegrad.codegen.entry import Entry, Module
@@ -48,12 +48,23 @@ def module_text(module: Module) -> str:
     return "\n".join(parts)
 
 
-def emit(plan: Plan, donate: Sequence[int], threads: int, *, profile: bool = False) -> Emitted:
-    """Place the buffers of a plan, write its module and compile it; with `profile`, every step is timed."""
+def emit(
+    plan: Plan,
+    donate: Sequence[int],
+    threads: int,
+    *,
+    profile: bool = False,
+    announce: Callable[[Sequence[str]], object] = list,
+) -> Emitted:
+    """Place the buffers of a plan, write its module and compile it; with `profile`, every step is timed.
+
+    `announce` is told the library families that the program needs before it is compiled.
+    """
     began = time.perf_counter()
     module = Module(threads)
     entry = Entry(module, plan, donate, symbol="tg_entry", profile=profile)
     text = module_text(module)
+    announce(["pool", *module.families])
     written = time.perf_counter()
     data = compile_ir(text, "tracegrad_program")
     done = time.perf_counter()

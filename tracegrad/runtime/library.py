@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from tracegrad.config import config
 from tracegrad.runtime import cache
@@ -18,14 +19,25 @@ _LOADED: dict[str, dict[str, int]] = {}
 _POOLS: dict[int, Pool] = {}
 
 
-def ensure(families: Iterable[str]) -> float:
-    """Make the symbols of these families known to the loader; return the seconds spent on compiling any."""
+def ensure(families: Iterable[str], *helpers: subprocess.Popen[bytes], theirs: Collection[str] = ()) -> float:
+    """Make the symbols of these families known to the loader; return the seconds spent on compiling any.
+
+    `helpers` are processes that compile `theirs`: these come last, when the processes have ended.
+    """
     spent = 0.0
     with _LOCK:
-        for family in families:
-            if family not in _LOADED:
-                spent += load_family(family)
+        missing = [f for f in families if f not in _LOADED]
+        for family in sorted(missing, key=lambda f: f in theirs):
+            if family in theirs:
+                for helper in helpers:
+                    helper.wait()
+            spent += load_family(family)
     return spent
+
+
+def is_at_hand(family: str) -> bool:
+    """Say whether a family is loaded or in the cache."""
+    return family in _LOADED or cache.load(cache.entry_key(["library", family])) is not None
 
 
 def load_family(family: str) -> float:

@@ -13,7 +13,7 @@ from tracegrad.ir import Graph
 from tracegrad.ir.aval import NAMES
 from tracegrad.ir.text import show
 from tracegrad.passes.simplify import simplify
-from tracegrad.runtime import cache
+from tracegrad.runtime import cache, library, prebuild
 from tracegrad.runtime.executable import Executable, Facts
 from tracegrad.runtime.objects import ObjectError
 from tracegrad.schedule.memory import Memory, assign_memory
@@ -130,7 +130,12 @@ def compile_graph(
         "tracegrad.codegen.program"
     )  # imports Numba: only when something must be compiled
     timings["import"] = time.perf_counter() - began
-    emitted = emitter.emit(plan, donate, config.threads, profile=profile)
+    started: list[Any] = []
+    emitted = emitter.emit(
+        plan, donate, config.threads, profile=profile, announce=lambda f: started.extend(prebuild.start(f))
+    )
+    theirs, helpers = started
+    timings["library"] = library.ensure(["pool", *emitted.families], *helpers, theirs=theirs)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
