@@ -16,7 +16,7 @@ from tracegrad import optim
 
 TRUE = {"a": 1.1, "b": 0.4, "d": 0.1, "g": 0.4}
 START = np.array([10.0, 5.0])
-SPAN, NOISE = 12.0, 0.1
+STEPS, SPAN, NOISE = 480, 12.0, 0.1
 
 
 def slope(rates, y):
@@ -24,9 +24,9 @@ def slope(rates, y):
     return np.stack([rates["a"] * u - rates["b"] * u * v, rates["d"] * u * v - rates["g"] * v])
 
 
-def solve(rates, start, steps, span):
-    """Return the states after each of the steps [steps, 2]."""
-    h = span / steps
+def solve(rates, start):
+    """Return the states after each of the steps [STEPS, 2]."""
+    h = SPAN / STEPS
 
     def rk4(y, _):
         k1 = slope(rates, y)
@@ -36,15 +36,15 @@ def solve(rates, start, steps, span):
         y = y + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
         return y, y
 
-    return tg.scan(rk4, start, length=steps)[1]
+    return tg.scan(rk4, start, length=STEPS)[1]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="fewer updates")
-    steps, updates = (480, 300) if parser.parse_args().smoke else (480, 1200)
+    updates = 600 if parser.parse_args().smoke else 1500
 
-    exact = tg.jit(lambda rates: solve(rates, START, steps, SPAN))(TRUE)
+    exact = tg.jit(lambda rates: solve(rates, START))(TRUE)
     data = exact + NOISE * np.random.default_rng(0).normal(size=exact.shape)
 
     optimizer = optim.adam(optim.cosine(0.05, updates))
@@ -56,7 +56,7 @@ def main():
 
     def fit_step(logs, state, data):
         def loss(logs):
-            return np.mean((solve(rates_of(logs), START, steps, SPAN) - data) ** 2)
+            return np.mean((solve(rates_of(logs), START) - data) ** 2)
 
         value, gradients = tg.value_and_grad(loss)(logs)
         logs, state = optimizer.step(gradients, state, logs)
