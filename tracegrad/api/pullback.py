@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api.captures import Source
 from tracegrad.api.function import Function, typed
 from tracegrad.api.signature import leaf_aval
 from tracegrad.api.transform import Call, Jit
@@ -19,7 +20,7 @@ from tracegrad.ops.elementwise import stop_gradient as stop
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Traced, new_trace
 
-Programs = dict[Any, tuple[Traced, Halves, Program, Program]]
+Programs = dict[Any, tuple[Traced, tuple[Source, ...], Halves, Program, Program]]
 _COMPILED: dict[Any, Programs] = {}
 
 
@@ -49,9 +50,10 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
         both = joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs))
         halves = partition(both, n_inputs, n_outputs)
-        programs[None] = traced, halves, build(halves.forward), build(halves.backward)
-    traced, halves, forward, backward = programs[None]
-    results = forward([*arguments.leaves, *traced.captures])
+        captures = tuple(function.environment.locate(value) for value in traced.captures)
+        programs[None] = traced, captures, halves, build(halves.forward), build(halves.backward)
+    traced, captures, halves, forward, backward = programs[None]
+    results = forward([*arguments.leaves, *(source.read() for source in captures)])
     outputs, residuals = results[: halves.n_outputs], results[halves.n_outputs :]
     avals = [o.aval for o in traced.graph.outputs]
 
