@@ -27,7 +27,7 @@ def ensure(families: Iterable[str], *helpers: subprocess.Popen[bytes], theirs: C
     spent = 0.0
     with _LOCK:
         missing = [f for f in families if f not in _LOADED]
-        for family in sorted(missing, key=lambda f: f in theirs):
+        for family in sorted(missing, key=lambda f: (f != "pool", f in theirs)):  # all others call into the pool's
             if family in theirs:
                 for helper in helpers:
                     helper.wait()
@@ -51,16 +51,20 @@ def load_family(family: str) -> float:
         except (ObjectError, KeyError):
             pass
     began = time.perf_counter()
-    if config.verbose:
-        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
-    library = importlib.import_module(
-        "tracegrad.codegen.library"
-    )  # imports Numba: only when something must be compiled
-    data = library.build(family)
-    symbols = list(library.FAMILIES[family])
-    cache.store(key, {"symbols": symbols}, data)
+    symbols, data = build_family(family)
     adopt(family, symbols, data)
     return time.perf_counter() - began
+
+
+def build_family(family: str) -> tuple[list[str], bytes]:
+    """Compile one family and keep it in the cache; nothing is loaded."""
+    if config.verbose:
+        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
+    library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only on a cache miss
+    data = library.build(family)
+    symbols = list(library.FAMILIES[family])
+    cache.store(cache.entry_key(["library", family]), {"symbols": symbols}, data)
+    return symbols, data
 
 
 def adopt(family: str, symbols: list[str], data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Library kernels compiled in a second process while this one compiles the program: `python -m tracegrad.runtime.prebuild gemm_f32`.
+"""Library kernels compiled in a second process while this one compiles the program.
 
-The two meet in the cache on disk. Whatever the second process does not deliver, this one compiles itself.
+`python -m tracegrad.runtime.prebuild gemm_f32 ...` is that process. The two meet in the cache on disk. Whatever the second process does not deliver, this one compiles itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def seconds(family: str) -> float:
 
 def share(families: Sequence[str]) -> list[str]:
     """Return the families to compile elsewhere: about half of the work, none when that is not worth a process."""
-    missing = [f for f in families if not library.is_at_hand(f)]
+    missing = [f for f in families if f != "pool" and not library.is_at_hand(f)]
     ours = theirs = 0.0
     found = []
     for family in sorted(missing, key=lambda f: -seconds(f)):
@@ -59,4 +59,4 @@ def start(families: Sequence[str]) -> tuple[list[str], list[subprocess.Popen[byt
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        library.load_family(name)
+        library.build_family(name)
