@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from compiled import assert_close, graph_of
 
+import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.codegen.program import show_source
 from tracegrad.codegen.reference import BACKENDS, run_source
+from tracegrad.errors import IndexOutOfBounds
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Graph, interpret
 from tracegrad.passes.simplify import simplify
@@ -90,3 +92,17 @@ def test_printed_source_runs(name: str, backend: str) -> None:
     found = run_source(plan, assign_memory(plan), given, backend)
     for a, b in zip(found, interpret(compiled, *given), strict=True):
         assert_close(a, b, 1e-5, 1e-6, name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_source_as_a_back_end(backend: str) -> None:
+    """The same calls, the same errors, donation included."""
+    f = tg.jit(lambda x, i: np.tanh(x[i]).sum(axis=0), backend=backend)
+    x, at = np.arange(12.0).reshape(4, 3), np.array([0, 3, -1])
+    np.testing.assert_allclose(f(x, at), np.tanh(x[at]).sum(axis=0), rtol=1e-12)
+    with pytest.raises(IndexOutOfBounds, match="an index is out of bounds for an axis of size 4"):
+        f(x, np.array([0, 4, 0]))
+    step = tg.compile(lambda p, g: p - 0.5 * g, x, x, donate="p", backend=backend)
+    p = np.ones((4, 3))
+    assert step(p, x) is p and step.kernels == 1
+    np.testing.assert_array_equal(p, 1.0 - 0.5 * x)

@@ -19,7 +19,7 @@ import numpy as np
 from tracegrad.codegen.scalar import numba_namespace, reference_namespace
 from tracegrad.codegen.source import identifier, show_kernel
 from tracegrad.errors import IndexOutOfBounds
-from tracegrad.ir.aval import DTYPES
+from tracegrad.ir.aval import DTYPES, Aval
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
@@ -75,7 +75,7 @@ class Reference:
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Run every step in order; donated arrays are overwritten and returned."""
         graph, donated = self.plan.graph, self.memory.donated
-        arrays = [np.ascontiguousarray(v, n.dtype).reshape(n.shape) for v, n in zip(values, graph.inputs, strict=True)]
+        arrays = [contiguous(v, n.aval) for v, n in zip(values, graph.inputs, strict=True)]
         avals = [o.aval for o in graph.outputs]
         results = [arrays[donated[i]] if i in donated else unwritten(a.shape, a.dtype) for i, a in enumerate(avals)]
         run = Run(self, arrays, results)
@@ -134,6 +134,12 @@ class Run:
         steps = [s * flat.itemsize for s in view.strides]
         found = np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, steps, writeable=False)
         return np.array(found)
+
+
+def contiguous(value: Any, aval: Aval) -> Any:
+    """Return a value in the layout of an argument: itself where it has that layout."""
+    found = np.ascontiguousarray(value, aval.dtype)
+    return found if found.shape == aval.shape else found.reshape(aval.shape)
 
 
 def unwritten(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

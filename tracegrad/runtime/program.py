@@ -13,7 +13,7 @@ from tracegrad.ir import Graph
 from tracegrad.ir.aval import NAMES
 from tracegrad.ir.text import show
 from tracegrad.passes.simplify import simplify
-from tracegrad.runtime import cache, library, prebuild
+from tracegrad.runtime import cache, from_source, library, prebuild
 from tracegrad.runtime.executable import Executable, Facts
 from tracegrad.runtime.objects import ObjectError
 from tracegrad.schedule.memory import Memory, assign_memory
@@ -23,12 +23,17 @@ from tracegrad.schedule.plan import Plan, build_plan
 class Program:
     """A compiled graph. Calling it takes the graph's inputs in order and returns a list of results.
 
-    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes`,
-    `steps` and
-    `refusals` describe the schedule. `schedule` and `source` are made when asked for.
+    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes` and
+    `schedule` describe the schedule; `source` is made when asked for.
     """
 
-    def __init__(self, graph: Graph, executable: Executable, timings: dict[str, float], donate: Sequence[int]):
+    def __init__(
+        self,
+        graph: Graph,
+        executable: Executable | from_source.SourceExecutable,
+        timings: dict[str, float],
+        donate: Sequence[int],
+    ):
         self.graph = graph
         self.executable = executable
         self.timings = timings
@@ -76,6 +81,8 @@ class Program:
 
 def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = (), backend: str = "cpu") -> Program:
     """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache."""
+    if backend in from_source.BACKENDS:
+        return Program(graph, from_source.SourceExecutable(graph, donate, backend), {}, donate)
     if backend != "cpu":
         raise CompileError(f"backend: {backend!r} is not known", fix='use backend="cpu"')
     timings: dict[str, float] = {}
