@@ -60,7 +60,7 @@ def is_three_dimensional(prim: Primitive, sample: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: np.dtype(t).name)
 def test_samples_of_all_primitives(dtype: Any) -> None:
-    """All samples of a kind in one program; for floats with their first and second gradients."""
+    """All samples of a kind in one program; for floats with their gradients, in f64 also the second ones."""
     rng = np.random.default_rng(3)
     batches: dict[str, Batch] = {}
     for prim in SAMPLED:
@@ -72,13 +72,16 @@ def test_samples_of_all_primitives(dtype: Any) -> None:
             batch = batches.setdefault(prim.kind, Batch())
             batch.add(graph, arrays, f"{prim.name}-{number}")
             if graph.outputs[0].dtype.kind == "f" and sample.get("order", 2) and getattr(prim, "differentiable", True):
-                add_gradients(batch, graph, arrays, rng, f"{prim.name}-{number}")
+                twice = dtype is np.float64 and graph.outputs[0].aval.size > 1
+                add_gradients(batch, graph, arrays, rng, f"{prim.name}-{number}", twice=twice)
     assert set(batches) >= {"elementwise", "shape", "reduce"}
     for batch in batches.values():
         batch.compare(*TOLERANCE.get(np.dtype(dtype).name, (0.0, 0.0)))
 
 
-def add_gradients(batch: Batch, graph: Graph, arrays: list[Any], rng: np.random.Generator, label: str) -> None:
+def add_gradients(
+    batch: Batch, graph: Graph, arrays: list[Any], rng: np.random.Generator, label: str, *, twice: bool
+) -> None:
     """Add the joint graph, and the joint graph of its gradients."""
     wrt = [i for i, a in enumerate(arrays) if np.asarray(a).dtype == graph.outputs[0].dtype]
     if not wrt:
@@ -86,6 +89,8 @@ def add_gradients(batch: Batch, graph: Graph, arrays: list[Any], rng: np.random.
     first = joint(graph, wrt, seeds=(0,))
     values = [*arrays, *[cotangent(o, rng) for o in graph.outputs]]
     batch.add(first, values, f"gradient of {label}")
+    if not twice:
+        return
     seeds = range(1, 1 + len(wrt))
     second = joint(first, wrt, seeds=seeds)
     batch.add(second, [*values, *[cotangent(first.outputs[i], rng) for i in seeds]], f"second gradient of {label}")
@@ -231,7 +236,8 @@ def test_reductions_over_every_subset_of_axes(dtype: Any) -> None:
     """Small values: sums are exact in every dtype (integers wrap)."""
     rng = np.random.default_rng(11)
     batch = Batch()
-    for shape in REDUCED:
+    usual = dtype in (np.float32, np.float64, np.int64, np.bool_)
+    for shape in REDUCED if usual else REDUCED[:7]:
         x = np.asarray(rng.integers(0 if np.dtype(dtype).kind in "ub" else -3, 4, shape)).astype(dtype)
         for axes in subsets(len(shape)):
             add_reductions(batch, x, axes)
