@@ -51,8 +51,8 @@ MAX_LINES = 420
 
 SURFACE = [
     "Compiled", "TracegradError", "associative_scan", "benchmark", "checkpoint", "compile", "cond", "config", "eager",
-    "fori_loop", "grad", "jit", "map", "numpy", "scan", "spec", "stop_gradient", "switch", "value_and_grad", "vjp",
-    "while_loop",
+    "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "map", "numpy", "scan", "spec", "stop_gradient",
+    "switch", "value_and_grad", "vjp", "while_loop",
 ]  # fmt: skip
 NAMESPACES = {
     "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,

@@ -4,6 +4,7 @@ from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile
 from tracegrad.api.control import associative_scan, checkpoint, cond, fori_loop, map, scan, switch, while_loop
+from tracegrad.api.forward import hessian, jacfwd, jacrev, jvp
 from tracegrad.api.function import grad, jit, value_and_grad
 from tracegrad.api.pullback import stop_gradient, vjp
 from tracegrad.api.signature import spec
@@ -24,7 +25,11 @@ __all__ = [
     "eager",
     "fori_loop",
     "grad",
+    "hessian",
+    "jacfwd",
+    "jacrev",
     "jit",
+    "jvp",
     "map",
     "numpy",
     "scan",

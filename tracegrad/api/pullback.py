@@ -35,7 +35,7 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
-    function = fn if isinstance(fn, Function) else Function(fn, Jit())
+    function = as_function(fn)
     arguments = function.parameters.split(primals, {})
     call = function.call_of(arguments)
     check_floating(function, arguments.treedef, arguments.leaves)
@@ -64,6 +64,13 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         return tuple(args)
 
     return tree.unflatten(traced.out_tree, outputs), pull
+
+
+def as_function(fn: Callable[..., Any]) -> Function:
+    """Return a Function that traces what calling `fn` does; a transformed function is inlined with its transform."""
+    if not isinstance(fn, Function):
+        return Function(fn, Jit())
+    return fn if isinstance(fn.transform, Jit) else Function(fn, Jit(), static=tuple(fn.parameters.static))
 
 
 def check_floating(function: Function, treedef: Any, leaves: Sequence[Any]) -> None:
@@ -108,14 +115,7 @@ def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> lis
 
 def traced_vjp(call: Call, leaves: Sequence[Any]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Inside a trace (or eagerly): record the values of every node, and pull back through them when asked."""
-    values: dict[Node, Any] = {}
-    if STATE.get().traces and not STATE.get().traces[-1].computes:
-        traced = call.trace(leaves)
-        outer = STATE.get().traces[-1]
-        values = replay(traced.graph, outer, [*map(typed, leaves), *traced.captures])
-        graph, out_tree, inputs = traced.graph, traced.out_tree, traced.graph.inputs
-    else:
-        graph, out_tree, inputs, values = run_recorded(call, leaves)
+    graph, out_tree, inputs, values = record(call, leaves)
     check_results(call, graph)
     outputs = [o.dtype.type(o.value) if isinstance(o, Literal) else values[o] for o in graph.outputs]
 
@@ -126,6 +126,16 @@ def traced_vjp(call: Call, leaves: Sequence[Any]) -> tuple[Any, Callable[[Any], 
         return tuple(args)
 
     return tree.unflatten(out_tree, outputs), pull
+
+
+def record(call: Call, leaves: Sequence[Any]) -> tuple[Graph, Any, tuple[Node, ...], dict[Node, Any]]:
+    """Return the graph of a call with its structure, its inputs, and the value of every node in the innermost trace."""
+    traces = STATE.get().traces
+    if not traces or traces[-1].computes:
+        return run_recorded(call, leaves)
+    traced = call.trace(leaves)
+    values = replay(traced.graph, traces[-1], [*map(typed, leaves), *traced.captures])
+    return traced.graph, traced.out_tree, traced.graph.inputs, values
 
 
 def run_recorded(call: Call, leaves: Sequence[Any]) -> tuple[Graph, Any, tuple[Node, ...], dict[Node, Any]]:

@@ -60,6 +60,10 @@ class Primitive:
         """Return the cotangent of each operand: one value, or a tuple with None for the ones without a gradient."""
         raise NotImplementedError(f"{self.name} has no vjp rule")
 
+    def jvp(self, ts: tuple[Any, ...], y: Any, *operands: Any, **params: Any) -> Any:
+        """Return the tangent of the result, where it does not follow from the other rules (see `grad.forward`)."""
+        raise NotImplementedError(f"{self.name} has no jvp rule")
+
     def __call__(self, *operands: Any, **params: Any) -> Any:
         trace: Trace | None = None
         for operand in operands:

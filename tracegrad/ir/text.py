@@ -97,7 +97,7 @@ def nested_graphs(graph: Graph) -> dict[Graph, str]:
     """Give a name to every graph that a parameter of a node holds."""
     found: dict[Graph, str] = {}
     for node in graph.nodes:
-        for value in node.params.values():
+        for _, value in sorted(node.params.items()):
             for inner in value if isinstance(value, tuple) else (value,):
                 if isinstance(inner, Graph) and inner not in found:
                     base = inner.name if inner.name.isidentifier() else "body"

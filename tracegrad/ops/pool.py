@@ -111,6 +111,9 @@ class MaxPool(Primitive):
     def vjp(self, ct: Any, y: Any, x: Any, **params: Any) -> Any:
         return max_pool_route(ct, x, y, **params)
 
+    def jvp(self, ts: tuple[Any, ...], y: Any, x: Any, **params: Any) -> Any:
+        return max_pool_pick(ts[0], x, y, **params)
+
 
 class MaxPoolRoute(Primitive):
     name = "max_pool_route"
@@ -130,6 +133,9 @@ class MaxPoolRoute(Primitive):
 
     def vjp(self, g: Any, dx: Any, ct: Any, x: Any, y: Any, **params: Any) -> Any:  # type: ignore[override]
         return max_pool_pick(g, x, y, **params), None, None
+
+    def jvp(self, ts: tuple[Any, ...], dx: Any, ct: Any, x: Any, y: Any, **params: Any) -> Any:  # type: ignore[override]
+        return None if ts[0] is None else max_pool_route(ts[0], x, y, **params)
 
 
 class MaxPoolPick(Primitive):
@@ -151,6 +157,9 @@ class MaxPoolPick(Primitive):
 
     def vjp(self, g: Any, dy: Any, t: Any, x: Any, y: Any, **params: Any) -> Any:  # type: ignore[override]
         return max_pool_route(g, x, y, **params), None, None
+
+    def jvp(self, ts: tuple[Any, ...], dy: Any, t: Any, x: Any, y: Any, **params: Any) -> Any:  # type: ignore[override]
+        return None if ts[0] is None else max_pool_pick(ts[0], x, y, **params)
 
 
 class SumPool(Primitive):

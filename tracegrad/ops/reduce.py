@@ -72,6 +72,11 @@ class Extremum(Reduce):
         count = reduce_sum(convert(hit, dtype=x.dtype), axes=axes)
         return where(hit, expand(ct / count, x, axes), 0.0)
 
+    def jvp(self, ts: tuple[Any, ...], y: Any, x: Any, *, axes: Axes) -> Any:
+        hit = equal(x, expand(y, x, axes))
+        count = reduce_sum(convert(hit, dtype=x.dtype), axes=axes)
+        return reduce_sum(where(hit, ts[0], 0.0), axes=axes) / count
+
     def identity(self, dtype: np.dtype[Any]) -> Any:
         return None
 
