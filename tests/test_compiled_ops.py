@@ -295,6 +295,18 @@ def test_nan_and_infinity_in_reductions() -> None:
     batch.compare(0.0)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("size", [1, 2, 5, 33, 70])
+def test_nan_spoils_only_the_rows_and_columns_it_is_in(size: int, dtype: Any) -> None:
+    """What pads a tile must not reach a result."""
+    a, b = np.ones((size, size + 1), dtype), np.full((size + 1, size + 2), 2.0, dtype)
+    a[size // 2, -1], b[0, size - 1] = np.nan, np.inf
+    (found,) = program_of(lambda x, y: x @ y, a, b)([a, b])
+    expected = np.full((size, size + 2), 2.0 * (size + 1))
+    expected[:, size - 1], expected[size // 2] = np.inf, np.nan
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_rows_that_are_passed_over_several_times(rows: int) -> None:
     """Softmax and variance, by rows and by columns, where a task has whole rows or blocks of columns."""

@@ -143,6 +143,18 @@ def test_captured_numbers_belong_to_the_signature() -> None:
     assert f.traces == 2
 
 
+def test_captured_zeros_have_a_sign_and_nan_is_one_value() -> None:
+    zero = 0.0
+    f = tg.jit(lambda x: np.arctan2(zero * x, -1.0))
+    assert f(A)[1] > 3.0
+    zero = -0.0
+    assert f(A)[1] < -3.0
+    for _ in range(3):
+        zero = float("nan")
+        assert np.isnan(f(A)).all()
+    assert f.traces == 3
+
+
 def test_captures_of_named_functions() -> None:
     bias = np.ones(3)
 

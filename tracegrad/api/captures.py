@@ -126,4 +126,6 @@ class Environment:
 def environment_key(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
-    return (type(value), value) if isinstance(value, Constant) else type(value)
+    if not isinstance(value, Constant):
+        return type(value)
+    return (type(value), value) if value and value == value else (type(value), repr(value))  # tells 0.0 from -0.0
