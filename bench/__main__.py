@@ -1,44 +1,64 @@
-"""The command line: `python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]`."""
+"""The command line.
+
+python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]
+python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,torch]
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from bench import loops_cases, loops_report, steps_report
 from bench.cases import CASES
-from bench.steps_report import PEERS, report
 
 
-def peers(text: str) -> list[str]:
-    """Read a list of libraries; an empty one compares with nothing."""
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in PEERS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not one of {', '.join(PEERS)}")
-    return names
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a reader of a list of names with commas; an empty one is allowed."""
+
+    def read(text: str) -> list[str]:
+        return [one(name) for name in text.split(",") if name]
+
+    one = one_of(known)
+    return read
 
 
-def case(text: str) -> str:
-    """Read the name of a case."""
-    if text not in CASES:
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(CASES)}")
-    return text
+def one_of(known: Iterable[str]) -> Callable[[str], str]:
+    """Return a reader of one name."""
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(known)}")
+        return text
+
+    return read
+
+
+def add(commands: Any, name: str, help: str, cases: Iterable[str], peers: Sequence[str]) -> None:
+    """Add a command that measures some cases, alone or beside some peers."""
+    parser = commands.add_parser(name, help=help)
+    several = f"some of {', '.join(cases)}; all by default"
+    parser.add_argument("cases", nargs="*", type=one_of(cases), metavar="case", help=several)
+    parser.add_argument("--peers", type=some_of(peers), default=[], help=f"{','.join(peers)} or some of them")
+    parser.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peers installed")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.4, help="length of one library's turn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure tracegrad, alone or beside other libraries.")
     commands = parser.add_subparsers(dest="command", required=True)
-    steps = commands.add_parser("steps", help="whole training steps")
-    steps.add_argument(
-        "cases", nargs="*", type=case, metavar="case", help=f"some of {', '.join(CASES)}; all by default"
-    )
-    steps.add_argument("--peers", type=peers, default=[], help="torch,inductor,jax or some of them")
-    steps.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peers installed")
-    steps.add_argument("--rounds", type=int, default=7)
-    steps.add_argument("--seconds", type=float, default=0.4, help="length of one library's turn")
+    add(commands, "steps", "whole training steps", CASES, steps_report.PEERS)
+    add(commands, "loops", "loops and their gradients", loops_cases.CASES, loops_report.PEERS)
     given = parser.parse_args(arguments)
-    return report(given.cases or CASES, given.peers, given.peer_python, given.rounds, given.seconds)
+    known, report = {
+        "steps": (CASES, steps_report.report),
+        "loops": (tuple(loops_cases.CASES), loops_report.report),
+    }[given.command]
+    return report(given.cases or known, given.peers, given.peer_python, given.rounds, given.seconds)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """A process that runs one library."""
+    """A process that runs one library: `module` answers the commands."""
 
-    def __init__(self, library: str, python: str, caches: str):
+    def __init__(self, library: str, python: str, caches: str, module: str = "bench.worker"):
         folder = Path(caches)
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
@@ -49,10 +49,10 @@ class Worker:
         }
         self.library = library
         self.process = subprocess.Popen(
-            [python, "-m", "bench.worker", library],
+            [python, "-m", module, library],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if library != OURS else None,
+            stderr=subprocess.DEVNULL if library != OURS else None,
             text=True,
             cwd=ROOT,
             env=environment,
@@ -74,13 +74,14 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
 
 @dataclass
