@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad import tree
-from tracegrad.errors import ArgumentError, TracerError, TracerLeakError, Where, user_line
+from tracegrad.errors import ArgumentError, TracerBoolError, TracerError, TracerLeakError, Where, user_line
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import check_dtype
 
@@ -97,7 +97,14 @@ class Trace:
     def bind(
         self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None = None
     ) -> Tracer:
-        """Add `prim(*operands)`; an eager trace computes its value, too."""
+        """Add `prim(*operands)`; an eager trace computes its value, too.
+
+        Inside a branch or a loop's body everything belongs to that body, even what reads only values from outside it:
+        a branch that is not taken computes nothing.
+        """
+        here = STATE.get().traces[-1:]
+        if here and here[0].level > self.level and not here[0].computes:
+            return here[0].bind(prim, operands, params, where or self.line)
         nodes = [self.lift(o) for o in operands]
         where = where or self.line or user_line()
         if not self.computes:
@@ -186,16 +193,17 @@ class Tracer:
                 fix="return it from the function instead of storing it in a global, a list or an attribute",
             )
 
-    def concrete(self, what: str, fix: str) -> Any:
+    def concrete(self, what: str, fix: str, error: type[TracerError] = TracerError) -> Any:
         """Return the value behind an eager tracer; a graph tracer has none."""
         self.check_live()
         if not self._trace.computes:
-            raise TracerError(f"{what} of a traced value {self.aval} is not known while tracing", fix=fix)
+            raise error(f"{what} of a traced value {self.aval} is not known while tracing", fix=fix)
         value = self._trace.value(self._node)
-        return value.concrete(what, fix) if isinstance(value, Tracer) else value
+        return value.concrete(what, fix, error) if isinstance(value, Tracer) else value
 
     def __bool__(self) -> bool:
-        return bool(self.concrete("the truth value", "use np.where(condition, a, b), or make the argument static"))
+        fix = "use np.where(condition, a, b), or make the argument static"
+        return bool(self.concrete("the truth value", fix, TracerBoolError))
 
     def __int__(self) -> int:
         return int(self.concrete("int()", "use x.astype(np.int64), or make the argument static"))
@@ -204,9 +212,8 @@ class Tracer:
         return float(self.concrete("float()", "use x.astype(np.float64), or return the value from the function"))
 
     def __index__(self) -> int:
-        return int(
-            self.concrete("an integer", "index a traced array (tnp.asarray(table)[i]), or make the argument static")
-        )
+        fix = "index a traced array (tnp.asarray(table)[i]), or make the argument static"
+        return int(self.concrete("an integer", fix, TracerBoolError))
 
     def __format__(self, spec: str) -> str:
         if not spec:

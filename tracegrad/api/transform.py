@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api.python_control import retry
 from tracegrad.api.signature import Parameters, leaf_aval
-from tracegrad.errors import ArgumentError, GradientError
+from tracegrad.errors import ArgumentError, GradientError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
 from tracegrad.ir import Graph
 from tracegrad.ir.build import live
@@ -30,9 +31,20 @@ class Call:
     static: tuple[tuple[str, Any], ...]
 
     def run(self, leaves: Sequence[Any]) -> Any:
+        """Call the function; if Python must decide on a traced value, convert its control flow and call it again."""
+        try:
+            return self.run_once(leaves)
+        except TracerBoolError as error:
+            converted = self.converted(error)
+        return converted.run_once(leaves)
+
+    def run_once(self, leaves: Sequence[Any]) -> Any:
         args, kwargs = self.parameters.join(self.treedef, leaves, self.static)
         self.parameters.check_call(args, kwargs)
         return self.fn(*args, **kwargs)
+
+    def converted(self, error: TracerBoolError) -> Call:
+        return replace(self, fn=retry(error, self.fn))
 
     @property
     def name(self) -> str:
@@ -40,11 +52,18 @@ class Call:
         return text if text.isidentifier() else "main"
 
     def trace(self, leaves: Sequence[Any]) -> Traced:
-        """Trace the function for leaves of these avals."""
+        """Trace the function for leaves of these avals; convert its control flow if that is needed."""
+        try:
+            return self.trace_once(leaves)
+        except TracerBoolError as error:
+            converted = self.converted(error)
+        return converted.trace_once(leaves)
+
+    def trace_once(self, leaves: Sequence[Any]) -> Traced:
         names = self.parameters.leaf_names(self.treedef)
         found = [leaf_aval(leaf, name) for leaf, name in zip(leaves, names, strict=True)]
         return trace(
-            lambda *tracers: self.run(tracers),
+            lambda *tracers: self.run_once(tracers),
             [aval for aval, _ in found],
             name=self.name,
             names=names,

@@ -1,0 +1,192 @@
+"""Calls inside converted functions: the user's own functions are converted, too, and a few builtins take traced
+values."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracegrad.api.python_control import MARK, CannotConvert, convert, refusal
+from tracegrad.api.python_control.branches import if_exp, truth
+from tracegrad.api.python_control.state import is_number, is_traced
+from tracegrad.errors import PACKAGE, ArgumentError, TracerBoolError
+from tracegrad.numpy.promote import array
+from tracegrad.trace import Tracer
+
+LIBRARY = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+CONTROL = "tracegrad.api.control"
+
+
+@dataclass(frozen=True)
+class TracedRange:
+    """`range` with a limit that only the compiled program knows."""
+
+    start: Any
+    stop: Any
+    step: Any
+
+    @classmethod
+    def of(cls, *limits: Any) -> TracedRange:
+        if any(is_traced(n) and (n.dtype.kind not in "iu" or n.size != 1) for n in limits):
+            raise ArgumentError("range: its limits must be integers", fix="use n.astype(np.int64)")
+        start, stop, step = (0, *limits, 1) if len(limits) == 1 else (*limits, 1)[:3]
+        if not is_traced(step) and step == 0:
+            raise ValueError("range() arg 3 must not be zero")
+        return cls(start, stop, step)
+
+    def holds(self, number: Any) -> Any:
+        """Say whether the loop goes on with this number."""
+        if not is_traced(self.step):
+            return number < self.stop if self.step > 0 else number > self.stop
+        return ((self.step > 0) & (number < self.stop)) | ((self.step < 0) & (number > self.stop))
+
+    def __iter__(self) -> Iterator[Any]:
+        for limit in (self.start, self.stop, self.step):
+            range(limit)
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a `for` over arrays goes through: rows of each, put together by `item`."""
+
+    arrays: tuple[Any, ...]
+    item: Callable[[tuple[Any, ...]], Any]
+
+    def __len__(self) -> int:
+        return int(min(a.shape[0] for a in self.arrays))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index >= len(self):
+            raise IndexError(index)
+        return self.item(tuple(array("for", a)[index] if is_traced(index) else a[index] for a in self.arrays))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, (Tracer, np.ndarray)) and is_number(value) and value.ndim > 0
+
+
+def enumerated(values: Any, start: int = 0) -> Any:
+    if not is_array(values):
+        return enumerate(values, start)
+    n = values.shape[0]
+    return Rows((np.arange(start, start + n), values), lambda row: (row[0], row[1]))
+
+
+def zipped(*parts: Any, strict: bool = False) -> Any:
+    if not parts or not all(is_array(p) for p in parts):
+        return zip(*parts, strict=strict)
+    n = min(p.shape[0] for p in parts)
+    if strict and any(p.shape[0] != n for p in parts):
+        raise ValueError("zip(): the arrays differ in length")
+    return Rows(tuple(p[:n] for p in parts), lambda row: tuple(row))
+
+
+def backwards(values: Any) -> Any:
+    return Rows((values[::-1],), lambda row: row[0]) if is_array(values) else reversed(values)
+
+
+def ranged(*limits: Any) -> Any:
+    return TracedRange.of(*limits) if any(is_traced(n) for n in limits) else range(*limits)
+
+
+def boolean(value: Any = False) -> Any:
+    return truth(value) if is_traced(value) else bool(value)
+
+
+def extreme(plain: Callable[..., Any], better: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return `min` or `max` for numbers that may be traced; ties and NaN as in Python."""
+
+    def pick(*values: Any, **options: Any) -> Any:
+        given = list(values[0]) if len(values) == 1 and isinstance(values[0], (list, tuple, Tracer)) else list(values)
+        if options or not any(is_traced(v) for v in given):
+            return plain(*values, **options)
+        return functools.reduce(lambda a, b: if_exp(better(b, a), lambda: b, lambda: a), given)
+
+    return pick
+
+
+BUILTINS: dict[Any, Callable[..., Any]] = {
+    bool: boolean,
+    enumerate: enumerated,
+    max: extreme(builtins.max, lambda b, a: b > a),
+    min: extreme(builtins.min, lambda b, a: b < a),
+    range: ranged,
+    reversed: backwards,
+    zip: zipped,
+}
+
+
+@functools.lru_cache(maxsize=4096)
+def is_users(file: str, module: str) -> bool:
+    """Say whether code is the user's own: not tracegrad's, not the standard library's, not an installed package's."""
+    if file.startswith((PACKAGE, "<frozen")) or module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        return False
+    return not any(Path(file).is_relative_to(folder) for folder in LIBRARY)
+
+
+def code_of(fn: Any) -> types.FunctionType | None:
+    """Return the Python function that a call of `fn` runs, or None."""
+    while isinstance(fn, (functools.partial, types.MethodType)):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
+    if not isinstance(fn, types.FunctionType) and not isinstance(fn, type):
+        fn = getattr(type(fn), "__call__", None)  # noqa: B004 (the method is wanted)
+    return fn if isinstance(fn, types.FunctionType) else None
+
+
+def own(fn: Any) -> bool:
+    """Say whether `fn` is a function of the user's that can be converted at all."""
+    function = code_of(fn)
+    if function is None or getattr(function, MARK, False) or inspect.isgeneratorfunction(function):
+        return False
+    return is_users(function.__code__.co_filename, function.__module__ or "")
+
+
+def converted_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, scope: Any = None) -> Any:
+    """Call `fn`, converted if it is the user's own."""
+    del scope
+    kwargs = kwargs or {}
+    try:
+        replaced = BUILTINS.get(fn)
+    except TypeError:
+        replaced = None
+    if replaced is not None:
+        return replaced(*args, **kwargs)
+    if getattr(fn, "__module__", None) == CONTROL and isinstance(fn, types.FunctionType):
+        args = tuple(argument(a) for a in args)
+        kwargs = {name: argument(a) for name, a in kwargs.items()}
+    if not own(fn):
+        return fn(*args, **kwargs)
+    try:
+        target = convert(fn)
+    except CannotConvert as reason:
+        try:
+            return fn(*args, **kwargs)
+        except TracerBoolError as error:
+            raise refusal(error, reason) from None
+    return target(*args, **kwargs)
+
+
+def argument(value: Any) -> Any:
+    """Convert a function that is passed to cond, scan and the like."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(argument(v) for v in value) if type(value) in (list, tuple) else value
+    if not callable(value) or isinstance(value, type) or not own(value):
+        return value
+    try:
+        return convert(value)
+    except CannotConvert:
+        return value
