@@ -307,6 +307,21 @@ def test_nan_spoils_only_the_rows_and_columns_it_is_in(size: int, dtype: Any) ->
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("size", [2, 9, 100_000])
+def test_terms_of_a_sum_are_computed_as_written(size: int, dtype: Any) -> None:
+    """The sum may be reordered, its terms may not be taken apart: x - x is NaN for infinities, (x + c) - c rounds."""
+    x = np.linspace(0.0, 1.0, size).astype(dtype)
+    c = dtype(1.5 * 2.0 ** np.finfo(dtype).nmant)
+    (found,) = program_of(lambda v: reduce.reduce_sum((v + float(c)) - float(c), axes=(0,)), x)([x])
+    assert found == np.sum(np.rint(x))
+    x[size // 2] = np.inf
+    (found,) = program_of(lambda v: reduce.reduce_sum(v - v, axes=(0,)), x)([x])
+    assert np.isnan(found)
+    (found,) = program_of(lambda v: reduce.reduce_sum(v[1:] - v[:-1], axes=(0,)), x)([x])
+    assert np.isnan(found) or size == 2
+
+
 @pytest.mark.parametrize("rows", [1, 5, 300])
 def test_rows_that_are_passed_over_several_times(rows: int) -> None:
     """Softmax and variance, by rows and by columns, where a task has whole rows or blocks of columns."""
