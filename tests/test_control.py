@@ -13,7 +13,7 @@ from compiled import Batch, avals, graph_of
 
 import tracegrad as tg
 from tracegrad import tree
-from tracegrad.errors import ArgumentError, DTypeError, GradientError, IndexOutOfBounds, ShapeError
+from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Graph, interpret, parse, verify
 from tracegrad.nn.functional import conv2d
@@ -515,17 +515,36 @@ def test_float32_and_weak_numbers(way: Any) -> None:
         assert tg.grad(lambda v: tg.fori_loop(0, 3, lambda i, c: np.sin(c) * 2.0, v))(x).dtype == np.float32
 
 
-def test_a_loop_of_unknown_length_to_second_order() -> None:
-    """Forward over reverse works; reverse over reverse would need a sum of tapes, and says so where it does."""
-    fn = lambda x: tg.while_loop(lambda c: c[1] < 50.0, lambda c: (c[0] * 1.5, c[0] * c[1] + x), (x, x))[1]
-    found = tg.hessian(fn)(1.3)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_loop_of_unknown_length_at_any_order(number: int) -> None:
+    """Reverse over reverse adds cotangents of tapes; forward mode needs none."""
+    fn = [
+        lambda x: tg.while_loop(lambda c: c[1] < 50.0, lambda c: (c[0] * 1.5, c[0] * c[1] + x), (x, x))[1],
+        lambda x: tg.while_loop(lambda c: c < 100.0, lambda c: c * c, x),
+    ][number]
+    second = tg.jacfwd(tg.jacfwd(fn))(1.3)
+    third = tg.jacfwd(tg.jacfwd(tg.jacfwd(fn)))(1.3)
     numeric = (tg.grad(fn)(1.3 + 1e-6) - tg.grad(fn)(1.3 - 1e-6)) / 2e-6
-    np.testing.assert_allclose(found, numeric, rtol=1e-6)
-    np.testing.assert_allclose(tg.grad(lambda x: tg.jvp(fn, (x,), (1.0,))[1])(1.3), found, rtol=1e-10)
-    np.testing.assert_allclose(tg.jacfwd(tg.jacfwd(fn))(1.3), found, rtol=1e-10)
-    try:
-        again = tg.grad(tg.grad(fn))(1.3)
-    except GradientError as error:
-        assert "gradients of this order through a loop of unknown length" in str(error)
-    else:
-        np.testing.assert_allclose(again, found, rtol=1e-10)
+    np.testing.assert_allclose(second, numeric, rtol=1e-6)
+    for way in (nullcontext, tg.eager):
+        with way():
+            for twice in (tg.hessian(fn), tg.grad(tg.grad(fn)), tg.grad(lambda x: tg.jvp(fn, (x,), (1.0,))[1])):
+                np.testing.assert_allclose(twice(1.3), second, rtol=1e-10)
+            for thrice in (tg.grad(tg.grad(tg.grad(fn))), tg.jacfwd(tg.grad(tg.grad(fn)))):
+                np.testing.assert_allclose(thrice(1.3), third, rtol=1e-10)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_where_around_and_inside_of_control_flow(way: Any) -> None:
+    x = np.array([1.0, 2.0, 16.0])
+
+    def around(v: Any) -> Any:
+        return np.sum(np.where(v < 10.0, tg.fori_loop(0, 2, lambda i, c: np.sqrt(c), v), 0.0))
+
+    def inside(v: Any) -> Any:
+        return np.sum(tg.fori_loop(0, 2, lambda i, c: np.where(c > 0.0, np.sqrt(c), 0.0), v))
+
+    with way():
+        np.testing.assert_allclose(tg.grad(around)(x), [0.25, 0.25 * 2.0**-0.75, 0.0])
+        np.testing.assert_array_equal(tg.grad(inside)(np.array([1.0, 0.0, -4.0])), [0.25, 0.0, 0.0])
+        np.testing.assert_array_equal(tg.jacfwd(around)(np.array([1.0, 16.0, 100.0]))[1:], [0.0, 0.0])

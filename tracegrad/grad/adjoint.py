@@ -14,9 +14,9 @@ from typing import Any
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Avals, TapeAval, has_gradient
-from tracegrad.ops.control import item
+from tracegrad.ops.control import item, while_loop
+from tracegrad.ops.elementwise import add, bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
-from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.reduce import kept
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Trace, Tracer, new_trace
@@ -84,7 +84,7 @@ class Masks:
             return mask
         if node.prim.kind == "reduce":
             return broadcast(mask, shape=operand.shape, axes=kept(len(operand.shape), node.params["axes"]))
-        if node.prim.linear and node.prim.kind != "elementwise":
+        if node.prim.linear and node.prim.kind not in ("elementwise", "item"):
             ct = convert(mask, dtype=node.dtype)
             operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
             back = as_tuple(node.prim.vjp(ct, ct, *operands, **node.params), len(operands))[position]
@@ -119,12 +119,9 @@ def pullback(
     found: dict[Node, Any] = {}
 
     def accumulate(node: Node, ct: Any) -> None:
-        if node in found and isinstance(node.aval, TapeAval):
-            raise GradientError(
-                f"while_loop: this order of gradient through a loop of unknown length is not supported ({node.where})",
-                fix="use tg.fori_loop with a static number of rounds, or tg.scan",
-            )
-        found[node] = ct if node not in found else found[node] + ct
+        if node in found:
+            ct = sum_of_tapes(node, found[node], ct, values) if isinstance(node.aval, TapeAval) else found[node] + ct
+        found[node] = ct
 
     for output, ct in zip(outputs, cts, strict=True):
         if isinstance(output, Node) and output in active and ct is not None:
@@ -149,6 +146,17 @@ def pullback(
     if trace is not None:
         trace.line = None
     return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
+
+
+def sum_of_tapes(node: Node, a: Any, b: Any, values: Mapping[Node, Any]) -> Any:
+    """Add two cotangents of a tape row by row, in a loop of as many rounds as the one that left the tape has had."""
+    (source,) = node.nodes()
+    assert isinstance(node.aval, TapeAval)
+    builder = Builder("sum_of_rows")
+    rows = [builder.input(node.aval.row), builder.input(node.aval.row)]
+    body = builder.finish([builder.add(add, rows, {})])
+    rounds = item(values[source], index=source.params["n_carry"])
+    return item(while_loop(rounds, a, b, condition=None, body=body, n_carry=0, n_xs=2, reverse=False), index=1)
 
 
 def give_part(found: dict[Node, Any], node: Node) -> None:
