@@ -41,7 +41,7 @@ SHORTEST_VECTOR = 4
 LOOP_HINT = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n'
 """Keeps LLVM from unrolling a short loop completely before its vectoriser has seen it."""
 REDUCE_FLAGS = "reassoc contract"
-"""Enough to sum in several lanes. With `nsz` LLVM would look into the terms, too, and cancel x against x in sum(x - x)."""
+"""Enough to sum in several lanes. With `nsz` LLVM looks into the terms, too, and cancels x against x in sum(x - x)."""
 REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
 
 
