@@ -1,10 +1,10 @@
 """Differentiate through Newton's method, whose number of rounds depends on the data.
 
-Solve x^3 + a x = b for x: the loop ends when a step is shorter than the tolerance. `tg.grad` goes back through as many
-rounds as were made; nothing is compiled again when another input needs more of them. The implicit function theorem
+Solve x^3 + a x = b for x: a plain `while` ends when a step is shorter than the tolerance. `tg.grad` goes back through as
+many rounds as were made; nothing is compiled again when another input needs more of them. The implicit function theorem
 gives the derivatives without the loop, dx/db = 1 / (3 x^2 + a) and dx/da = -x / (3 x^2 + a): the two must agree.
 
-    python examples/newton_root.py [--smoke]
+    pip install "tracegrad[loops]" && python examples/newton_root.py [--smoke]
 """
 
 import argparse
@@ -18,17 +18,11 @@ TOLERANCE = 1e-12
 
 def newton(a, b):
     """Return the root and the number of rounds that it took."""
-
-    def unfinished(state):
-        _, change, _ = state
-        return np.abs(change) > TOLERANCE
-
-    def improve(state):
-        x, _, rounds = state
+    x, change, rounds = 1.0, 1.0, 0
+    while np.abs(change) > TOLERANCE:
         change = (x**3 + a * x - b) / (3.0 * x**2 + a)
-        return x - change, change, rounds + 1
-
-    x, _, rounds = tg.while_loop(unfinished, improve, (np.float64(1.0), np.float64(1.0), 0))
+        x = x - change
+        rounds += 1
     return x, rounds
 
 

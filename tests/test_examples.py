@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NEEDS = {"digits_cnn": "sklearn", "newton_root": "malt"}
 PRINTS = {
     "digits_cnn": "held-out accuracy",
     "newton_root": "one compile: True",
@@ -21,8 +22,8 @@ PRINTS = {
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path):
     assert len(path.read_text().splitlines()) < 120
-    if path.stem == "digits_cnn":
-        pytest.importorskip("sklearn")
+    if path.stem in NEEDS:
+        pytest.importorskip(NEEDS[path.stem])
     command = [sys.executable, str(path), "--smoke"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
