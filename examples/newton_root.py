@@ -1,8 +1,8 @@
 """Differentiate through Newton's method, whose number of rounds depends on the data.
 
-Solve x^3 + a x = b for x: a plain `while` ends when a step is shorter than the tolerance. `tg.grad` goes back through as
-many rounds as were made; nothing is compiled again when another input needs more of them. The implicit function theorem
-gives the derivatives without the loop, dx/db = 1 / (3 x^2 + a) and dx/da = -x / (3 x^2 + a): the two must agree.
+Solve x^3 + a x = b for x: a plain `while` ends when a step is shorter than the tolerance. `tg.grad` goes back through
+as many rounds as were made; nothing is compiled again when another input needs more of them. The implicit function
+theorem gives the derivatives without the loop, dx/db = 1 / (3 x^2 + a) and dx/da = -x / (3 x^2 + a): both must agree.
 
     pip install "tracegrad[loops]" && python examples/newton_root.py [--smoke]
 """
