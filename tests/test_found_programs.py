@@ -9,7 +9,7 @@ import pytest
 from compiled import assert_close
 
 import tracegrad as tg
-import tracegrad.numpy  # noqa: F401 (registers the primitives)
+import tracegrad.numpy
 from tracegrad.codegen.reference import run_source
 from tracegrad.ir import interpret, parse
 from tracegrad.passes.simplify import simplify
