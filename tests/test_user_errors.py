@@ -406,9 +406,23 @@ def kept_and_passed_as_an_argument() -> None:
 )
 def truth_of_a_traced_value() -> None:
     def clip(x: Any) -> Any:
+        return [row for row in x if row.sum() > 0]  # <-
+
+    tg.jit(clip)(X)
+
+
+@wrong(
+    """
+    if at HERE: y is f32 in one branch and f32[64, 10] in the other
+      fix: give it the same structure, shape and dtype in both branches
+    """
+)
+def branches_of_two_shapes() -> None:
+    def clip(x: Any) -> Any:
+        y = x
         if x.sum() > 0:  # <-
-            return x
-        return -x
+            y = x.sum()
+        return y
 
     tg.jit(clip)(X)
 

@@ -260,12 +260,18 @@ def settle_lines(node: Any, inherited: tuple[int, int]) -> tuple[int, int]:
     """Give every node the user's line it comes from, generated ones that of what they hold; return it."""
     origin = anno.getanno(node, anno.Basic.ORIGIN, default=None)
     own = (origin.loc.lineno, origin.loc.col_offset) if origin else first_origin(node) or inherited
+    if is_operator(node) or (isinstance(node, ast.Name) and node.id == "ag__"):
+        own = inherited
     if "lineno" in node._attributes:
         node.lineno, node.col_offset = own
         node.end_lineno, node.end_col_offset = own
     for child in ast.iter_child_nodes(node):
         settle_lines(child, own)
     return own
+
+
+def is_operator(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ag__"
 
 
 def first_origin(node: ast.AST) -> tuple[int, int] | None:
