@@ -1,4 +1,4 @@
-"""Loops and branches: eager = interpreter = compiled, gradients to second order, nesting, captures, edges and errors."""
+"""Loops and branches: eager = interpreter = compiled; gradients, nesting, captures, edges and errors."""
 
 from __future__ import annotations
 
@@ -548,3 +548,21 @@ def test_where_around_and_inside_of_control_flow(way: Any) -> None:
         np.testing.assert_allclose(tg.grad(around)(x), [0.25, 0.25 * 2.0**-0.75, 0.0])
         np.testing.assert_array_equal(tg.grad(inside)(np.array([1.0, 0.0, -4.0])), [0.25, 0.0, 0.0])
         np.testing.assert_array_equal(tg.jacfwd(around)(np.array([1.0, 16.0, 100.0]))[1:], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("kind", ["while", "scan", "cond"])
+def test_vjp_in_two_halves(kind: str) -> None:
+    """No tape crosses from the forward to the backward program: it lives as long as the program that made it."""
+    fn = {
+        "while": lambda x: tg.while_loop(lambda c: np.sum(c) < 9.0, lambda c: c * 1.5 + np.sin(c) * x + 0.5, x),
+        "scan": lambda x: tg.scan(lambda c, _: (np.sin(c) * x, c), x, None, length=4),
+        "cond": lambda x: tg.cond(np.sum(x) > 0.0, np.sin, np.cos, x),
+    }[kind]
+    y, pull = tg.vjp(fn, X)
+    other, _ = tg.vjp(fn, X * 0.5)
+    with tg.eager():
+        expected, eager_pull = tg.vjp(fn, X)
+        gradient = eager_pull(expected)
+    assert_same(y, expected)
+    assert_same(pull(y), gradient, rtol=1e-10)
+    assert tree.flatten(other)[1] == tree.flatten(y)[1]
