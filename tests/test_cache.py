@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +66,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder for this process, whose library kernels are loaded before."""
     build(graph_of(lambda x: x, np.ones(1)))
     monkeypatch.setattr(config, "cache", True)
     monkeypatch.setattr(config, "cache_dir", tmp_path / "cache")
-    yield config.cache_dir
+    return config.cache_dir
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
