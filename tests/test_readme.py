@@ -13,6 +13,7 @@ import doctest
 import importlib
 import inspect
 import io
+import linecache
 import re
 import sys
 import textwrap
@@ -44,6 +45,7 @@ def printed(page: str) -> list[tuple[int, str | None, str]]:
     known = dict(PRIMITIVES)
     for block in BLOCK.finditer(source):
         out = io.StringIO()
+        linecache.cache["you.py"] = (len(block["code"]), None, block["code"].splitlines(keepends=True), "you.py")
         with contextlib.redirect_stdout(out):
             exec(compile(block["code"], "you.py", "exec"), namespace)
         found.append((source[: block.start()].count("\n") + 1, block["text"], out.getvalue()))

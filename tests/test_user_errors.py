@@ -145,7 +145,7 @@ def static_index() -> None:
 
 @wrong(
     """
-    gather at HERE: an index is out of bounds for an axis of size 64
+    index at HERE: an index is out of bounds for an axis of size 64
       fix: use indices from -64 to 63
     """
 )
@@ -563,8 +563,8 @@ def donated_name_unknown() -> None:
 
 @wrong(
     """
-    argument w at HERE: compiled for f64[3] but called with float64[4]
-      fix: pass an array of that shape and dtype, or compile for this one
+    argument w at HERE: compiled for f64[3] but called with f64[4]
+      fix: pass an array of that shape, or compile for this one
     """
 )
 def compiled_for_another_shape() -> None:

@@ -37,6 +37,12 @@ def _cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracegrad"
 
 
+def child_environment(package: Path) -> dict[str, str]:
+    """Return the environment for a process that compiles for this one: its settings, and this package in its path."""
+    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "TRACEGRAD_CACHE": "1", "TRACEGRAD_CACHE_DIR": str(config.cache_dir)}
+
+
 @dataclass
 class Config:
     """Settings of the process."""

@@ -67,7 +67,9 @@ def with_consts(traced: Sequence[Traced], n_own: int) -> tuple[list[Graph], list
 
 
 def items(whole: Any, count: int) -> list[Any]:
-    return [item(whole, index=i) for i in range(count)]
+    """Return the parts of a result; scalars that are known already are NumPy scalars, as everywhere."""
+    parts = [item(whole, index=i) for i in range(count)]
+    return [p[()] if isinstance(p, np.ndarray) and not p.shape else p for p in parts]
 
 
 def show_results(traced: Traced) -> str:
@@ -121,6 +123,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, n
                 fix="return the same structure, shapes and dtypes from every branch",
             )
     graphs, consts = with_consts(traced, len(leaves))
+    if index.dtype == np.uint64:
+        index = tnp.minimum(index, np.uint64(len(branches) - 1))
     whole = cond_primitive(tnp.astype(index, np.int64), *leaves, *consts, branches=tuple(graphs))
     return tree.unflatten(first.out_tree, items(whole, len(first.graph.outputs)))
 
@@ -136,9 +140,7 @@ def check_carry(name: str, traced: Traced, treedef: tree.TreeDef, avals: Sequenc
         )
 
 
-def while_loop(
-    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int = 0
-) -> Any:
+def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int = 0) -> Any:
     """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
 
     Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient
@@ -172,9 +174,7 @@ def while_loop(
     return tree.unflatten(treedef, items(whole, len(leaves)))[0]
 
 
-def while_in_segments(
-    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, rounds: int
-) -> Any:
+def while_in_segments(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, rounds: int) -> Any:
     """A loop of loops: the inner one runs for up to `rounds` rounds and leaves nothing behind for the pullback."""
 
     def more(state: Any) -> Any:

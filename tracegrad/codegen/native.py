@@ -145,6 +145,12 @@ class KernelContext(cpu.CPUContext):
         if self.fastmath:
             fastmathpass.rewrite_module(mod, self.fastmath)
 
+    def get_constant_generic(self, builder: ir.IRBuilder, ty: types.Type, val: Any) -> Any:
+        """Return a constant; a kernel called by name is none, though an import in Numba would make it an address."""
+        if isinstance(ty, types.Dispatcher):
+            return self.get_dummy_value()
+        return super().get_constant_generic(builder, ty, val)
+
     def get_executable(self, library: codegen.CodeLibrary, fndesc: Any, env: Any) -> object:
         """Return a key under which Numba finds the function again; kernels aren't called from Python."""
         return object()

@@ -24,7 +24,28 @@ from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, Region
 
-DECLARATIONS = "declare void @tg_par_for(i64, i64, i64, i64)\ndeclare ptr @realloc(ptr, i64)\ndeclare void @free(ptr)\n"
+DECLARATIONS = """declare void @tg_par_for(i64, i64, i64, i64)
+declare ptr @realloc(ptr, i64)
+declare void @free(ptr)
+declare i32 @tg_gil_ensure()
+declare i32 @tg_check_signals()
+declare void @tg_clear_error()
+declare void @tg_gil_release(i32)
+define internal i64 @tg_poll() noinline {
+  %state = call i32 @tg_gil_ensure()
+  %raised = call i32 @tg_check_signals()
+  %stop = icmp ne i32 %raised, 0
+  br i1 %stop, label %clear, label %done
+clear:
+  call void @tg_clear_error()
+  br label %done
+done:
+  call void @tg_gil_release(i32 %state)
+  %answer = zext i1 %stop to i64
+  ret i64 %answer
+}
+"""
+"""What programs may call. `tg_poll` lets Python handle signals in the middle of a loop; 1: a handler raised."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,15 @@ from typing import Protocol
 
 from tracegrad.ops.control import cond, while_loop
 from tracegrad.schedule.body import buffer_name
+from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
 from tracegrad.schedule.plan import Plan, Region
 
 HEADER = 3
 FIRST_ROOM = 64
+POLL_ROUNDS = 1 << 16
+POLL_WORK = 1 << 22
+"""Ctrl-C is looked for after this many rounds, or after about this many operations of them."""
 
 
 class Parent(Protocol):
@@ -34,6 +38,20 @@ class Parent(Protocol):
     symbol: str
 
     def pointer(self, name: str, place: Place) -> list[str]: ...
+
+
+def round_work(plan: Plan) -> int:
+    """Return about how many operations one run of a plan takes."""
+    total = 16
+    for step in plan.steps:
+        match step:
+            case Kernel(work=work):
+                total += work
+            case Region(plans=plans):
+                total += 64 * sum(round_work(p) for p in plans)
+            case _:
+                total += 1 << 14
+    return total
 
 
 class RegionWriter:
@@ -211,6 +229,7 @@ class RegionWriter:
             self.add(f"{i}.more = icmp slt i64 {i}, {self.name('rounds')}")
         self.add(f"br i1 {i}.more, label %{test}, label %{after}")
         self.start_block(test)
+        self.poll(i, after)
         self.grow_tapes(i, inside, after, counted=not conditions)
         self.start_block(inside)
         row = f"{i}.row"
@@ -236,6 +255,24 @@ class RegionWriter:
             self.add(f"{self.name(f'done{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
             self.add(f"store ptr {self.name(f'done{k}')}, ptr {self.name(f'out{n + 1 + k}')}")
         self.pass_status(*(["tc"] if conditions else []), "tb")
+
+    def poll(self, i: str, after: str) -> None:
+        """Now and then ask whether the user wants to stop: Ctrl-C ends the loop with status -2."""
+        period = 1
+        while period < POLL_ROUNDS and period * round_work(self.step.plans[-1]) < POLL_WORK:
+            period *= 2
+        due, asked, go_on = (f"{self.prefix}.{part}" for part in ("due", "asked", "go"))
+        self.add(f"{i}.phase = and i64 {i}, {period - 1}")
+        self.add(f"{i}.due = icmp eq i64 {i}.phase, {period - 1}")
+        self.add(f"br i1 {i}.due, label %{due}, label %{go_on}")
+        self.start_block(due)
+        self.add(f"{i}.stop = call i64 @tg_poll()")
+        self.add(f"{i}.stops = icmp ne i64 {i}.stop, 0")
+        self.add(f"br i1 {i}.stops, label %{asked}, label %{go_on}")
+        self.start_block(asked)
+        self.add("store i64 -2, ptr %status")
+        self.add(f"br label %{after}")
+        self.start_block(go_on)
 
     # --- tapes --------------------------------------------------------------------------------------------------------
 

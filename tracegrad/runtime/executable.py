@@ -12,10 +12,21 @@ import numpy as np
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.runtime import library
-from tracegrad.runtime.objects import load_object
+from tracegrad.runtime.objects import define_symbols, load_object
 
 HEADER = 3
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+OUT_OF_MEMORY, INTERRUPTED = -1, -2
+
+
+PYTHON = {
+    "tg_gil_ensure": ctypes.pythonapi.PyGILState_Ensure,
+    "tg_check_signals": ctypes.pythonapi.PyErr_CheckSignals,
+    "tg_clear_error": ctypes.pythonapi.PyErr_Clear,
+    "tg_gil_release": ctypes.pythonapi.PyGILState_Release,
+}
+"""What a long loop calls to see whether the user wants to stop (`codegen.program`)."""
+define_symbols({name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in PYTHON.items()})
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,9 @@ class Executable:
 
     def fail(self, status: int) -> None:
         """Raise the error behind a status: an index was out of bounds, or a tape did not fit into memory."""
-        if status < 0:
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        if status == OUT_OF_MEMORY:
             raise OutOfMemory(
                 "while_loop: there is no memory left to keep the carries of every round for the gradient",
                 fix="use fewer rounds or smaller carries",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from tracegrad.config import config
 from tracegrad.runtime import cache
@@ -19,18 +18,17 @@ _LOADED: dict[str, dict[str, int]] = {}
 _POOLS: dict[int, Pool] = {}
 
 
-def ensure(families: Iterable[str], *helpers: subprocess.Popen[bytes], theirs: Collection[str] = ()) -> float:
+def ensure(families: Iterable[str], theirs: Collection[str] = (), wait: Callable[[], None] | None = None) -> float:
     """Make the symbols of these families known to the loader; return the seconds spent on compiling any.
 
-    `helpers` are processes that compile `theirs`: these come last, when the processes have ended.
+    A second process may be compiling `theirs`: these come last, after `wait()`.
     """
     spent = 0.0
     with _LOCK:
         missing = [f for f in families if f not in _LOADED]
         for family in sorted(missing, key=lambda f: (f != "pool", f in theirs)):  # all others call into the pool's
-            if family in theirs:
-                for helper in helpers:
-                    helper.wait()
+            if family in theirs and wait is not None:
+                wait()
             spent += load_family(family)
     return spent
 

@@ -1,16 +1,16 @@
 """Library kernels compiled in a second process while this one compiles the program.
 
-`python -m tracegrad.runtime.prebuild gemm_f32 ...` is that process. The two meet in the cache on disk. Whatever the second process does not deliver, this one compiles itself.
+`python -m tracegrad.runtime.prebuild gemm_f32 ...` is that process. The two meet in the cache on disk. Whatever it does
+not deliver, this one compiles itself.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from tracegrad.config import config
+from tracegrad.config import child_environment, config
 from tracegrad.runtime import cache, library
 
 SECONDS = {"gemm": 0.7, "conv": 1.0, "convw": 1.1, "gemv": 0.4, "direct": 0.3, "sort": 0.3}
@@ -37,24 +37,38 @@ def share(families: Sequence[str]) -> list[str]:
     return found if theirs >= WORTH else []
 
 
-def start(families: Sequence[str]) -> tuple[list[str], list[subprocess.Popen[bytes]]]:
-    """Start compiling some of the families that are missing, if there is a second core and a cache to meet in.
+class Helper:
+    """The second process: started when the families are known, waited for when one of its own is needed, or last."""
 
-    Return these families and the process.
-    """
-    if not config.cache or config.threads < 2 or not sys.executable:
-        return [], []
-    chosen = share(families)
-    if not chosen:
-        return [], []
-    environment = {**os.environ, "TRACEGRAD_CACHE_DIR": str(config.cache_dir), "TRACEGRAD_CACHE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(cache.PACKAGE.parent), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "tracegrad.runtime.prebuild", *chosen]
-    try:
+    def __init__(self) -> None:
+        self.families: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, families: Sequence[str]) -> None:
+        """Start compiling some of the families that are missing, if there is a second core and a cache to meet in."""
+        if not config.cache or config.threads < 2 or not sys.executable:
+            return
+        chosen = share(families)
+        if not chosen:
+            return
+        command = [sys.executable, "-m", "tracegrad.runtime.prebuild", *chosen]
         null = subprocess.DEVNULL
-        return chosen, [subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null)]
-    except OSError:
-        return [], []
+        environment = child_environment(cache.PACKAGE)
+        try:
+            self.process = subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null)
+        except OSError:
+            return
+        self.families = chosen
+
+    def wait(self) -> None:
+        if self.process is not None:
+            self.process.wait()
+
+    def __enter__(self) -> Helper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
 
 
 if __name__ == "__main__":

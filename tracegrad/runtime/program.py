@@ -133,16 +133,11 @@ def compile_graph(
     plan = build_plan(simple, config.threads)
     timings["schedule"] = time.perf_counter() - began
     began = time.perf_counter()
-    emitter = importlib.import_module(
-        "tracegrad.codegen.program"
-    )  # imports Numba: only when something must be compiled
+    emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
     timings["import"] = time.perf_counter() - began
-    started: list[Any] = []
-    emitted = emitter.emit(
-        plan, donate, config.threads, profile=profile, announce=lambda f: started.extend(prebuild.start(f))
-    )
-    theirs, helpers = started
-    timings["library"] = library.ensure(["pool", *emitted.families], *helpers, theirs=theirs)
+    with prebuild.Helper() as helper:
+        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=helper.start)
+        timings["library"] = library.ensure(["pool", *emitted.families], helper.families, helper.wait)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
