@@ -39,6 +39,7 @@ BESIDE = {"numpy": "ops", "testing": "grad"}
 """What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {
+    "__init__.py": "nn, optim, random and data are imported when they are first used",
     "api/python_control/__init__.py": "malt, an optional dependency: only to convert control flow",
     "data/digits.py": "scikit-learn, an optional dependency",
     "demo.py": "matplotlib, rich and tqdm, optional dependencies",

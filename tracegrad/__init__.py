@@ -1,5 +1,8 @@
 """Gradients for NumPy code at the speed of the machine: trace once, differentiate, compile, call."""
 
+import importlib
+from typing import Any
+
 from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile
@@ -40,3 +43,10 @@ __all__ = [
     "vjp",
     "while_loop",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `nn`, `optim`, `random` and `data` when they are first used: gradients alone need none of them."""
+    if name in ("data", "nn", "optim", "random"):
+        return importlib.import_module(f"tracegrad.{name}")
+    raise AttributeError(f"module 'tracegrad' has no attribute {name!r}")

@@ -37,7 +37,7 @@ def share(families: Sequence[str]) -> list[str]:
     return found if theirs >= WORTH else []
 
 
-class Helper:
+class SecondProcess:
     """The second process: started when the families are known, waited for when one of its own is needed, or last."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Helper:
         if self.process is not None:
             self.process.wait()
 
-    def __enter__(self) -> Helper:
+    def __enter__(self) -> SecondProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

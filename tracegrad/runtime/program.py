@@ -135,9 +135,9 @@ def compile_graph(
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
     timings["import"] = time.perf_counter() - began
-    with prebuild.Helper() as helper:
-        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=helper.start)
-        timings["library"] = library.ensure(["pool", *emitted.families], helper.families, helper.wait)
+    with prebuild.SecondProcess() as second:
+        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=second.start)
+        timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
