@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def fingerprint() -> str:
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
     cpu, features = host()
-    digest.update("|".join([MAGIC, llvmlite.__version__, np.__version__, cpu, features]).encode())
+    digest.update("|".join([MAGIC, version("numba"), llvmlite.__version__, np.__version__, cpu, features]).encode())
     return digest.hexdigest()
 
 
