@@ -369,3 +369,13 @@ def test_functions_are_not_kept_alive_by_their_errors() -> None:
         tg.jit(lambda x: x + np.ones(7))(A)
     gc.collect()
     np.testing.assert_array_equal(tg.jit(lambda x: x + np.ones(3))(A), A + 1.0)
+
+
+def test_a_python_int_that_does_not_fit_is_refused() -> None:
+    scaled = tg.jit(lambda x, n: x * n)
+    x = np.arange(3, dtype=np.int32)
+    assert np.array_equal(scaled(x, 5), 5 * x)
+    for n in (2**40, 2**70):
+        with pytest.raises(tg.TracegradError, match="argument n"):
+            scaled(x, n)
+    assert scaled.traces == 1

@@ -43,6 +43,8 @@ class Facts:
     steps: list[str]
     kernels: int
     refusals: list[str]
+    narrowed: list[tuple[int, str]]
+    """Integer scalars that the program converts to a narrower dtype: input number and that dtype."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,7 +118,7 @@ class Executable:
         dtype, shape = self.inputs[position]
         name = f"argument {self.names[position]}" if position < len(self.names) else "a captured array"
         if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
-            return self.number(name, value, dtype, shape)
+            return self.number(name, position, value)
         if not isinstance(value, (np.ndarray, np.generic)):
             kind = type(value).__name__
             raise ArgumentError(f"{name}: a {kind} is not a NumPy array", fix="call it with arrays and numbers")
@@ -132,8 +134,9 @@ class Executable:
             )
         return np.ascontiguousarray(value).reshape(shape)
 
-    def number(self, name: str, value: bool | int | float, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-        """Return a Python number as the scalar argument it stands for; nothing is rounded to an integer in silence."""
+    def number(self, name: str, position: int, value: bool | int | float) -> Any:
+        """Return a Python number as the scalar argument it stands for; nothing is rounded or wrapped in silence."""
+        dtype, shape = self.inputs[position]
         kinds = {bool: "biuf", int: "iuf", float: "f"}[type(value)] if type(value) in (bool, int, float) else "biuf"
         if shape or dtype.kind not in kinds:
             raise DTypeError(
@@ -141,10 +144,12 @@ class Executable:
                 fix="pass a value of that dtype, or compile for this one",
             )
         try:
+            for narrow in [DTYPES[d] for at, d in self.facts.narrowed if at == position]:
+                np.array(value, narrow)
             return np.array(value, dtype)
-        except OverflowError:
+        except OverflowError as error:
             raise DTypeError(
-                f"{name}: {value} does not fit into {NAMES[dtype]}", fix="pass a smaller number, or a float"
+                f"{name}: {error}", fix="pass a smaller number, or convert the array beside it to a wider dtype"
             ) from None
 
     def check_donated(self, values: Sequence[Any], arrays: Sequence[Any]) -> None:

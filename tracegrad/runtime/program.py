@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tracegrad.config import config
 from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
 from tracegrad.ir.aval import NAMES
 from tracegrad.ir.text import show
+from tracegrad.ops.elementwise import convert
 from tracegrad.passes.simplify import simplify
 from tracegrad.runtime import cache, from_source, library, prebuild
 from tracegrad.runtime.executable import Executable, Facts
@@ -122,6 +125,13 @@ def has_checks(graph: Graph) -> bool:
     return any(n.prim.kind in ("gather", "scatter", "control") for n in graph.nodes)
 
 
+def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
+    """Return the integer scalars among the inputs that are converted to a narrower integer dtype, with that dtype."""
+    place = {n: i for i, n in enumerate(graph.inputs) if not n.shape and n.dtype == np.int64}
+    found = [(place[o], n.dtype) for n in graph.nodes if n.prim is convert for o in n.nodes() if o in place]
+    return sorted({(i, NAMES[d]) for i, d in found if d.kind in "iu" and d != np.int64})
+
+
 def compile_graph(
     graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False
 ) -> tuple[Facts, bytes, Plan, Memory]:
@@ -158,5 +168,6 @@ def compile_graph(
         steps=list(emitted.steps),
         kernels=len(plan.steps),
         refusals=[str(r) for r in plan.refusals],
+        narrowed=narrowed_inputs(graph),
     )
     return facts, emitted.data, plan, memory
