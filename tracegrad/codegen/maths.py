@@ -116,6 +116,7 @@ def mod(x: Scalar, y: Scalar) -> Scalar:
 def floor_divide(x: Scalar, y: Scalar) -> Scalar:
     """`np.floor_divide`: consistent with `mod`, and x / y where y is 0."""
     r = fmod(x, y)
+    r = 0.0 if (r != r) & (fabs(x) < INF) & (y == y) else r
     down = (r != 0.0) & ((r < 0.0) ^ (y < 0.0))
     q = (x - r) / y - (1.0 if down else 0.0)
     whole = floor(q)

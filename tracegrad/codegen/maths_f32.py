@@ -151,12 +151,12 @@ def log1p_f32(x: Scalar) -> Scalar:
 
 
 def reduced_angle_f32(x: Scalar) -> tuple[Scalar, Scalar]:
-    """(r, k) with x = r + k * pi/2, r in f64; beyond TRIG_LIMIT r is 0 (NaN for infinities)."""
+    """(r, k) with x = r + k * pi/2, r in f64; beyond TRIG_LIMIT, where the angle is not known, r is NaN."""
     y = f64(x)
     shifted = y * TWO_OVER_PI + ROUND_F64
     n = shifted - ROUND_F64
     r = fma(n, -PIO2_2, fma(n, -PIO2_1, y))
-    return r if fabs(y) < TRIG_LIMIT else y - y, bits64(shifted)
+    return r if fabs(y) < TRIG_LIMIT else NAN, bits64(shifted)
 
 
 def sin_quadrant_f32(r: Scalar, k: Scalar) -> Scalar:

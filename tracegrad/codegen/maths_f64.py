@@ -168,7 +168,7 @@ def log1p_f64(x: Scalar) -> Scalar:
 
 
 def reduced_angle_f64(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """(r, tail, k) with x = r + tail + k * pi/2; beyond TRIG_LIMIT r is 0 (NaN for infinities).
+    """(r, tail, k) with x = r + tail + k * pi/2; beyond TRIG_LIMIT, where the angle is not known, r is NaN.
 
     `x - n * PIO2_1` is exact in one fma: it is a multiple of 2**-53 below 1.
     """
@@ -179,7 +179,7 @@ def reduced_angle_f64(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     r = a - p
     tail = ((a - r) - p) - (fma(n, PIO2_2, -p) + n * PIO2_3)
     inside = fabs(x) < TRIG_LIMIT
-    return r if inside else x - x, tail if inside else 0.0, bits64(shifted)
+    return r if inside else NAN, tail if inside else 0.0, bits64(shifted)
 
 
 def sin_cos_f64(r: Scalar, tail: Scalar) -> tuple[Scalar, Scalar]:
@@ -372,7 +372,7 @@ def cbrt_f64(x: Scalar) -> Scalar:
 
 
 def fmod_f64(x: Scalar, y: Scalar) -> Scalar:
-    """C's remainder (`np.fmod`), exact where the quotient is below 2**53; 0 beyond.
+    """C's remainder (`np.fmod`), exact where the quotient is below 2**53; NaN beyond.
 
     The rounded quotient may be one too large; then the remainder has the wrong sign, and one divisor is added back.
     """
@@ -380,6 +380,6 @@ def fmod_f64(x: Scalar, y: Scalar) -> Scalar:
     q = trunc(a / b)
     r = fma(-q, b, a)
     r = r + b if r < 0.0 else r
-    r = 0.0 if (q >= 9007199254740992.0) & (b > 0.0) & (a < INF) else r
+    r = NAN if (q >= 9007199254740992.0) & (b > 0.0) & (a < INF) else r
     r = a if (b == INF) & (a < INF) else r
     return copysign(r, x)
