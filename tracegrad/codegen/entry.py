@@ -17,12 +17,12 @@ from tracegrad.codegen.loops import Function
 from tracegrad.codegen.plan import LibraryCall, round_up
 from tracegrad.codegen.regions import RegionWriter
 from tracegrad.codegen.scalar import Emitter
+from tracegrad.codegen.table_layout import HEADER
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel, rename_buffers
 from tracegrad.schedule.memory import Memory, Place, assign_memory
 from tracegrad.schedule.plan import Call, Plan, Region
 
-HEADER = 3
 SERIAL_WORK = 24_000
 TASK_WORK = 12_000
 TASKS_PER_THREAD = 4

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import cond, while_loop
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
 from tracegrad.schedule.plan import Plan, Region
 
-HEADER = 3
 FIRST_ROOM = 64
 POLL_ROUNDS = 1 << 16
 POLL_WORK = 1 << 22

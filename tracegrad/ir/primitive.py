@@ -93,11 +93,6 @@ class _Input(Primitive):
 INPUT = _Input()
 
 
-def declared(cls: type[Primitive]) -> Primitive:
-    """Class decorator: the declaration is the one instance."""
-    return cls()
-
-
 def as_eager(value: Any, dtype: np.dtype[Any]) -> Any:
     """Return an eager result with the dtype that the shape rule promises."""
     array = np.asarray(value)

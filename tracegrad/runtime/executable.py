@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.codegen.table_layout import HEADER
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.runtime import library
 from tracegrad.runtime.objects import define_symbols, load_object
 
-HEADER = 3
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 OUT_OF_MEMORY, INTERRUPTED = -1, -2
 

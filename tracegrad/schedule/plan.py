@@ -209,13 +209,9 @@ class Planner:
             node, index = node.operands[0], inner
             offset = dot(index, strides(node.shape))
             steps = tuple(offset.factor(f"i{a}") for a in range(len(operand.shape)))
-            if all(merges(g, operand.shape, steps) for g in groups) and not self.fusion_only_view(node):
+            if all(merges(g, operand.shape, steps) for g in groups) and lowering(node) != "view":
                 best = View(node, operand.shape, offset.const, steps)
         return best
-
-    def fusion_only_view(self, node: Node) -> bool:
-        """Say whether reading through `node` would force a copy anyway."""
-        return lowering(node) == "view"
 
 
 def graphs_of(node: Node) -> tuple[Graph, ...]:
