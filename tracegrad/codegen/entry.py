@@ -60,11 +60,14 @@ class Entry:
         module.entries += 1
         self.profile = profile
         self.lines: list[str] = []
+        self.stack: list[str] = []
         self.block = "entry"
         self.arguments = len(plan.graph.inputs)
         self.bodies: dict[int, list[Entry]] = {}
         self.prepare()
         self.memory: Memory = assign_memory(plan, donate, carries=self.inner)
+        if self.inner:
+            self.keep_scalars()
         self.scratch = round_up(self.memory.arena_bytes)
         self.scratch_bytes = 0
         self.write()
@@ -81,6 +84,18 @@ class Entry:
                     Entry(self.module, plan, same_places(step, plan)) for plan in step.plans
                 ]
                 self.plan.buffers[step.workspace[0]] = ("u8", max(b.arena_bytes for b in bodies))
+
+    def keep_scalars(self) -> None:
+        """Give the scalars between the steps of a loop body stack slots, which LLVM turns into registers."""
+        shared = {b for s in self.plan.steps if isinstance(s, Kernel) and self.tasks(s) > 1 for b in s.buffers()}
+        for name, place in self.memory.places.items():
+            if place.kind == "arena" and name not in shared and self.plan.buffers[name][1] == 1:
+                self.memory.places[name] = Place("stack", len(self.stack), place.nbytes)
+                self.reserve(f"%local{len(self.stack)}", f"[{place.nbytes} x i8]")
+
+    def reserve(self, name: str, kind: str) -> None:
+        """Reserve memory on the stack, once per call and not per round of a loop in it."""
+        self.stack.append(f"  {name} = alloca {kind}, align 8")
 
     def write(self) -> None:
         steps: list[str] = []
@@ -102,6 +117,7 @@ class Entry:
                 [
                     f"define {'internal ' if self.inner else ''}i64 @{self.symbol}(i64 %address) {{",
                     "entry:",
+                    *self.stack,
                     "  %table = inttoptr i64 %address to ptr",
                     "  %status = getelementptr i64, ptr %table, i64 2",
                     *clear,
@@ -159,11 +175,13 @@ class Entry:
             hint = "alwaysinline" if inlined else "noinline"
             module.functions.append(f"define internal void @{symbol}({params}) {hint} nounwind {{\n{body}\n}}")
         tasks = self.tasks(kernel)
-        task = f"{self.symbol}.task{number}"
-        module.functions.append(self.task(kernel, task, symbol, tasks))
         if tasks == 1:
-            self.lines.append(f"  call void @{task}(i64 %address, i64 0, i64 0)")
+            finds, args = self.arguments_of(kernel, f"%k{number}.")
+            args += ["i64 0", f"i64 {kernel.extent}", "ptr %status"]
+            self.lines += [*finds, f"  call void @{symbol}({', '.join(args)})"]
         else:
+            task = f"{self.symbol}.task{number}"
+            module.functions.append(self.task(kernel, task, symbol, tasks))
             address = f"ptrtoint (ptr @{task} to i64)"
             self.lines.append(f"  call void @tg_par_for(i64 %pool, i64 {address}, i64 %address, i64 {tasks})")
         return f"{kernel.name}: {kernel.extent} rounds in {tasks} task{'s' if tasks > 1 else ''}"
@@ -184,20 +202,28 @@ class Entry:
             "  %table = inttoptr i64 %address to ptr",
             "  %status = getelementptr i64, ptr %table, i64 2",
         ]
-        args = []
-        for i, buffer in enumerate(kernel.buffers()):
-            lines += self.pointer(f"%b{i}", self.memory.places[buffer])
-            args.append(f"ptr %b{i}")
+        finds, args = self.arguments_of(kernel, "%")
+        lines += finds
         lines += [f"  %low = mul i64 %i, {kernel.extent}", f"  %lo = udiv i64 %low, {tasks}"]
         lines += [f"  %high = add i64 %low, {kernel.extent}", f"  %hi = udiv i64 %high, {tasks}"]
         args += ["i64 %lo", "i64 %hi", "ptr %status"]
         return "\n".join([*lines, f"  call void @{symbol}({', '.join(args)})", "  ret void", "}"])
+
+    def arguments_of(self, kernel: Kernel, prefix: str) -> tuple[list[str], list[str]]:
+        """Return the instructions that find a kernel's buffers, and the arguments that hand them over."""
+        finds: list[str] = []
+        buffers = kernel.buffers()
+        for i, buffer in enumerate(buffers):
+            finds += self.pointer(f"{prefix}b{i}", self.memory.places[buffer])
+        return finds, [f"ptr {prefix}b{i}" for i in range(len(buffers))]
 
     def slot(self, place: Place) -> int:
         return HEADER + place.slot + (self.arguments if place.kind == "result" else 0)
 
     def pointer(self, name: str, place: Place) -> list[str]:
         """Return the instructions that find a buffer's address."""
+        if place.kind == "stack":
+            return [f"  {name} = getelementptr i8, ptr %local{place.slot}, i64 0"]
         if place.kind == "arena":
             return [
                 f"  {name}.a = getelementptr i64, ptr %table, i64 1",
@@ -228,7 +254,7 @@ class Entry:
         self.module.constants.append(f"{constant} = internal constant [{len(planned.plan)} x i64] [{words}], align 64")
         names = [buffer_name(v.node) for v in step.operands] + [buffer_name(step.node)]
         table = f"%ops{number}"
-        self.lines.append(f"  {table} = alloca [{len(names)} x i64]")
+        self.reserve(table, f"[{len(names)} x i64]")
         for i, name in enumerate(names):
             pointer = f"%p{number}.{i}"
             self.lines += self.pointer(pointer, self.memory.places[name])

@@ -1,7 +1,7 @@
 """A schedule -> one LLVM module with one entry, compiled by Numba's code generator.
 
     i64 tg_entry(i64 table)              runs the steps of the plan (`entry`)
-      tg_entry.task_k(table, i, thread)  finds the buffers of kernel k and runs part i of it; equal kernels share
+      tg_entry.task_k(table, i, thread)  finds the buffers of a shared kernel and runs part i of it; equal kernels have
       one function
       inner_k(table)                     the body of a loop or a branch (`regions`)
       tg_gemm_f32(plan, ...)             library kernels are called by name

@@ -8,7 +8,8 @@ A region fills the table of the function of its body (pool, arena, status, argum
              goes on tapes, which grow by doubling
     scan     a counted loop; slices and stacked results advance by pointer, carries take turns
 
-A carry that the body can update in place has one place only.
+A carry that the body can update in place has one place only. Scalar carries and the condition have stack slots, whose
+addresses nothing else can have: LLVM turns them into registers wherever the body becomes part of the loop.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Parent(Protocol):
     symbol: str
 
     def pointer(self, name: str, place: Place) -> list[str]: ...
+
+    def reserve(self, name: str, kind: str) -> None: ...
 
 
 def round_work(plan: Plan) -> int:
@@ -105,7 +108,7 @@ class RegionWriter:
         """Reserve the table of a body and fill in what does not change: pool, arena, status."""
         slots = HEADER + len(body.plan.graph.inputs) + len(body.plan.outputs)
         table = self.name(short)
-        self.add(f"{table} = alloca [{slots} x i64]")
+        self.parent.reserve(table, f"[{slots} x i64]")
         self.add(f"{table}.i = ptrtoint ptr {table} to i64")
         self.add(f"{table}.arena = ptrtoint ptr {self.name('work0')} to i64")
         for slot, value in enumerate(("%pool", f"{table}.arena", "0")):
@@ -169,29 +172,59 @@ class RegionWriter:
     def carry_bytes(self, i: int) -> int:
         return self.step.node.operands[i].aval.nbytes
 
-    def begin_carries(self, n: int, first: int = 0) -> None:
-        """The carries start as copies of the operands (from number `first` on) in the results' buffers."""
-        for i in range(n):
-            self.copy(self.name(f"out{i}"), self.name(f"op{first + i}"), self.carry_bytes(first + i))
+    def is_scalar(self, i: int) -> bool:
+        """Say whether carry i, which is output i of the body, is one element."""
+        return self.step.plans[-1].graph.outputs[i].aval.size == 1
 
-    def carry_phis(self, n: int, before: str, again: str, body: Parent) -> None:
+    def here(self, i: int) -> str:
+        """Return the pointer to where a carry is in this round."""
+        return self.name(f"scalar{i}" if self.is_scalar(i) else f"here{i}")
+
+    def there(self, i: int) -> str:
+        """Return the pointer to where the body writes a carry."""
+        if self.is_scalar(i):
+            return self.name(f"scalar{i}" if self.in_place(self.bodies[-1], i) else f"next{i}")
+        return self.name(f"there{i}")
+
+    def begin_carries(self, n: int, first: int = 0) -> None:
+        """The carries start as copies of the operands (from number `first` on): scalars on the stack, others in the
+        results' buffers."""
+        for i in range(n):
+            nbytes = self.carry_bytes(first + i)
+            if self.is_scalar(i):
+                for place in dict.fromkeys((self.here(i), self.there(i))):
+                    self.parent.reserve(place, f"[{nbytes} x i8]")
+            self.copy(self.here(i) if self.is_scalar(i) else self.name(f"out{i}"), self.name(f"op{first + i}"), nbytes)
+
+    def carry_phis(self, n: int, before: str, again: str) -> None:
         """At the head of the loop: where each carry is now, and where the next one goes."""
         for i in range(n):
-            here, there = self.name(f"here{i}"), self.name(f"there{i}")
+            if self.is_scalar(i):
+                continue
             first, second = self.name(f"out{i}"), self.name(f"work{i + 2}")
-            if self.in_place(body, i):
-                self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {here}, %{again} ]")
-                self.add(f"{there} = phi ptr [ {first}, %{before} ], [ {there}, %{again} ]")
+            here, there = self.here(i), self.there(i)
+            if self.in_place(self.bodies[-1], i):
+                second, turns = first, (here, there)
             else:
-                self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {there}, %{again} ]")
-                self.add(f"{there} = phi ptr [ {second}, %{before} ], [ {here}, %{again} ]")
+                turns = (there, here)
+            self.add(f"{here} = phi ptr [ {first}, %{before} ], [ {turns[0]}, %{again} ]")
+            self.add(f"{there} = phi ptr [ {second}, %{before} ], [ {turns[1]}, %{again} ]")
+
+    def turn_carries(self, n: int, first: int = 0) -> None:
+        """At the end of a round: scalars move to where the next round reads them."""
+        for i in range(n):
+            if self.is_scalar(i) and self.here(i) != self.there(i):
+                self.copy(self.here(i), self.there(i), self.carry_bytes(first + i))
 
     def finish_carries(self, n: int, first: int = 0) -> None:
         """Bring the last carries into the results' buffers, unless they are there."""
         for i in range(n):
-            here, home = self.name(f"here{i}"), self.name(f"out{i}")
+            here, home, nbytes = self.here(i), self.name(f"out{i}"), self.carry_bytes(first + i)
+            if self.is_scalar(i):
+                self.copy(home, here, nbytes)
+                continue
             self.add(f"{here}.home = icmp eq ptr {here}, {home}")
-            self.add(f"{here}.n = select i1 {here}.home, i64 0, i64 {self.carry_bytes(first + i)}")
+            self.add(f"{here}.n = select i1 {here}.home, i64 0, i64 {nbytes}")
             self.copy(home, here, f"{here}.n")
 
     def while_loop(self) -> None:
@@ -208,7 +241,8 @@ class RegionWriter:
             self.table("tc", conditions[0])
             for k in range(n, n_in):
                 self.put("tc", HEADER + k, self.name(f"op{k}"))
-            self.put("tc", HEADER + n_in, self.name("work1"))
+            self.parent.reserve(self.name("flag"), "i8")
+            self.put("tc", HEADER + n_in, self.name("flag"))
         else:
             self.add(f"{self.name('rounds')} = load i64, ptr {self.name('op0')}")
         self.begin_carries(n, first)
@@ -218,12 +252,12 @@ class RegionWriter:
         self.start_block(head, jump=True)
         i = self.name("i")
         self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
-        self.carry_phis(n, before, inside, body)
+        self.carry_phis(n, before, inside)
         if conditions:
             for k in range(n):
-                self.put("tc", HEADER + k, self.name(f"here{k}"), "c")
+                self.put("tc", HEADER + k, self.here(k), "c")
             self.call("tc", conditions[0])
-            self.add(f"{i}.flag = load i8, ptr {self.name('work1')}")
+            self.add(f"{i}.flag = load i8, ptr {self.name('flag')}")
             self.add(f"{i}.more = icmp ne i8 {i}.flag, 0")
         else:
             self.add(f"{i}.more = icmp slt i64 {i}, {self.name('rounds')}")
@@ -236,8 +270,8 @@ class RegionWriter:
         self.add(f"{row}.back = sub i64 {self.name('rounds') if not conditions else i}, {i}")
         self.add(f"{row} = sub i64 {row}.back, 1" if params["reverse"] else f"{row} = add i64 0, {i}")
         for k in range(n):
-            self.put("tb", HEADER + k, self.name(f"here{k}"), "b")
-            self.put("tb", HEADER + n_in + k, self.name(f"there{k}"), "b")
+            self.put("tb", HEADER + k, self.here(k), "b")
+            self.put("tb", HEADER + n_in + k, self.there(k), "b")
         for k in range(n_xs):
             tape = self.name(f"x{k}")
             self.add(f"{tape} = load ptr, ptr {self.name(f'op{first + n + k}')}")
@@ -246,6 +280,7 @@ class RegionWriter:
             self.add(f"{self.name(f'y{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
             self.put("tb", HEADER + n_in + n + k, self.row_of(f"y{k}", row, nbytes), "b")
         self.call("tb", body)
+        self.turn_carries(n, first)
         self.add(f"{i}.next = add i64 {i}, 1")
         self.add(f"br label %{head}")
         self.start_block(after)
@@ -280,10 +315,10 @@ class RegionWriter:
         """Start with no rows and no room; a counted loop makes room for all rounds in its first one."""
         if not self.tapes:
             return
-        self.add(f"{self.name('room')} = alloca i64")
+        self.parent.reserve(self.name("room"), "i64")
         self.add(f"store i64 0, ptr {self.name('room')}")
         for k in range(len(self.tapes)):
-            self.add(f"{self.name(f'rows{k}')} = alloca ptr")
+            self.parent.reserve(self.name(f"rows{k}"), "ptr")
             self.add(f"store ptr null, ptr {self.name(f'rows{k}')}")
 
     def grow_tapes(self, i: str, inside: str, after: str, *, counted: bool) -> None:
@@ -331,20 +366,21 @@ class RegionWriter:
         self.start_block(head, jump=True)
         i = self.name("i")
         self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
-        self.carry_phis(n, before, inside, body)
+        self.carry_phis(n, before, inside)
         self.add(f"{i}.more = icmp slt i64 {i}, {length}")
         self.add(f"br i1 {i}.more, label %{inside}, label %{after}")
         self.start_block(inside)
         row = f"{i}.row"
         self.add(f"{row} = sub i64 {length - 1}, {i}" if params["reverse"] else f"{row} = add i64 0, {i}")
         for k in range(n):
-            self.put("tb", HEADER + k, self.name(f"here{k}"))
-            self.put("tb", HEADER + len(inputs) + k, self.name(f"there{k}"))
+            self.put("tb", HEADER + k, self.here(k))
+            self.put("tb", HEADER + len(inputs) + k, self.there(k))
         for k in range(n_xs):
             self.put("tb", HEADER + n + k, self.row_of(f"op{n + k}", row, inputs[n + k].aval.nbytes))
         for k in range(n, len(outputs)):
             self.put("tb", HEADER + len(inputs) + k, self.row_of(f"out{k}", row, outputs[k].aval.nbytes))
         self.call("tb", body)
+        self.turn_carries(n)
         self.add(f"{i}.next = add i64 {i}, 1")
         self.add(f"br label %{head}")
         self.start_block(after)
