@@ -7,46 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-import tracegrad as tg
-import tracegrad.numpy as tnp
 from tracegrad import nn, random
 from tracegrad.nn import functional as F
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 torch = pytest.importorskip("torch")
+from torch_peer import check, compare_module, normal  # noqa: E402 (it needs PyTorch)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TF = torch.nn.functional
 KEY = random.key(0)
-
-
-def normal(seed, *shape, dtype=np.float64):
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def check(ours, theirs, *arrays, compiled=False, tolerance=1e-9):
-    """Compare value and gradients of sum(f(arrays) * c) for a fixed random c."""
-    tensors = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    expected = theirs(*tensors)
-    c = normal(99, *expected.shape)
-    (expected * torch.tensor(c)).sum().backward()
-    wrt = tuple(i for i, a in enumerate(arrays) if a.dtype.kind == "f")
-
-    def loss(*values):
-        y = ours(*values)
-        return tnp.sum(y * c), y
-
-    transformed = tg.value_and_grad(loss, argnums=wrt, has_aux=True)
-    if compiled:
-        (_, value), gradients = transformed(*arrays)
-    else:
-        with tg.eager():
-            (_, value), gradients = transformed(*arrays)
-    scale = max(1.0, float(np.abs(np.asarray(expected.detach())).max()))
-    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=tolerance, atol=tolerance * scale)
-    for i, gradient in zip(wrt, gradients, strict=True):
-        theirs_now = tensors[i].grad.numpy()
-        scale = max(1.0, float(np.abs(theirs_now).max()))
-        np.testing.assert_allclose(gradient, theirs_now, rtol=tolerance, atol=tolerance * scale)
-
 
 ACTIVATIONS = [
     (F.relu, TF.relu),
@@ -132,19 +101,6 @@ def test_unbatched_inputs():
     compare_module(nn.Conv1d(2, 3, 3, dtype=np.float64), torch.nn.Conv1d(2, 3, 3), normal(0, 2, 9))
     compare_module(nn.Conv2d(2, 3, 3, dtype=np.float64), torch.nn.Conv2d(2, 3, 3), normal(0, 2, 7, 8))
     compare_module(nn.MaxPool2d(2), torch.nn.MaxPool2d(2), normal(0, 2, 7, 8))
-
-
-def compare_module(ours, theirs, x, **more):
-    """Give PyTorch's module our parameters, and compare outputs and the gradients of parameters and input."""
-    names = list(ours.named_parameters())
-    assert names == [name for name, _ in theirs.named_parameters()]
-    assert [w.shape for w in ours.named_parameters().values()] == [tuple(w.shape) for w in theirs.parameters()]
-
-    def run(x, *weights):
-        return torch.func.functional_call(theirs, dict(zip(names, weights, strict=True)), (x,))
-
-    check(lambda x, *weights: ours.replace(**dict(zip(names, weights, strict=True)))(x), run, x,
-          *[ours.named_parameters()[n] for n in names], **more)  # fmt: skip
 
 
 MODULES = [

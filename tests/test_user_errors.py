@@ -714,7 +714,7 @@ def no_loss() -> None:
 @wrong(
     """
     grad at HERE: the argument x is i64, and only floating-point values have gradients
-      fix: convert it with x.astype(np.float32), pass a float, or leave it out of argnums
+      fix: convert it with x.astype(np.float32), pass a float, or leave it out of argnums (of a model with running statistics: params, buffers = nn.split(model))
     """
 )
 def integer_argument() -> None:

@@ -158,7 +158,8 @@ class Grad:
             if aval.dtype.kind != "f":
                 raise GradientError(
                     f"grad: the argument {names[index]} is {aval}, and only floating-point values have gradients",
-                    fix="convert it with x.astype(np.float32), pass a float, or leave it out of argnums",
+                    fix="convert it with x.astype(np.float32), pass a float, or leave it out of argnums "
+                    "(of a model with running statistics: params, buffers = nn.split(model))",
                 )
             found.append(index)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,32 +60,6 @@ class Embedding(Module):
 
     def __call__(self, index: Any) -> Any:
         return F.embedding(index, self.weight, self.padding_idx)
-
-
-class LayerNorm(Module):
-    """(x - mean) / sqrt(variance + eps) over the trailing axes `normalized_shape`, times weight, plus bias.
-
-    >>> LayerNorm(4)(np.ones((2, 4), np.float32)).shape
-    (2, 4)
-    """
-
-    def __init__(
-        self,
-        normalized_shape: int | Sequence[int],
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        *,
-        dtype: Any = np.float32,
-    ):
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.normalized_shape = shape
-        self.eps = eps
-        self.weight = init.ones(shape, dtype) if elementwise_affine else None
-        self.bias = init.zeros(shape, dtype) if elementwise_affine and bias else None
-
-    def __call__(self, x: Any) -> Any:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class Dropout(Module):

@@ -3,14 +3,19 @@
 When `__init__` returns, every attribute is sorted into one of two kinds and can no longer be assigned. Arrays, modules,
 and lists, tuples and dicts with any of them inside are children, and part of the pytree; everything else (sizes, flags,
 functions) is static configuration, part of the structure, and must be hashable.
+
+Arrays that no gradient belongs to (running statistics, class weights) are *buffers*: a class names them in
+`buffer_names`, and `nn.split` takes them apart from the parameters.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError
+from tracegrad.nn.loading import matched
 
 
 class Layout:
@@ -114,6 +119,8 @@ class Module(metaclass=ModuleType):
     [(3,)]
     """
 
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+
     def __setattr__(self, name: str, value: Any) -> None:
         if "_layout" in self.__dict__:
             raise AttributeError(
@@ -144,14 +151,46 @@ class Module(metaclass=ModuleType):
         return {name: value for name, value in self.__dict__.items() if name != "_layout"}
 
     def named_parameters(self) -> dict[str, Any]:
-        """Return the leaves by dotted name, as in PyTorch's `state_dict`.
+        """Return the parameters by dotted name, as in PyTorch; buffers are not among them.
 
         >>> from tracegrad import nn
-        >>> list(nn.Sequential(nn.Linear(2, 3)).named_parameters())
+        >>> list(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).named_parameters())
+        ['0.weight', '0.bias', '1.weight', '1.bias']
+        """
+        return {name: value for name, value, buffer in named_leaves(self) if not buffer}
+
+    def named_buffers(self) -> dict[str, Any]:
+        """Return the buffers by dotted name.
+
+        >>> from tracegrad import nn
+        >>> list(nn.BatchNorm1d(3).named_buffers())
+        ['running_mean', 'running_var', 'num_batches_tracked']
+        """
+        return {name: value for name, value, buffer in named_leaves(self) if buffer}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters and buffers by dotted name, with the names that PyTorch's modules use.
+
+        >>> from tracegrad import nn
+        >>> list(nn.Sequential(nn.Linear(2, 3)).state_dict())
         ['0.weight', '0.bias']
         """
-        names = [".".join(str(entry) for entry in path) for path in tree.flatten(self)[1].paths()]
-        return dict(zip(names, tree.leaves(self), strict=True))
+        return {name: value for name, value, _ in named_leaves(self)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Self:
+        """Return a copy with the arrays of `state_dict`, each in the dtype that this module has there.
+
+        Raises StateDictError, which lists every missing and every unexpected key and every array of another shape.
+        With strict=False keys may be missing (the old value stays) or unexpected; shapes must fit in any case.
+
+        >>> from tracegrad import nn
+        >>> a, b = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> bool((b.load_state_dict(a.state_dict()).weight == a.weight).all())
+        True
+        """
+        found = matched(type(self).__name__, self.state_dict(), state_dict, strict)
+        loaded: Self = tree.unflatten(tree.flatten(self)[1], found)
+        return loaded
 
     def __repr__(self) -> str:
         parts = []
@@ -167,3 +206,56 @@ class Module(metaclass=ModuleType):
             inner = "\n" + ",\n".join(parts).replace("\n", "\n  ")
             inner = inner.replace("\n", "\n  ", 1) + "\n"
         return f"{type(self).__name__}({inner})"
+
+
+def named_leaves(module: Module) -> Iterator[tuple[str, Any, bool]]:
+    """Yield name, value, and whether it is a buffer, for each leaf in the order of the pytree."""
+    seen: set[str] = set()
+    values, structure = tree.flatten(module)
+    for path, value in zip(structure.paths(), values, strict=True):
+        name = ".".join(str(entry) for entry in path)
+        if name in seen:
+            raise ArgumentError(f"{type(module).__name__}: two arrays have the name {name}", fix="rename a dict's key")
+        seen.add(name)
+        yield name, value, is_buffer(module, path)
+
+
+def is_buffer(node: Any, path: tuple[Any, ...]) -> bool:
+    """Tell whether the leaf at `path` lies in an attribute that its module calls a buffer."""
+    found = False
+    for entry in path:
+        if isinstance(node, Module):
+            found = entry in node.buffer_names
+            node = node.__dict__[entry]
+        else:
+            node = node[entry]
+    return found
+
+
+def rebuilt(value: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
+    """Return a copy in which `change(prefix, module)` stands for every module, inner ones first."""
+    match value:
+        case Module():
+            changes = {
+                name: rebuilt(held, change, f"{prefix}{name}.")
+                for name, held in value.attributes().items()
+                if holds_arrays(held)
+            }
+            return change(prefix, value.replace(**changes))
+        case dict():
+            return type(value)((key, rebuilt(held, change, f"{prefix}{key}.")) for key, held in value.items())
+        case list() | tuple():
+            held = [rebuilt(v, change, f"{prefix}{i}.") for i, v in enumerate(value)]
+            return type(value)(*held) if hasattr(value, "_fields") else type(value)(held)
+    return value
+
+
+def modules_of(value: Any, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    """Yield every module inside `value`, itself included, after the prefix of its names."""
+    if isinstance(value, Module):
+        yield prefix, value
+        value = value.attributes()
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    for entry, held in value.items() if isinstance(value, dict) else ():
+        yield from modules_of(held, f"{prefix}{entry}.")

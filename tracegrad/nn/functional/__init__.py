@@ -24,13 +24,13 @@ from tracegrad.nn.functional.loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from tracegrad.nn.functional.norm import batch_norm, batch_statistics, layer_norm, normalize
+from tracegrad.nn.functional.norm import batch_norm, batch_statistics, group_norm, layer_norm, normalize
 from tracegrad.nn.functional.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 
 __all__ = [
     "avg_pool1d", "avg_pool2d", "batch_norm", "batch_statistics", "binary_cross_entropy_with_logits", "conv1d",
-    "conv2d", "cross_entropy", "dropout", "elu", "embedding", "flatten", "gelu", "huber_loss", "kl_div", "l1_loss",
-    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "mse_loss",
-    "nll_loss", "normalize", "one_hot", "pad", "relu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
-    "tanh",
+    "conv2d", "cross_entropy", "dropout", "elu", "embedding", "flatten", "gelu", "group_norm", "huber_loss",
+    "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d",
+    "max_pool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softplus", "tanh",
 ]  # fmt: skip

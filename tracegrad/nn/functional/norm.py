@@ -66,6 +66,7 @@ def batch_norm(
     weight: Any = None,
     bias: Any = None,
     training: bool = False,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
 ) -> Any:
     """Return (x - mean) / sqrt(var + eps) * weight + bias for each channel (axis 1) of [N, C, ...].
@@ -73,8 +74,10 @@ def batch_norm(
     Ioffe and Szegedy, "Batch normalization", 2015.
 
     With `training`, mean and variance are those of the batch; else the running ones are used, and required. Nothing is
-    updated in place: take the new running statistics from `batch_statistics`.
+    updated in place: take the new running statistics from `batch_statistics`, which uses `momentum`.
+    Raises ShapeError for a training batch with one value per channel, whose variance means nothing.
     """
+    del momentum
     x = tnp.asarray(input)
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: {Aval(tuple(x.shape), x.dtype)} is not [N, C, ...]", fix="add a batch axis")
@@ -90,6 +93,11 @@ def batch_norm(
                 f"batch_norm: {name} has shape {tuple(given.shape)}, not ({x.shape[1]},)", fix="check num_features"
             )
     if training:
+        if math.prod(x.shape[a] for a in others) == 1:
+            raise ShapeError(
+                f"batch_norm: {Aval(tuple(x.shape), x.dtype)} has one value per channel, which has no variance",
+                fix="train on more than one example, or normalise with layer_norm",
+            )
         _, centred, variance = moments(x, others)
     elif running_mean is None or running_var is None:
         raise ArgumentError(
@@ -99,6 +107,33 @@ def batch_norm(
         centred = x - expand(tnp.asarray(running_mean), x, others)
         variance = tnp.asarray(running_var)
     return affine(centred * expand(rsqrt(variance + eps), x, others), weight, bias, (1,))
+
+
+def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Return (x - mean) / sqrt(var + eps) * weight[C] + bias[C] over groups of channels of [N, C, ...].
+
+    Wu and He, "Group normalization", 2018. Raises ShapeError when num_groups does not divide C.
+
+    >>> import numpy as np
+    >>> group_norm(np.array([[1.0, 3.0, 5.0, 5.0]]), 2, eps=1e-12).tolist()
+    [[-1.0, 1.0, 0.0, 0.0]]
+    """
+    x = tnp.asarray(input)
+    shape = tuple(x.shape)
+    if x.ndim < 2 or num_groups < 1 or shape[1] % num_groups:
+        raise ShapeError(
+            f"group_norm: {Aval(shape, x.dtype)} is not [N, C, ...] with channels for {num_groups} groups",
+            fix="choose num_groups as a divisor of the number of channels",
+        )
+    for name, given in (("weight", weight), ("bias", bias)):
+        if given is not None and tuple(given.shape) != shape[1:2]:
+            raise ShapeError(
+                f"group_norm: the {name} has shape {tuple(given.shape)}, not ({shape[1]},)", fix="check num_channels"
+            )
+    rows = tnp.reshape(x, (shape[0], num_groups, math.prod(shape[1:]) // num_groups))
+    _, centred, variance = moments(rows, (2,))
+    y = tnp.reshape(centred * expand(rsqrt(variance + eps), rows, (2,)), shape)
+    return affine(y, weight, bias, (1,))
 
 
 def batch_statistics(input: Any, running_mean: Any, running_var: Any, momentum: float = 0.1) -> tuple[Any, Any]:
