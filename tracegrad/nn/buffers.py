@@ -86,9 +86,9 @@ def functional_call(params: Any, buffers: Mapping[str, Any], *args: Any, **kwarg
     >>> import numpy as np
     >>> from tracegrad import nn
     >>> params, buffers = nn.split(nn.BatchNorm1d(2))
-    >>> y, buffers = nn.functional_call(params, buffers, np.ones((4, 2), np.float32), training=True)
-    >>> buffers["running_mean"].round(2).tolist()
-    [0.1, 0.1]
+    >>> y, buffers = nn.functional_call(params, buffers, np.full((4, 2), np.float32(10)), training=True)
+    >>> buffers["running_mean"].tolist()
+    [1.0, 1.0]
     """
     model = merge(params, buffers)
     record = Record(current_trace())
