@@ -9,7 +9,7 @@
     |- TracerError (TypeError)        a traced value used where a concrete one is needed
     |  |- TracerBoolError             Python itself must decide on a traced value: its function is converted
     |  '- TracerLeakError             a traced value used after its trace has ended
-    |- OutOfMemory (MemoryError)      a loop's record for its pullback does not fit
+    |- OutOfMemory (MemoryError)      a program's values, or a loop's record for its pullback, do not fit
     |- GraphError                     text or graph that does not verify
     '- CompileError                   code generation failed: a defect of tracegrad
 
@@ -110,7 +110,7 @@ class GraphError(TracegradError):
 
 
 class OutOfMemory(TracegradError, MemoryError):
-    """A loop of unknown length needs more memory for its pullback than there is."""
+    """A program, or the pullback of a loop of unknown length, needs more memory than there is."""
 
 
 class CompileError(TracegradError):

@@ -140,18 +140,22 @@ def check_carry(name: str, traced: Traced, treedef: tree.TreeDef, avals: Sequenc
         )
 
 
-def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int = 0) -> Any:
+def while_loop(
+    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int | bool = False
+) -> Any:
     """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
 
-    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient
-    is done. With
-    `checkpoint` it keeps the carry of every `checkpoint`-th round, and computes the rounds in between once more.
+    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient is
+    done. What keeps less computes rounds once more: `checkpoint=k` keeps the carry of every k-th round, and those of
+    k rounds at a time on the way back (n / k + k of n); `checkpoint=True` keeps about 3 sqrt(n) carries, whatever n
+    turns out to be.
 
     >>> import tracegrad as tg
     >>> tg.while_loop(lambda x: x < 100.0, lambda x: 2.0 * x, 3.0)
     np.float64(192.0)
     """
-    if checkpoint > 1:
+    check_checkpoint("while_loop", checkpoint)
+    if checkpoint is True or checkpoint > 1:
         return while_in_segments(cond_fn, body_fn, init, checkpoint)
     leaves, treedef, avals = operand_leaves((init,), "init")
     condition = trace_body(cond_fn, treedef, avals, "condition")
@@ -174,17 +178,33 @@ def while_loop(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], ini
     return tree.unflatten(treedef, items(whole, len(leaves)))[0]
 
 
-def while_in_segments(cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, rounds: int) -> Any:
-    """A loop of loops: the inner one runs for up to `rounds` rounds and leaves nothing behind for the pullback."""
+def check_checkpoint(name: str, checkpoint: Any) -> None:
+    if not isinstance(checkpoint, int) or checkpoint < 0:
+        raise ArgumentError(
+            f"{name}: checkpoint is {checkpoint!r}", fix="pass a number of rounds, or True for about the root of all"
+        )
 
-    def more(state: Any) -> Any:
-        i, carry = state
-        return (i < rounds) & cond_fn(carry)
 
-    def segment(carry: Any) -> Any:
-        return while_loop(more, lambda state: (state[0] + 1, body_fn(state[1])), (0, carry))[1]
+def while_in_segments(
+    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int | bool
+) -> Any:
+    """A loop of loops: an inner one runs for up to `checkpoint` rounds and leaves nothing behind for the pullback.
 
-    return while_loop(cond_fn, segment, init)
+    With True, the first one runs for one round, the next one for two, and so on: after n rounds there are as many
+    segments as the longest of them has rounds, about sqrt(2 n), so the memory is within a factor of sqrt(2) of what
+    equal segments take when n is known before. An online scheme in the sense of Stumm & Walther ("New algorithms for
+    optimal online checkpointing", 2010) that never moves a checkpoint, because every round is computed twice, as by
+    two-level checkpointing.
+    """
+    grows = checkpoint is True
+
+    def segment(state: Any) -> Any:
+        rounds, carry = state
+        more = lambda inner: (inner[0] < rounds) & cond_fn(inner[1])
+        _, carry = while_loop(more, lambda inner: (inner[0] + 1, body_fn(inner[1])), (0, carry))
+        return rounds + 1 if grows else rounds, carry
+
+    return while_loop(lambda state: cond_fn(state[1]), segment, (int(checkpoint), init))[1]
 
 
 def scan(
@@ -210,6 +230,7 @@ def scan(
     carry, carry_tree, carry_avals = operand_leaves(init, "init")
     slices, xs_tree, xs_avals = operand_leaves(xs, "xs")
     n = scan_length(xs_avals, length)
+    check_checkpoint("scan", checkpoint)
     if n > 1 and (unroll > 1 or checkpoint):
         segment = unroll if unroll > 1 else math.isqrt(n) if checkpoint is True else int(checkpoint)
         return scan_in_segments(f, init, xs, n, reverse, min(segment, n), written_out=unroll > 1)
@@ -317,7 +338,7 @@ def fori_loop(
         return i + 1, body_fn(i, carry)
 
     start = tnp.astype(lower, np.int64) if isinstance(lower, Tracer) else np.int64(lower)
-    return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint=int(checkpoint))[1]
+    return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint=checkpoint)[1]
 
 
 def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:

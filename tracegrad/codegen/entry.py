@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from tracegrad.codegen.calls import plan_call
 from tracegrad.codegen.loops import Function
 from tracegrad.codegen.plan import LibraryCall, round_up
+from tracegrad.codegen.region_text import may_stop
 from tracegrad.codegen.regions import RegionWriter
 from tracegrad.codegen.scalar import Emitter
 from tracegrad.codegen.table_layout import HEADER
@@ -126,6 +127,8 @@ class Entry:
                     "  %arena = load i64, ptr %arenaslot",
                     *first,
                     *self.lines,
+                    "  br label %finish",
+                    "finish:",
                     *last,
                     "  %result = load i64, ptr %status",
                     "  ret i64 %result",
@@ -275,8 +278,17 @@ class Entry:
     # --- control flow -------------------------------------------------------------------------------------------------
 
     def region(self, step: Region, number: int) -> str:
-        """Write a loop or a branch around the functions of its graphs."""
-        return RegionWriter(self, step, self.bodies[number], f"r{number}").write()
+        """Write a loop or a branch around the functions of its graphs; when it ends early, nothing else runs."""
+        text = RegionWriter(self, step, self.bodies[number], f"r{number}").write()
+        if may_stop(step):
+            state = f"%state{number}"
+            self.lines += [
+                f"  {state} = load i64, ptr %status",
+                f"  {state}.fine = icmp eq i64 {state}, 0",
+                f"  br i1 {state}.fine, label %go{number}, label %finish",
+                f"go{number}:",
+            ]
+        return text
 
 
 def same_places(step: Region, plan: Plan) -> tuple[int, ...]:

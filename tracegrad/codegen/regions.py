@@ -14,60 +14,18 @@ addresses nothing else can have: LLVM turns them into registers wherever the bod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
+from tracegrad.codegen.region_text import Parent, RegionText
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import cond, while_loop
 from tracegrad.schedule.body import buffer_name
-from tracegrad.schedule.kernel import Kernel
-from tracegrad.schedule.memory import Memory, Place
-from tracegrad.schedule.plan import Plan, Region
 
 FIRST_ROOM = 64
-POLL_ROUNDS = 1 << 16
-POLL_WORK = 1 << 22
-"""Ctrl-C is looked for after this many rounds, or after about this many operations of them."""
+FIRST_BYTES = 1 << 16
+"""A tape starts with room for so many rows, or for about so many bytes if they are large."""
 
 
-class Parent(Protocol):
-    """The function that a region is written into, and the functions of its graphs."""
-
-    lines: list[str]
-    memory: Memory
-    plan: Plan
-    symbol: str
-
-    def pointer(self, name: str, place: Place) -> list[str]: ...
-
-    def reserve(self, name: str, kind: str) -> None: ...
-
-
-def round_work(plan: Plan) -> int:
-    """Return about how many operations one run of a plan takes."""
-    total = 16
-    for step in plan.steps:
-        match step:
-            case Kernel(work=work):
-                total += work
-            case Region(plans=plans):
-                total += 64 * sum(round_work(p) for p in plans)
-            case _:
-                total += 1 << 14
-    return total
-
-
-class RegionWriter:
-    """Writes one region; every name starts with `%` and the region's own prefix."""
-
-    def __init__(self, parent: Parent, step: Region, bodies: Sequence[Parent], prefix: str):
-        self.parent = parent
-        self.step = step
-        self.bodies = bodies
-        self.prefix = prefix
-        self.lines = parent.lines
-        self.block = ""
-        self.tapes: list[int] = []
+class RegionWriter(RegionText):
+    """Writes one region."""
 
     def write(self) -> str:
         node = self.step.node
@@ -85,57 +43,6 @@ class RegionWriter:
         else:
             self.scan()
         return f"{self.step.name} {node.aval}: {', '.join(p.graph.name for p in self.step.plans)}"
-
-    # --- small pieces -------------------------------------------------------------------------------------------------
-
-    def add(self, line: str) -> None:
-        self.lines.append(f"  {line}")
-
-    def name(self, text: str) -> str:
-        return f"%{self.prefix}.{text}"
-
-    def start_block(self, label: str, *, jump: bool = False) -> None:
-        if jump:
-            self.add(f"br label %{label}")
-        self.lines.append(f"{label}:")
-        self.block = label
-
-    def address(self, short: str, buffer: str) -> None:
-        """Define `%prefix.short` as the address of a buffer, as a pointer."""
-        self.lines += self.parent.pointer(self.name(short), self.parent.memory.places[buffer])
-
-    def table(self, short: str, body: Parent) -> None:
-        """Reserve the table of a body and fill in what does not change: pool, arena, status."""
-        slots = HEADER + len(body.plan.graph.inputs) + len(body.plan.outputs)
-        table = self.name(short)
-        self.parent.reserve(table, f"[{slots} x i64]")
-        self.add(f"{table}.i = ptrtoint ptr {table} to i64")
-        self.add(f"{table}.arena = ptrtoint ptr {self.name('work0')} to i64")
-        for slot, value in enumerate(("%pool", f"{table}.arena", "0")):
-            self.add(f"{table}.h{slot} = getelementptr i64, ptr {table}, i64 {slot}")
-            self.add(f"store i64 {value}, ptr {table}.h{slot}")
-
-    def put(self, short: str, slot: int, pointer: str, suffix: str = "") -> None:
-        """Store a pointer into a slot of a table."""
-        place = f"{self.name(short)}.s{slot}{suffix}"
-        self.add(f"{place} = getelementptr i64, ptr {self.name(short)}, i64 {slot}")
-        self.add(f"store ptr {pointer}, ptr {place}")
-
-    def call(self, short: str, body: Parent) -> None:
-        self.add(f"call i64 @{body.symbol}(i64 {self.name(short)}.i)")
-
-    def copy(self, target: str, source: str, nbytes: str | int) -> None:
-        self.add(f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {nbytes}, i1 false)")
-
-    def pass_status(self, *shorts: str) -> None:
-        """Hand a failed index check of a body on to the caller."""
-        for short in shorts:
-            name = f"{self.name(short)}.st"
-            self.add(f"{name} = load i64, ptr {self.name(short)}.h2")
-            self.add(f"{name}.own = load i64, ptr %status")
-            self.add(f"{name}.any = icmp ne i64 {name}, 0")
-            self.add(f"{name}.new = select i1 {name}.any, i64 {name}, i64 {name}.own")
-            self.add(f"store i64 {name}.new, ptr %status")
 
     # --- branches -----------------------------------------------------------------------------------------------------
 
@@ -247,16 +154,18 @@ class RegionWriter:
             self.add(f"{self.name('rounds')} = load i64, ptr {self.name('op0')}")
         self.begin_carries(n, first)
         self.begin_tapes(counted=not conditions)
-        head, test, inside, after = (f"{self.prefix}.{part}" for part in ("head", "test", "inside", "after"))
+        parts = ("head", "test", "inside", "again", "after")
+        head, test, inside, again, after = (f"{self.prefix}.{part}" for part in parts)
         before = self.block
         self.start_block(head, jump=True)
         i = self.name("i")
-        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
-        self.carry_phis(n, before, inside)
+        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{again} ]")
+        self.carry_phis(n, before, again)
         if conditions:
             for k in range(n):
                 self.put("tc", HEADER + k, self.here(k), "c")
             self.call("tc", conditions[0])
+            self.stop_on_failure("tc", conditions[0], after)
             self.add(f"{i}.flag = load i8, ptr {self.name('flag')}")
             self.add(f"{i}.more = icmp ne i8 {i}.flag, 0")
         else:
@@ -280,6 +189,8 @@ class RegionWriter:
             self.add(f"{self.name(f'y{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
             self.put("tb", HEADER + n_in + n + k, self.row_of(f"y{k}", row, nbytes), "b")
         self.call("tb", body)
+        self.stop_on_failure("tb", body, after)
+        self.start_block(again, jump=True)
         self.turn_carries(n, first)
         self.add(f"{i}.next = add i64 {i}, 1")
         self.add(f"br label %{head}")
@@ -290,24 +201,6 @@ class RegionWriter:
             self.add(f"{self.name(f'done{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
             self.add(f"store ptr {self.name(f'done{k}')}, ptr {self.name(f'out{n + 1 + k}')}")
         self.pass_status(*(["tc"] if conditions else []), "tb")
-
-    def poll(self, i: str, after: str) -> None:
-        """Now and then ask whether the user wants to stop: Ctrl-C ends the loop with status -2."""
-        period = 1
-        while period < POLL_ROUNDS and period * round_work(self.step.plans[-1]) < POLL_WORK:
-            period *= 2
-        due, asked, go_on = (f"{self.prefix}.{part}" for part in ("due", "asked", "go"))
-        self.add(f"{i}.phase = and i64 {i}, {period - 1}")
-        self.add(f"{i}.due = icmp eq i64 {i}.phase, {period - 1}")
-        self.add(f"br i1 {i}.due, label %{due}, label %{go_on}")
-        self.start_block(due)
-        self.add(f"{i}.stop = call i64 @tg_poll()")
-        self.add(f"{i}.stops = icmp ne i64 {i}.stop, 0")
-        self.add(f"br i1 {i}.stops, label %{asked}, label %{go_on}")
-        self.start_block(asked)
-        self.add("store i64 -2, ptr %status")
-        self.add(f"br label %{after}")
-        self.start_block(go_on)
 
     # --- tapes --------------------------------------------------------------------------------------------------------
 
@@ -336,7 +229,8 @@ class RegionWriter:
             self.add(f"{room}.new = add i64 0, {self.name('rounds')}")
         else:
             self.add(f"{room}.double = mul i64 {room}, 2")
-            self.add(f"{room}.new = add i64 {room}.double, {FIRST_ROOM}")
+            first = max(1, min(FIRST_ROOM, FIRST_BYTES // max(*self.tapes, 1)))
+            self.add(f"{room}.new = add i64 {room}.double, {first}")
         self.add(f"store i64 {room}.new, ptr {self.name('room')}")
         for k, nbytes in enumerate(self.tapes):
             rows, old = self.name(f"rows{k}"), self.name(f"old{k}")
@@ -361,12 +255,12 @@ class RegionWriter:
         for k in range(n + n_xs, len(inputs)):
             self.put("tb", HEADER + k, self.name(f"op{k}"))
         self.begin_carries(n)
-        head, inside, after = (f"{self.prefix}.{part}" for part in ("head", "inside", "after"))
+        head, inside, again, after = (f"{self.prefix}.{part}" for part in ("head", "inside", "again", "after"))
         before = self.block
         self.start_block(head, jump=True)
         i = self.name("i")
-        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{inside} ]")
-        self.carry_phis(n, before, inside)
+        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{again} ]")
+        self.carry_phis(n, before, again)
         self.add(f"{i}.more = icmp slt i64 {i}, {length}")
         self.add(f"br i1 {i}.more, label %{inside}, label %{after}")
         self.start_block(inside)
@@ -380,16 +274,11 @@ class RegionWriter:
         for k in range(n, len(outputs)):
             self.put("tb", HEADER + len(inputs) + k, self.row_of(f"out{k}", row, outputs[k].aval.nbytes))
         self.call("tb", body)
+        self.stop_on_failure("tb", body, after)
+        self.start_block(again, jump=True)
         self.turn_carries(n)
         self.add(f"{i}.next = add i64 {i}, 1")
         self.add(f"br label %{head}")
         self.start_block(after)
         self.finish_carries(n)
         self.pass_status("tb")
-
-    def row_of(self, short: str, row: str, nbytes: int) -> str:
-        """Return the address of one slice."""
-        name = f"{self.name(short)}.slice"
-        self.add(f"{name}.o = mul i64 {row}, {nbytes}")
-        self.add(f"{name} = getelementptr i8, ptr {self.name(short)}, i64 {name}.o")
-        return name

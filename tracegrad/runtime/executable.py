@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -90,8 +91,11 @@ class Executable:
             arrays.append(value)
         if self.donated:
             self.check_donated(values, arrays)
-        results = [arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in self.outputs]
-        arena = self.take_arena()
+        try:
+            results = [arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in self.outputs]
+            arena = self.take_arena()
+        except MemoryError:
+            raise self.out_of_memory() from None
         addresses = [a.__array_interface__["data"][0] for a in arrays]
         addresses += [r.__array_interface__["data"][0] for r in results]
         table = self.table_type(self.pool.ctl, arena[1], 0, *addresses, self.stamp_address)
@@ -112,6 +116,14 @@ class Executable:
     def new_arena(self) -> tuple[Any, int]:
         memory = aligned_bytes(max(self.facts.arena_bytes, 64))
         return memory, int(memory.ctypes.data)
+
+    def out_of_memory(self) -> OutOfMemory:
+        results = sum(dtype.itemsize * math.prod(shape) for dtype, shape, donated in self.outputs if donated < 0)
+        return OutOfMemory(
+            f"out of memory: the program needs {results / 2**20:.1f} MiB for its results and "
+            f"{self.facts.arena_bytes / 2**20:.1f} MiB for the values in between",
+            fix="use smaller arrays; a gradient keeps less with tg.checkpoint, or scan(..., checkpoint=True)",
+        )
 
     def convert(self, position: int, value: Any) -> Any:
         """Bring an argument into the layout the code was compiled for; a dtype or shape that differs is refused."""
@@ -195,7 +207,7 @@ class Executable:
         if status == OUT_OF_MEMORY:
             raise OutOfMemory(
                 "while_loop: there is no memory left to keep the carries of every round for the gradient",
-                fix="use fewer rounds or smaller carries",
+                fix="call it with checkpoint=True, which keeps the carries of about 3 sqrt(n) of n rounds",
             )
         primitive, size, file, line = self.facts.checks[status - 1]
         raise IndexOutOfBounds(

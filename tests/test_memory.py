@@ -1,0 +1,210 @@
+"""What reverse mode keeps: bounded by checkpoints, given back when memory runs out and when Ctrl-C ends a loop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+from tracegrad.errors import ArgumentError
+
+WAYS = [pytest.param(nullcontext, id="compiled"), pytest.param(tg.eager, id="eager")]
+LINUX = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory in /proc")
+X = np.array([0.4, -0.7, 1.3])
+
+
+def until(n: Any, x: Any, k: Any, **options: Any) -> Any:
+    """A loop whose number of rounds depends on its carry, with carries of every kind."""
+
+    def body(c: Any) -> Any:
+        return {
+            "i": c["i"] + np.int32(1),
+            "odd": ~c["odd"],
+            "x": np.where(c["odd"], np.sin(c["x"]) + k, c["x"] * k),
+            "sum": c["sum"] + np.sum(c["x"]),
+        }
+
+    init = {"i": np.int32(0), "odd": np.bool_(False), "x": x, "sum": np.float64(0.0)}
+    found = tg.while_loop(lambda c: c["i"] < n, body, init, **options)
+    return np.sum(found["x"] * found["x"]) + found["sum"]
+
+
+OPTIONS: list[dict[str, Any]] = [{"checkpoint": 1}, {"checkpoint": 3}, {"checkpoint": True}]
+
+
+# --- the same values ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_checkpoints_change_no_value_and_no_gradient(options: dict[str, Any], way: Any) -> None:
+    plain = tg.value_and_grad(until, argnums=(1, 2))
+    less = tg.value_and_grad(lambda n, x, k: until(n, x, k, **options), argnums=(1, 2))
+    with way():
+        for n in (0, 1, 2, 3, 4, 7, 11, 30):
+            value, gradients = plain(n, X, 0.9)
+            found, others = less(n, X, 0.9)
+            assert found == value
+            for a, b in zip(others, gradients, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+def test_gradients_of_gradients_through_checkpoints(options: dict[str, Any]) -> None:
+    fn = lambda x, **o: tg.while_loop(lambda c: np.sum(c) < 9.0, lambda c: c * 1.3 + np.sin(c) * x + 0.3, x, **o)
+    total = lambda x, **o: np.sum(fn(x, **o) ** 2)
+    expected = tg.hessian(total)(X)
+    less = lambda x: total(x, **options)
+    for hessian in (tg.hessian(less), tg.jacrev(tg.grad(less)), tg.jacrev(lambda x: tg.jacfwd(less)(x))):
+        np.testing.assert_allclose(hessian(X), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+def test_checkpointed_loops_in_other_loops(options: dict[str, Any]) -> None:
+    def fn(x: Any, **o: Any) -> Any:
+        grow = lambda c: tg.while_loop(lambda v: np.sum(v * v) < 9.0, lambda v: v * 1.2 + 0.1 * x, c, **o)
+        swept = tg.scan(lambda c, _: (0.2 * grow(c), np.sum(c)), x, None, length=3)
+        inner = lambda c: (c[0] + 1, tg.cond(c[0] > 1, grow, np.sin, c[1]))
+        return np.sum(swept[0]) + np.sum(swept[1]) + np.sum(tg.while_loop(lambda c: c[0] < 4, inner, (0, x), **o)[1])
+
+    value, gradient = tg.value_and_grad(fn)(X)
+    found, other = tg.value_and_grad(lambda x: fn(x, **options))(X)
+    np.testing.assert_allclose(found, value, rtol=1e-14)
+    np.testing.assert_allclose(other, gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_checkpointed_fori_loop_whose_limits_are_traced(options: dict[str, Any]) -> None:
+    body = lambda i, c: np.sin(c) + 0.1 * i
+    plain = tg.grad(lambda x, n: tg.fori_loop(2, n, body, x))
+    less = tg.grad(lambda x, n: tg.fori_loop(2, n, body, x, **options))
+    for n in (0, 3, 9):
+        np.testing.assert_allclose(less(0.3, n), plain(0.3, n), rtol=1e-12)
+
+
+@pytest.mark.parametrize("checkpoint", [-1, 2.0, None, "yes"])
+def test_a_checkpoint_that_is_no_number_of_rounds_is_refused(checkpoint: Any) -> None:
+    fix = "pass a number of rounds, or True"
+    with pytest.raises(ArgumentError, match=f"while_loop at .*: checkpoint is {checkpoint!r}\n  fix: {fix}"):
+        tg.while_loop(lambda c: c < 3, lambda c: c + 1, 0, checkpoint=checkpoint)
+    with pytest.raises(ArgumentError, match=f"scan at .*: checkpoint is {checkpoint!r}\n  fix: {fix}"):
+        tg.scan(lambda c, x: (c, x), 0, X, checkpoint=checkpoint)
+
+
+# --- memory, in a process of its own ------------------------------------------------------------------------------
+PRELUDE = """
+import ctypes, os, resource, signal, threading
+import numpy as np, tracegrad as tg
+from tracegrad.errors import OutOfMemory
+
+MIB = 1 << 20
+X = np.linspace(0.1, 0.9, 1 << 15)  # a quarter of a MiB
+
+def pages(column):
+    getattr(ctypes.CDLL(None), "malloc_trim", abs)(0)  # what is free goes back to the operating system
+    return int(open("/proc/self/statm").read().split()[column]) * os.sysconf("SC_PAGESIZE")
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def loop(n, x, **options):
+    return tg.while_loop(lambda c: c[0] != n, lambda c: (c[0] + 1, np.sin(c[1]) + 0.1 * x), (0, x), **options)[1]
+
+def gradient(**options):
+    return tg.grad(lambda n, x: np.sum(loop(n, x, **options)), argnums=1)
+"""
+
+
+def alone(program: str) -> str:
+    """Run a program in another process and return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TRACEGRAD_THREADS": "1"}
+    command = [sys.executable, "-c", PRELUDE + program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@LINUX
+def test_memory_grows_with_the_root_of_the_rounds() -> None:
+    """1024 rounds over a carry of 0.25 MiB: 256 MiB with all carries, 2 sqrt(2 n) rows (and room to grow) without."""
+    alone("""
+less, plain = gradient(checkpoint=True), gradient()
+less(3, X), plain(3, X)
+before = peak()
+less(1024, X)
+assert peak() - before < 48 * MIB, (peak() - before) / MIB
+plain(1024, X)
+assert peak() - before > 200 * MIB, (peak() - before) / MIB
+""")
+
+
+@LINUX
+def test_a_gradient_that_exhausts_memory_says_so_and_gives_it_back() -> None:
+    out = alone("""
+plain, less, twice = gradient(), gradient(checkpoint=True), tg.grad(lambda n, x: np.sum(gradient()(n, x)), argnums=1)
+small, second = plain(5, X), twice(5, X)
+less(5, X)
+size, resident = pages(0), pages(1)
+resource.setrlimit(resource.RLIMIT_AS, (size + 96 * MIB, resource.RLIM_INFINITY))
+for big in (lambda: plain(2000, X), lambda: twice(150, X), lambda: plain(2000, X)):
+    try:
+        big()
+    except OutOfMemory as error:
+        print(str(error).partition(": ")[2])
+    assert pages(0) - size < 8 * MIB and pages(1) - resident < 8 * MIB, (pages(0) - size, pages(1) - resident)
+np.testing.assert_array_equal(plain(5, X), small)
+np.testing.assert_array_equal(twice(5, X), second)
+assert np.isfinite(less(2000, X)).all()
+""")
+    message = "there is no memory left to keep the carries of every round for the gradient\n"
+    message += "  fix: call it with checkpoint=True, which keeps the carries of about 3 sqrt(n) of n rounds\n"
+    assert out == 3 * message
+
+
+@LINUX
+def test_a_program_whose_values_do_not_fit_says_what_it_needs() -> None:
+    out = alone("""
+step = lambda c, _: (np.sin(c) + 0.1, None)
+fn = tg.grad(lambda x: np.sum(tg.scan(step, x, None, length=1000)[0]))
+less = tg.grad(lambda x: np.sum(tg.scan(step, x, None, length=1000, checkpoint=True)[0]))
+compiled = tg.compile(fn, X), tg.compile(less, X)
+resource.setrlimit(resource.RLIMIT_AS, (pages(0) + 96 * MIB, resource.RLIM_INFINITY))
+try:
+    compiled[0](X)
+except OutOfMemory as error:
+    print(error)
+assert np.isfinite(compiled[1](X)).all()
+""")
+    assert "the program needs 0.2 MiB for its results and 25" in out
+    assert "fix: use smaller arrays; a gradient keeps less with tg.checkpoint, or scan(..., checkpoint=True)" in out
+
+
+@LINUX
+def test_ctrl_c_ends_a_loop_and_the_loops_around_it() -> None:
+    """A number of rounds that is never met: only the signal ends these; the values afterwards are right."""
+    alone("""
+once = lambda n, x: loop(n, x)
+rows = lambda n, x: tg.scan(lambda c, _: (loop(n, c), None), x, None, length=1000)[0]
+deep = lambda n, x: tg.while_loop(lambda c: c[0] != n, lambda c: (c[0] + 1, loop(n, c[1])), (0, x))[1]
+branch = lambda n, x: tg.cond(n < 0, lambda v: deep(n, v), lambda v: loop(n, v), x)
+total = lambda fn: tg.grad(lambda n, x: np.sum(fn(n, x)), argnums=1)
+
+for fn in (tg.jit(once), tg.jit(rows), tg.jit(branch), total(once), total(deep), gradient(checkpoint=True)):
+    for x in (0.5, X):
+        expected = fn(2, x)
+        resident = pages(1)
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            fn(-1, x)
+            raise SystemExit("the loop has ended")
+        except KeyboardInterrupt:
+            timer.join()
+        assert pages(1) - resident < 8 * MIB, (pages(1) - resident) / MIB
+        np.testing.assert_array_equal(fn(2, x), expected)
+""")
