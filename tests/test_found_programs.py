@@ -117,6 +117,39 @@ def f(a: f64[1, 1, 2]) -> f64[1, 1]:
         (np.array([[[2.0, np.nan]]]),),
         (),
     ),
+    "a branch that is scheduled before the number it reads": (
+        """
+def f(x: f64, y: f64, v: f64[3]) -> (f64, f64):
+    def zero(a: f64, ct: f64) -> f64:
+        return f64(0.0)
+    def pass_on(a: f64, ct: f64) -> f64:
+        return ct
+    a: f64 = mul(x, y)
+    b: f64 = mul(y, a)
+    c: f64 = reduce_sum(v, axes=(0,))
+    d: f64 = add(b, c)
+    e: bool = convert(x, dtype=bool)
+    f: i64 = convert(e, dtype=i64)
+    g: f64 = broadcast(f64(1.0), axes=(), shape=())
+    h: (f64,) = cond(f, y, g, branches=(zero, pass_on))
+    i: f64 = item(h, index=0)
+    j: f64 = add(i, a)
+    return d, j
+""",
+        (np.float64(0.5), np.float64(0.4), np.array([0.1, 0.2, 0.3])),
+        (),
+    ),
+    "a product with a number": (
+        """
+def f(v: f64[3], s: f64) -> (f64[3], f64[3], f64):
+    a: f64[3] = dot(2.0, v, batch=((), ()), contract=((), ()))
+    b: f64[3] = dot(v, s, batch=((), ()), contract=((), ()))
+    c: f64 = dot(s, 2.0, batch=((), ()), contract=((), ()))
+    return a, b, c
+""",
+        (np.array([0.1, 0.2, 0.3]), np.float64(0.4)),
+        (),
+    ),
 }
 
 

@@ -71,6 +71,7 @@ EXAMPLES: list[tuple[str, str, str]] = [
     ("drop-equal-branches", "f32[9] = where(p, x, x)", "return x"),
     ("lower-argmax", "i64[3] = argmax(m, axes=(1,))", "reduce_min("),
     ("widen-integers", "i8[2] = dot(k, k, contract=((1,), (1,)), batch=((0,), (0,)))", "convert(b, dtype=i8)"),
+    ("scale-instead-of-dot", "f32[9] = dot(2.0, x, contract=((), ()), batch=((), ()))", "mul(a, x)"),
     (
         "group-dot-axes",
         "f32[2] = dot(t, m, contract=((2, 0), (0, 1)), batch=((), ()))",

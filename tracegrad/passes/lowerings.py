@@ -53,6 +53,16 @@ def widen_integers(r: Rewriter, node: Node) -> Operand | None:
 
 
 @rule(dot)
+def scale_instead_of_dot(r: Rewriter, node: Node) -> Operand | None:
+    """dot(2.0, x) -> 2.0 * x + 0.0: a product with a scalar sums over nothing, and a sum starts from 0.0, not -0.0."""
+    if node.dtype in WIDE or all(o.aval.shape for o in node.operands):
+        return None
+    shaped = [o if o.aval.shape else r.add(broadcast, o, shape=node.shape, axes=()) for o in node.operands]
+    found = r.add(el.mul, *shaped)
+    return r.add(el.add, found, Literal(0.0, node.dtype)) if node.dtype.kind == "f" else found
+
+
+@rule(dot)
 def group_dot_axes(r: Rewriter, node: Node) -> Operand | None:
     """dot(a[k, i, l], b) over k, l -> dot(transpose(a)[i, k, l], b): a product walks every group with one stride."""
     contract, batch = node.params["contract"], node.params["batch"]

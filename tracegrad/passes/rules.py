@@ -15,7 +15,7 @@ from tracegrad.ops import elementwise as el
 from tracegrad.ops.control import cond, scan, while_loop
 from tracegrad.ops.reduce import argmax, argmin
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, slice_, transpose
-from tracegrad.passes.lowerings import group_dot_axes, lower_argmax, widen_integers
+from tracegrad.passes.lowerings import group_dot_axes, lower_argmax, scale_instead_of_dot, widen_integers
 from tracegrad.passes.rewrite import Rewriter, Rule, rewrite, rule
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -246,6 +246,7 @@ EXACT: list[Rule] = [
     drop_equal_branches,
     lower_argmax,
     widen_integers,
+    scale_instead_of_dot,
     group_dot_axes,
 ]
 FAST_MATH: list[Rule] = [

@@ -246,6 +246,8 @@ class Fusion:
             row = operand.operands[0] if operand.prim is broadcast else operand
             if self.unit_of[operand] is not unit and not (isinstance(row, Node) and self.unit_of[row] is unit):
                 yield from self.reads(operand)
+            if unit.how in ("library", "control"):
+                yield from views_of(operand)
 
     def reads(self, node: Node) -> tuple[Node, ...]:
         """Return what must be in memory for another unit to read `node`: itself, or what it is computed from when
@@ -351,6 +353,16 @@ def under_views(node: Node) -> Node:
     while lowering(node) == "view" and node.operands and isinstance(node.operands[0], Node):
         node = node.operands[0]
     return node
+
+
+def views_of(node: Node) -> Iterator[Node]:
+    """Yield a view and the views under it: what reads from memory may need any of them to be there."""
+    while lowering(node) == "view":
+        yield node
+        source = next(node.nodes(), None)
+        if source is None:
+            return
+        node = source
 
 
 def under_reshapes(node: Node) -> Node:

@@ -17,6 +17,7 @@ from tracegrad.api.python_control.state import (
     Setter,
     Undefined,
     Unreturned,
+    as_weak,
     cast,
     is_number,
     is_traced,
@@ -27,6 +28,7 @@ from tracegrad.api.python_control.state import (
     zero_like,
 )
 from tracegrad.errors import user_line
+from tracegrad.ir import Node
 from tracegrad.numpy.elementwise import logical_and, logical_not, logical_or
 from tracegrad.ops.elementwise import logical_not as not_primitive
 from tracegrad.trace import Tracer
@@ -145,8 +147,7 @@ class Merge:
         def leaf(target: Any) -> Any:
             if not isinstance(target, Choice):
                 return target
-            found = results[target.place]
-            return Tracer(found._trace, found._node, target.weak) if isinstance(found, Tracer) else found
+            return as_weak(results[target.place], target.weak)
 
         return tuple(v if isinstance(v, Undefined) else tree.map(leaf, v) for v in self.merged)
 
@@ -241,5 +242,10 @@ def cheap(right: Callable[[], Any]) -> Any:
 
 
 def not_(value: Any) -> Any:
-    """`not value`."""
-    return logical_not(truth(value)) if is_traced(value) else not value
+    """`not value`; of `not x` it is x as one bool, so that flags are recognised."""
+    if not is_traced(value):
+        return not value
+    node = value._node
+    if getattr(node, "prim", None) is not_primitive and isinstance(node.operands[0], Node):
+        return Tracer(value._trace, node.operands[0])
+    return logical_not(truth(value))

@@ -31,6 +31,7 @@ from tracegrad.api.python_control.state import (
     Setter,
     Undefined,
     Unreturned,
+    as_weak,
     aval_of,
     cast,
     is_number,
@@ -160,14 +161,7 @@ class Carry:
             raise self.refusal(self.names[index], value, after)
         if aval[0].dtype == aval_of(leaf).dtype and (aval[1] or not weak):
             return leaf
-        found = cast(leaf, aval[0].dtype)
-        return (
-            Tracer(found._trace, found._node, aval[1])
-            if isinstance(found, Tracer)
-            else found.item()
-            if aval[1]
-            else found
-        )
+        return as_weak(cast(leaf, aval[0].dtype), aval[1])
 
     def refusal(self, name: str, before: Any, after: Any) -> Mismatch:
         shown = ["not set" if isinstance(v, Undefined) else show(v) for v in (before, after)]
@@ -205,7 +199,7 @@ class Carry:
         leaves = []
         for i, (first, result, weak) in enumerate(zip(start, results, self.weak, strict=True)):
             unchanged = keep and outputs[i] is inputs[i]
-            leaves.append(first if unchanged else Tracer(result._trace, result._node, weak))
+            leaves.append(first if unchanged else as_weak(result, weak))
         return tuple(self.lost.get(i, v) for i, v in enumerate(self.rebuilt(leaves)))
 
 

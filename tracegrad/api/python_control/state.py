@@ -135,6 +135,13 @@ def cast(leaf: Any, dtype: np.dtype[Any]) -> Any:
     return leaf.astype(dtype, copy=False) if isinstance(leaf, np.ndarray) else dtype.type(leaf)
 
 
+def as_weak(leaf: Any, weak: bool) -> Any:
+    """Return a leaf that `cast` or a loop gave as one that is weak, like a Python number, or is not."""
+    if isinstance(leaf, Tracer):
+        return Tracer(leaf._trace, leaf._node, weak)
+    return leaf.item() if weak else leaf
+
+
 def zero_like(value: Any) -> Any:
     """Return zeros in the structure of `value`, for variables that a flag keeps from being read."""
 
