@@ -22,6 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     ("errors", "config", "tree"),
+    ("structure",),
     ("ir",),
     ("trace",),
     ("ops",),
@@ -46,6 +47,7 @@ LAZY_IMPORTS = {
     "runtime/from_source.py": "codegen imports Numba: only when this back end is asked for",
     "runtime/library.py": "codegen imports Numba: only when something must be compiled",
     "runtime/program.py": "codegen imports Numba: only when something must be compiled",
+    "structure.py": "classes in the structure of a saved program are imported by their names",
 }
 """The files that may import inside a function (or through importlib), with the reason."""
 
@@ -54,8 +56,8 @@ MAX_LINES = 420
 
 SURFACE = [
     "Compiled", "TracegradError", "associative_scan", "benchmark", "checkpoint", "compile", "cond", "config", "eager",
-    "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "map", "numpy", "scan", "spec", "stop_gradient",
-    "switch", "value_and_grad", "vjp", "while_loop",
+    "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "load", "map", "numpy", "scan", "spec",
+    "stop_gradient", "switch", "value_and_grad", "vjp", "while_loop",
 ]  # fmt: skip
 NAMESPACES = {
     "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,

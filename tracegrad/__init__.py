@@ -5,7 +5,7 @@ from typing import Any
 
 from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
-from tracegrad.api.compiled import Compiled, compile
+from tracegrad.api.compiled import Compiled, compile, load
 from tracegrad.api.control import associative_scan, checkpoint, cond, fori_loop, map, scan, switch, while_loop
 from tracegrad.api.forward import hessian, jacfwd, jacrev, jvp
 from tracegrad.api.function import grad, jit, value_and_grad
@@ -33,6 +33,7 @@ __all__ = [
     "jacrev",
     "jit",
     "jvp",
+    "load",
     "map",
     "numpy",
     "scan",

@@ -1,14 +1,19 @@
-"""The command line: `python -m tracegrad demo`."""
+"""The command line: `python -m tracegrad demo`, `inspect`, `cache`, `warmup`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tracegrad.api import saved
+from tracegrad.config import config
 from tracegrad.demo import Options, run
 from tracegrad.errors import TracegradError
+from tracegrad.runtime import cache, library
+from tracegrad.runtime.sealed import SealError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +27,16 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=Options.seed)
     demo.add_argument("--plot", type=Path, default=Options.plot, help="where to write the loss curve")
     demo.add_argument("--no-plot", action="store_const", const=None, dest="plot")
+    demo.set_defaults(run=run_demo)
+    inspect = commands.add_parser("inspect", help="describe a program that compiled.save() wrote")
+    inspect.add_argument("path", type=Path)
+    inspect.set_defaults(run=run_inspect)
+    entries = commands.add_parser("cache", help="list what the cache on disk holds")
+    entries.add_argument("--verify", action="store_true", help="read every entry; exit with 1 if one is damaged")
+    entries.add_argument("--clear", action="store_true", help="delete every entry")
+    entries.set_defaults(run=run_cache)
+    warmup = commands.add_parser("warmup", help="compile all library kernels into the cache")
+    warmup.set_defaults(run=run_warmup)
     return found
 
 
@@ -33,15 +48,69 @@ def positive(text: str) -> int:
     return value
 
 
+def run_demo(given: argparse.Namespace) -> int:
+    run(Options(given.epochs, given.batch, given.seed, given.smoke, given.plot))
+    return 0
+
+
+def run_inspect(given: argparse.Namespace) -> int:
+    print(saved.inspect(given.path))
+    return 0
+
+
+def run_cache(given: argparse.Namespace) -> int:
+    """List the entries, the one used last first; damaged ones are marked when they are verified."""
+    if given.clear:
+        removed, left = cache.clear()
+        print(f"{removed} files deleted from {config.cache_dir}" + (f", {left} could not be" if left else ""))
+        return int(left > 0)
+    found = cache.entries()
+    damaged = 0
+    for entry in found:
+        try:
+            content = entry.read()
+            about = f"{content.get('about', '')}, for {content.get('cpu', '')}"
+        except SealError as error:
+            damaged += 1
+            about = f"damaged, will be made again: {error}"
+        except OSError:
+            continue  # another process deleted it
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        print(f"{entry.path.stem}  {entry.size:>9}  {used}  {about}")
+    total = sum(e.size for e in found) / 2**20
+    print(f"{len(found)} entries, {total:.1f} of {config.cache_bytes / 2**20:.0f} MiB in {config.cache_dir}")
+    if given.verify:
+        print(f"{len(found) - damaged} sound, {damaged} damaged")
+    return int(given.verify and damaged > 0)
+
+
+def run_warmup(given: argparse.Namespace) -> int:
+    """Compile what is not in the cache."""
+    if not config.cache:
+        print("the cache is switched off (TRACEGRAD_CACHE=0): there is nowhere to keep library kernels")
+        return 1
+    began = time.perf_counter()
+    for family in library.families():
+        at = time.perf_counter()
+        made = not library.is_at_hand(family)
+        if made:
+            library.build_family(family)
+        if not library.is_at_hand(family):
+            print(f"{config.cache_dir} cannot be written: the library kernels are not kept")
+            return 1
+        print(f"{family:20} " + (f"{time.perf_counter() - at:.2f} s" if made else "there"), flush=True)
+    print(f"done in {time.perf_counter() - began:.1f} s, kept in {config.cache_dir}")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     given = parser().parse_args(arguments)
     try:
-        run(Options(given.epochs, given.batch, given.seed, given.smoke, given.plot))
+        return int(given.run(given))
     except TracegradError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 | TRACEGRAD_THREADS     | threads     | threads of the pool, the default is the number of cores    |
 | TRACEGRAD_CACHE       | cache       | 0 switches the cache on disk off                           |
 | TRACEGRAD_CACHE_DIR   | cache_dir   | where compiled programs are kept                           |
+| TRACEGRAD_CACHE_SIZE  | cache_bytes | its size, e.g. 500M or 2G; what was used last stays        |
+| TRACEGRAD_CPU         | cpu         | the CPU to compile for: host, or x86-64-v2, -v3, -v4       |
 | TRACEGRAD_VERBOSE     | verbose     | 1 prints what is traced and compiled, with times           |
 | TRACEGRAD_FAST_MATH   | fast_math   | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
 """
@@ -11,7 +13,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,20 +31,39 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _size(name: str, default: int) -> int:
+    found = re.fullmatch(r"(\d+)([KMG]?)B?", os.environ.get(name, "").strip().upper())
+    return int(found[1]) * 1024 ** " KMG".index(found[2] or " ") if found else default
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry in the table of users
+        return Path(tempfile.gettempdir()) / f"tracegrad-{os.getuid() if hasattr(os, 'getuid') else ''}"
+
+
 def _cache_dir() -> Path:
     if given := os.environ.get("TRACEGRAD_CACHE_DIR"):
         return Path(given)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tracegrad" / "Cache"
+        return Path(os.environ.get("LOCALAPPDATA", _home())) / "tracegrad" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tracegrad"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracegrad"
+        return _home() / "Library" / "Caches" / "tracegrad"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "tracegrad"
 
 
-def child_environment(package: Path) -> dict[str, str]:
+def child_environment(package: Path, **settings: str) -> dict[str, str]:
     """Return the environment for a process that compiles for this one: its settings, and this package in its path."""
-    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "TRACEGRAD_CACHE": "1", "TRACEGRAD_CACHE_DIR": str(config.cache_dir)}
+    ours = {
+        "PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]),
+        "TRACEGRAD_CACHE": "1",
+        "TRACEGRAD_CACHE_DIR": str(config.cache_dir),
+        "TRACEGRAD_THREADS": str(config.threads),
+        "TRACEGRAD_FAST_MATH": str(int(config.fast_math)),
+        "TRACEGRAD_CPU": config.cpu,
+    }
+    return os.environ | ours | settings
 
 
 @dataclass
@@ -50,6 +73,8 @@ class Config:
     threads: int = field(default_factory=_threads)
     cache: bool = field(default_factory=lambda: _flag("TRACEGRAD_CACHE", "1"))
     cache_dir: Path = field(default_factory=_cache_dir)
+    cache_bytes: int = field(default_factory=lambda: _size("TRACEGRAD_CACHE_SIZE", 2 << 30))
+    cpu: str = field(default_factory=lambda: os.environ.get("TRACEGRAD_CPU", "host"))
     verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
     fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
 

@@ -11,6 +11,7 @@
     |  '- TracerLeakError             a traced value used after its trace has ended
     |- OutOfMemory (MemoryError)      a program's values, or a loop's record for its pullback, do not fit
     |- GraphError                     text or graph that does not verify
+    |- ArtefactError (ValueError)     a file of `save` that cannot be written or read
     '- CompileError                   code generation failed: a defect of tracegrad
 
 A message says what happened with shapes and dtypes, where in the user's own code, and, on a line that starts with
@@ -107,6 +108,10 @@ class TracerLeakError(TracerError):
 
 class GraphError(TracegradError):
     """A graph, or its text, does not verify."""
+
+
+class ArtefactError(TracegradError, ValueError):
+    """A compiled program cannot be written to a file, or a file is not one."""
 
 
 class OutOfMemory(TracegradError, MemoryError):

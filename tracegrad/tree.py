@@ -51,3 +51,9 @@ def register(
     """Register `cls` as a pytree node: flatten to (children, static data), unflatten from (static data, children)."""
     optree.register_pytree_node(cls, flatten_fn, unflatten_fn, namespace=NAMESPACE)
     return cls
+
+
+def registration(cls: type) -> Callable[[Any, Any], Any] | None:
+    """Return what puts an instance of a registered class together from (static data, children), or None."""
+    entry = optree.register_pytree_node.get(cls, namespace=NAMESPACE)
+    return None if entry is None else entry.unflatten_func

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from tracegrad import tree
-from tracegrad.api.function import Function, Specialised, Static
+from tracegrad.api import saved
+from tracegrad.api.function import Function, Static
+from tracegrad.api.saved import Parts
 from tracegrad.api.signature import Arguments
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
@@ -21,18 +23,17 @@ class Compiled:
     Python, `timings` the seconds of each stage; `kernels` and `arena_bytes` count.
     """
 
-    def __init__(
-        self, function: Function, specialised: Specialised, treedef: tree.TreeDef, static: Any, names: list[str]
-    ):
-        self._function = function
-        self._specialised = specialised
-        self._treedef = treedef
-        self._static = static
-        self._names = names
-        self.__name__ = getattr(function.fn, "__name__", "compiled")
+    def __init__(self, parts: Parts):
+        self._parts = parts
+        self._function = parts.function
+        self._specialised = parts.specialised
+        self._parameters = parts.parameters
+        self._treedef = parts.treedef
+        self._static = parts.static
+        self.__name__ = parts.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self._function.parameters.split(args, kwargs)
+        arguments = self._parameters.split(args, kwargs)
         if arguments.treedef != self._treedef or arguments.static != self._static:
             raise self.refusal(arguments)
         return self._specialised(arguments.leaves)
@@ -45,7 +46,7 @@ class Compiled:
                 f"{self.__name__}: compiled for the static values {ours} but called with {theirs}",
                 fix="pass the same static values, or compile again",
             )
-        ours, theirs = ", ".join(self._names), ", ".join(self._function.parameters.leaf_names(arguments.treedef))
+        ours, theirs = (", ".join(self._parameters.leaf_names(t)) for t in (self._treedef, arguments.treedef))
         if ours == theirs:
             ours, theirs = str(self._treedef), str(arguments.treedef)
         return ArgumentError(
@@ -79,9 +80,26 @@ class Compiled:
 
     def profile(self, *args: Any, **kwargs: Any) -> Profile:
         """Time every step of the program on copies of these arguments; the result prints as a table, slowest first."""
-        arguments = self._function.parameters.split(args, kwargs)
+        arguments = self._parameters.split(args, kwargs)
         captured = [source.read() for source in self._specialised.captures]
         return profile(self._specialised.program, [*arguments.leaves, *captured])
+
+    def save(self, path: str | Path, levels: Sequence[str] = ()) -> None:
+        """Write the program to a file that `tg.load` runs without its source, without tracing and without Numba.
+
+        The file holds object code for this machine's CPU and for `levels` of x86-64 (`"x86-64-v2"`, `"x86-64-v3"`,
+        `"x86-64-v4"`), with the library kernels that it calls, and the graph's text. Captured arrays are kept in it
+        with the values they have now. The file takes its place in one move: an interrupted save leaves the old one.
+        Raises ArtefactError when a class of the arguments or results cannot be found by its name, when a static value
+        cannot be written, or when the disk is full.
+
+        >>> import os, tempfile, numpy as np, tracegrad as tg
+        >>> path = os.path.join(tempfile.mkdtemp(), "double.tgx")
+        >>> tg.compile(lambda x: 2.0 * x, tg.spec(3)).save(path)
+        >>> tg.load(path)(np.arange(3.0))
+        array([0., 2., 4.])
+        """
+        saved.save(self._parts, path, levels)
 
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}: {self._specialised.program.summary()}>"
@@ -109,7 +127,6 @@ def compile(  # noqa: A001 (the name users know)
     """
     function = fn if isinstance(fn, Function) else Function(fn, Jit(), static=static, backend=backend)
     arguments = function.parameters.split(examples, keywords)
-    names = function.parameters.leaf_names(arguments.treedef)
     chosen = {donate} if isinstance(donate, str) else set(donate)
     donated = []
     matched = set()
@@ -124,4 +141,22 @@ def compile(  # noqa: A001 (the name users know)
             fix=f"choose from {function.parameters.names}",
         )
     specialised = function.specialise(arguments, donate=donated)
-    return Compiled(function, specialised, arguments.treedef, arguments.static, names)
+    parts = Parts(function, function.__name__, function.parameters, specialised, arguments.treedef, arguments.static)
+    return Compiled(parts)
+
+
+def load(path: str | Path, strict: bool = False) -> Compiled:
+    """Return the program that `compiled.save(path)` wrote.
+
+    Its results have the structure they had; classes in it are imported by name. On a CPU that the file has no object
+    code for, or with another run time, the program is compiled again from its graph, with a warning that says why;
+    `strict=True` refuses instead. Raises ArtefactError for a file that is damaged, cut off, or of another format. A
+    file holds native code: load only what you trust as you trust a program.
+
+    >>> import os, tempfile, numpy as np, tracegrad as tg
+    >>> path = os.path.join(tempfile.mkdtemp(), "slope.tgx")
+    >>> tg.compile(tg.grad(lambda x: x * x), 1.0).save(path)
+    >>> tg.load(path, strict=True)(3.0)
+    np.float64(6.0)
+    """
+    return Compiled(saved.load(path, strict))

@@ -98,6 +98,11 @@ class Arguments:
         return self.treedef, tuple([leaf_key(leaf) for leaf in self.leaves]), self.static
 
 
+def absent(*args: Any, **kwargs: Any) -> Any:
+    """Stand for the function of a program that was loaded from a file."""
+    raise ArgumentError("the function of a loaded program is not there", fix="call the program itself")
+
+
 class Parameters:
     """The parameters of a function: which are static, and how its leaves are named."""
 
@@ -117,6 +122,16 @@ class Parameters:
                 f"static={chosen!r}: the function has no argument {sorted(unknown)[0]}",
                 fix=f"choose from {[p.name for p in declared]}",
             )
+
+    @classmethod
+    def stored(cls, names: Sequence[str], static: Sequence[str]) -> Parameters:
+        """Return the parameters of a function that is not there: of a program from a file."""
+        found = object.__new__(cls)
+        found.fn = absent
+        found.signature = None
+        found.names = list(names)
+        found.static = frozenset(static)
+        return found
 
     def check_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Refuse arguments that the function does not take, before it is run on traced values."""

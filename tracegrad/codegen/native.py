@@ -45,6 +45,8 @@ from numba.core.typing import mathdecl
 from numba.core.typing.templates import Signature
 from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401  (registers lowering rules)
 
+from tracegrad.codegen.cpu import target
+
 TARGET_NAME = "tracegrad-cpu"
 FASTMATH = frozenset({"contract", "arcp", "nsz", "reassoc"})
 
@@ -124,7 +126,7 @@ class ObjectCodegen(codegen.AOTCPUCodegen):
         jit_options(self, options)
 
     def _customize_tm_features(self) -> str:
-        features: str = self._get_host_cpu_features()
+        features = target().flags
         return f"{features},-prefer-256-bit" if "+avx512f" in features else features
 
 
@@ -136,7 +138,7 @@ class KernelContext(cpu.CPUContext):
     @compiler_lock.global_compiler_lock
     def init(self) -> None:
         self.is32bit = False
-        self._internal_codegen = ObjectCodegen("tracegrad", cpu_name="host")
+        self._internal_codegen = ObjectCodegen("tracegrad", cpu_name=target().name)
 
     def load_additional_registries(self) -> None:
         self.install_registry(mathimpl.registry)

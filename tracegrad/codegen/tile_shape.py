@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
+from tracegrad.codegen.cpu import target
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def tile_shape(isa: str | None = None) -> TileShape:
     """Return the tile of an instruction set, this host's by default."""
     if isa is not None:
         return SHAPES[isa]
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    features = target().features
+    if "avx512f" in features:
         return SHAPES["avx512"]
-    if features.get("avx2") and features.get("fma"):
+    if {"avx2", "fma"} <= features:
         return SHAPES["avx2"]
-    return SHAPES["neon"] if features.get("neon") else SHAPES["generic"]
+    return SHAPES["neon"] if "neon" in features else SHAPES["generic"]

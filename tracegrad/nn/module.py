@@ -26,6 +26,8 @@ class Layout:
     """
 
     __slots__ = ("children", "hash", "shared", "static", "template")
+    static_fields = ("children", "static")
+    """What the class is made of again when a saved program is loaded (`tracegrad.structure`)."""
 
     def __init__(self, children: tuple[str, ...], static: tuple[tuple[str, Any], ...]):
         self.children = children

@@ -1,19 +1,17 @@
-"""The cache on disk: one file per program or library family, named by a hash of all that it depends on.
+"""The cache on disk: one sealed file per program or library family, named by a hash of all that it depends on.
 
-A file is a line of JSON (sizes and digest), the JSON of what the runtime must know, and plain object code. It is
-written beside
-its place and renamed, so readers see all of it or nothing; whatever does not match its digest is ignored and made
-again. A disk
-that is full or read-only costs the cache, never the program.
+Whatever does not match its digest is ignored and made again; what was used longest ago goes when the cache grows over
+its size. A disk that is full or read-only costs the cache, never the program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
-import tempfile
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +20,20 @@ from typing import Any
 import llvmlite
 import numpy as np
 
+from tracegrad.codegen.cpu import target
 from tracegrad.config import config
-from tracegrad.runtime.objects import host
+from tracegrad.runtime.sealed import SealError, seal, unseal, write
 
-MAGIC = "tracegrad-cache-2"
+MAGIC = "tracegrad-cache-3"
+SUFFIX = ".tgc"
 PACKAGE = Path(__file__).parent.parent
 COMPILER = ("ir", "ops", "passes", "schedule", "codegen", "runtime")
+TOUCH_AFTER = 60.0
+"""Seconds after which a used entry is marked as used again."""
+STALE_PART = 3600.0
+"""Seconds after which a temporary file belongs to a process that was killed."""
+ROOM = 0.9
+"""Share of its size to which a cache that is too large shrinks."""
 
 
 @cache
@@ -38,8 +44,9 @@ def fingerprint() -> str:
         for path in sorted((PACKAGE / folder).glob("*.py")):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())
-    cpu, features = host()
-    digest.update("|".join([MAGIC, version("numba"), llvmlite.__version__, np.__version__, cpu, features]).encode())
+    cpu = target()
+    parts = [MAGIC, version("numba"), llvmlite.__version__, np.__version__, cpu.name, cpu.flags]
+    digest.update("|".join(parts).encode())
     return digest.hexdigest()
 
 
@@ -53,46 +60,101 @@ def entry_key(parts: Iterable[str]) -> str:
 
 
 def path_of(key: str) -> Path:
-    return config.cache_dir / f"{key}.tgc"
+    return config.cache_dir / f"{key}{SUFFIX}"
 
 
 def load(key: str) -> tuple[dict[str, Any], bytes] | None:
     """Return (facts, object code) of an entry, or None when there is no sound one."""
     if not config.cache:
         return None
+    path = path_of(key)
     try:
-        raw = path_of(key).read_bytes()
-        head, _, rest = raw.partition(b"\n")
-        header = json.loads(head)
-        facts, data = rest[: header["facts"]], rest[header["facts"] :]
-        if header["magic"] != MAGIC or header["key"] != key or len(data) != header["data"]:
-            return None
-        if hashlib.sha256(rest).hexdigest() != header["digest"]:
-            return None
-        found = json.loads(facts)
-        return (found, data) if isinstance(found, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        content, data = unseal(path.read_bytes(), MAGIC, key)
+    except (OSError, SealError):
         return None
+    touch(path)
+    facts = content.get("facts")
+    return (facts, data) if isinstance(facts, dict) else None
 
 
-def store(key: str, facts: dict[str, Any], data: bytes) -> bool:
-    """Keep an entry; return whether that worked."""
+def touch(path: Path) -> None:
+    """Mark an entry as used now: what was used longest ago is the first to go."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > TOUCH_AFTER:
+            os.utime(path)
+
+
+def store(key: str, facts: dict[str, Any], data: bytes, about: str = "") -> bool:
+    """Keep an entry; return whether that worked. `about` is what `python -m tracegrad cache` lists."""
     if not config.cache:
         return False
-    text = json.dumps(facts).encode()
-    body = text + data
-    header = {
-        "magic": MAGIC, "key": key, "facts": len(text), "data": len(data), "digest": hashlib.sha256(body).hexdigest()
-    }  # fmt: skip
-    temporary = ""
+    raw = seal(MAGIC, key, {"about": about, "cpu": target().name, "facts": facts}, data)
     try:
         config.cache_dir.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=config.cache_dir, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n" + body)
-        os.replace(temporary, path_of(key))
+        write(path_of(key), raw)
+        shrink(config.cache_bytes)
         return True
     except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache."""
+
+    path: Path
+    size: int
+    used: float
+
+    def read(self) -> dict[str, Any]:
+        """Return what is known about a sound entry; raises SealError, or OSError when it is gone."""
+        return unseal(self.path.read_bytes(), MAGIC, self.path.stem)[0]
+
+
+def entries() -> list[Entry]:
+    """Return the files of the cache, the one used last first; temporary files are not among them."""
+    return sorted((e for e in files() if e.path.suffix == SUFFIX), key=lambda e: -e.used)
+
+
+def files() -> list[Entry]:
+    found = []
+    with contextlib.suppress(OSError), os.scandir(config.cache_dir) as folder:
+        for item in folder:
+            if item.name.endswith((SUFFIX, ".part")):
+                with contextlib.suppress(OSError):  # another process took it away
+                    stat = item.stat(follow_symlinks=False)
+                    found.append(Entry(Path(item.path), stat.st_size, stat.st_mtime))
+    return found
+
+
+def shrink(limit: int) -> None:
+    """Remove what was used longest ago when the entries exceed `limit` bytes, and what killed processes left behind."""
+    found = sorted(files(), key=lambda e: e.used)
+    now = time.time()
+    for entry in found:
+        if entry.path.suffix == ".part" and now - entry.used > STALE_PART:
+            remove(entry)
+    kept = [e for e in found if e.path.suffix == SUFFIX]
+    total = sum(e.size for e in kept)
+    if total <= limit:
+        return
+    for entry in kept[:-1]:  # the last one was just written
+        if total <= ROOM * limit:
+            break
+        total -= entry.size
+        remove(entry)
+
+
+def remove(entry: Entry) -> bool:
+    """Delete a file; a reader that has it open is not disturbed."""
+    try:
+        entry.path.unlink(missing_ok=True)
+        return True
+    except OSError:
+        return False
+
+
+def clear() -> tuple[int, int]:
+    """Delete every entry and temporary file; return how many went, and how many could not be deleted."""
+    results = [remove(entry) for entry in files()]
+    return sum(results), len(results) - sum(results)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from tracegrad.codegen.cpu import target
 from tracegrad.codegen.table_layout import HEADER
+from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.runtime import library
 from tracegrad.runtime.objects import define_symbols, load_object
 
+Libraries = Mapping[str, tuple[list[str], bytes]]
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 OUT_OF_MEMORY, INTERRUPTED = -1, -2
 
@@ -61,12 +64,19 @@ def aligned_bytes(n: int) -> np.ndarray[Any, Any]:
 class Executable:
     """Object code, loaded; calling it is thread-safe, because every call in flight has an arena of its own."""
 
-    def __init__(self, facts: Facts, data: bytes, names: Sequence[str]):
+    def __init__(self, facts: Facts, data: bytes, names: Sequence[str], *, libraries: Libraries | None = None):
         self.facts = facts
-        library.ensure(["pool", *facts.families])
-        self.address = load_object(data, ["tg_entry"])["tg_entry"]
+        self.data = data
+        self.cpu = target()
+        self.libraries = libraries
+        """The library kernels that came with the object code; by default it calls those of this process."""
+        if libraries is None:
+            library.ensure(["pool", *facts.families])
+            self.address = load_object(data, ["tg_entry"])["tg_entry"]
+        else:
+            self.address = load_object(data, ["tg_entry"], library.load_apart(libraries))["tg_entry"]
         self.entry = ENTRY(self.address)
-        self.pool = library.pool(facts.threads)
+        self.pool = library.pool(min(facts.threads, config.threads))  # scratch is there for facts.threads
         self.names = list(names)
         self.inputs = [(DTYPES[d], tuple(shape)) for d, shape in facts.inputs]
         self.outputs = [(DTYPES[d], tuple(shape), donated) for d, shape, donated in facts.outputs]

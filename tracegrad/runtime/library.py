@@ -6,7 +6,7 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tracegrad.config import config
 from tracegrad.runtime import cache
@@ -61,8 +61,35 @@ def build_family(family: str) -> tuple[list[str], bytes]:
     library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only on a cache miss
     data = library.build(family)
     symbols = list(library.FAMILIES[family])
-    cache.store(cache.entry_key(["library", family]), {"symbols": symbols}, data)
+    cache.store(cache.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
     return symbols, data
+
+
+def families() -> list[str]:
+    """Name all families of library kernels."""
+    return list(importlib.import_module("tracegrad.codegen.library").FAMILIES)  # imports Numba
+
+
+def object_of(family: str) -> tuple[list[str], bytes]:
+    """Return symbols and object code of a family, for a file that brings its own."""
+    found = cache.load(cache.entry_key(["library", family]))
+    return (list(found[0]["symbols"]), found[1]) if found else build_family(family)
+
+
+def load_apart(families: Mapping[str, tuple[list[str], bytes]]) -> dict[str, int]:
+    """Load families that a file brought, and return the addresses of their symbols without making them known.
+
+    They may differ from the kernels of this process, or be for another CPU: only the file's own program calls them.
+    The pool is the exception. There is one in a process, and a file's is used when there is none yet.
+    """
+    with _LOCK:
+        if "pool" not in _LOADED:
+            adopt("pool", *families["pool"])
+        addresses: dict[str, int] = {}
+        for family, (symbols, data) in families.items():
+            if family != "pool":
+                addresses |= load_object(data, symbols)
+        return addresses
 
 
 def adopt(family: str, symbols: list[str], data: bytes) -> None:

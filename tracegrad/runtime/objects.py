@@ -31,11 +31,6 @@ class ObjectError(RuntimeError):
     """The object code can't be loaded: damaged, for another machine, or with symbols that nothing defines."""
 
 
-def host() -> tuple[str, str]:
-    """Return LLVM's name of this CPU and its features as one string, the key under which object code may be reused."""
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-
-
 def define_symbols(addresses: Mapping[str, int]) -> None:
     """Make addresses known under these names to every object loaded from now on."""
     with _LOCK:
@@ -44,20 +39,30 @@ def define_symbols(addresses: Mapping[str, int]) -> None:
             _DEFINED[name] = address
 
 
-def load_object(data: bytes, symbols: Iterable[str]) -> dict[str, int]:
-    """Load object code and return the addresses of `symbols`; raises ObjectError where that is not possible."""
+def load_object(data: bytes, symbols: Iterable[str], own: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Load object code and return the addresses of `symbols`; raises ObjectError where that is not possible.
+
+    `own` are addresses known to this object alone, in front of those that all objects know.
+    """
     wanted = list(symbols)
     defined, undefined = read_symbols(data)
     missing = sorted(set(wanted) - defined)
     if missing:
         raise ObjectError(f"object code does not define {', '.join(missing)}")
+    own = own or {}
     with _LOCK:
-        unresolved = sorted(name for name in undefined if not _is_known(name))
+        unresolved = sorted(name for name in undefined if name not in own and not _is_known(name))
         if unresolved:
             raise ObjectError(f"object code needs symbols that nothing defines: {', '.join(unresolved)}")
-        engine = _new_engine()
-        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
-        engine.finalize_object()
+        for name, address in own.items():
+            llvm.add_symbol(name, address)
+        try:
+            engine = _new_engine()
+            engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+            engine.finalize_object()
+        finally:
+            for name in own:
+                llvm.add_symbol(name, _DEFINED.get(name, 0))
         _ENGINES.append(engine)
         return {name: engine.get_function_address(name) for name in wanted}
 

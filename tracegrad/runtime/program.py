@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,18 +26,21 @@ from tracegrad.schedule.plan import Plan, build_plan
 class Program:
     """A compiled graph. Calling it takes the graph's inputs in order and returns a list of results.
 
-    `graph` is what was compiled before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes` and
+    `graph` is what was compiled, before simplification; `timings` are seconds per stage; `kernels`, `arena_bytes` and
     `schedule` describe the schedule; `source` is made when asked for.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph | Callable[[], Graph],
         executable: Executable | from_source.SourceExecutable,
         timings: dict[str, float],
         donate: Sequence[int],
+        *,
+        text: str = "",
     ):
-        self.graph = graph
+        self._graph = graph
+        self._text = text
         self.executable = executable
         self.timings = timings
         self.donate = tuple(donate)
@@ -45,6 +48,18 @@ class Program:
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         return self.executable(inputs)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph; that of a program from a file is read when it is asked for."""
+        if not isinstance(self._graph, Graph):
+            self._graph = self._graph()
+        return self._graph
+
+    @property
+    def text(self) -> str:
+        """The graph as text, with the user's lines."""
+        return self._text or show(self.graph, lines=True)
 
     @property
     def kernels(self) -> int:
@@ -105,7 +120,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
             pass
     try:
         facts, data, plan, memory = compile_graph(graph, donate, timings)
-        cache.store(key, facts.as_json(), data)
+        cache.store(key, facts.as_json(), data, f"program {graph.name}")
         began = time.perf_counter()
         program = Program(graph, Executable(facts, data, names), timings, donate)
     except TracegradError:
@@ -133,9 +148,9 @@ def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
 
 
 def compile_graph(
-    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False
+    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False, load: bool = True
 ) -> tuple[Facts, bytes, Plan, Memory]:
-    """Compile a graph to object code."""
+    """Compile a graph to object code, and `load` the library kernels that it calls."""
     began = time.perf_counter()
     simple = simplify(graph)
     timings["simplify"] = time.perf_counter() - began
@@ -147,7 +162,8 @@ def compile_graph(
     timings["import"] = time.perf_counter() - began
     with prebuild.SecondProcess() as second:
         emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=second.start)
-        timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
+        if load:
+            timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
