@@ -150,10 +150,14 @@ def test_structures_survive() -> None:
     assert structure.decode(structure.encode(treedef)) == treedef
 
 
+def kind(value: Any) -> str:
+    return type(value).__name__
+
+
 VALUES = [None, True, -3, 2.5, float("inf"), "text", (1, ("a", None)), [1], {"k": (1.5,)}, np.dtype(np.float32)]
 
 
-@pytest.mark.parametrize("value", [*VALUES, np.float32(0.1), np.tanh, len, squares, Pair], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("value", [*VALUES, np.float32(0.1), np.tanh, len, squares, Pair], ids=kind)
 def test_static_values_survive(value: Any) -> None:
     found = structure.decode_value(structure.encode_value(value))
     assert found == value and type(found) is type(value)
