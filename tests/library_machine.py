@@ -1,4 +1,4 @@
-"""Running library kernels under guard: operands and scratch end at a page that no one may touch."""
+"""Running library kernels under guard: operands and scratch begin or end at a page that no one may touch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from tracegrad.codegen import library
 from tracegrad.codegen.plan import LibraryCall
-from tracegrad.runtime.objects import define_symbols, load_object
+from tracegrad.runtime import library as runtime_library
+from tracegrad.runtime.objects import load_object
 from tracegrad.runtime.pool import Pool
 
 PATTERN = 0xAB
@@ -22,11 +23,11 @@ PROT_NONE = 0
 
 @functools.cache
 def load_family(family: str, isa: str | None = None) -> dict[str, int]:
-    """Compile and load a family once per process."""
-    addresses = load_object(library.build(family, isa), library.FAMILIES[family])
-    if family == "pool":
-        define_symbols({"tg_par_for": addresses["tg_par_for"]})
-    return addresses
+    """Load a family once per process: from the cache, or compiled now; for another instruction set always compiled."""
+    if isa is None:
+        runtime_library.ensure([family])
+        return runtime_library.loaded(family)
+    return load_object(library.build(family, isa), library.FAMILIES[family])
 
 
 @functools.cache
@@ -35,42 +36,52 @@ def pool_of(threads: int) -> Pool:
 
 
 class Guarded:
-    """Memory of some bytes that ends right before an inaccessible page, and follows a pattern that is checked."""
+    """Memory between inaccessible pages, flush with one of them; the gap to the other holds a pattern to be checked."""
 
-    def __init__(self, size: int, fill: int = JUNK) -> None:
+    def __init__(self, size: int, side: str = "end", fill: int = JUNK) -> None:
         page = mmap.PAGESIZE
-        pages = -(-(size + 64) // page) * page
-        self._map = mmap.mmap(-1, pages + page)
+        inner = -(-(size + 64) // page) * page
+        self._map = mmap.mmap(-1, inner + 2 * page)
         block = np.frombuffer(self._map, np.uint8)
         protect = ctypes.CDLL(None).mprotect
         protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        assert protect(block.ctypes.data + pages, page, PROT_NONE) == 0
-        self._before = block[: pages - size]
-        self._before[:] = PATTERN
-        self.bytes = block[pages - size : pages]
+        for guard in (0, page + inner):
+            assert protect(block.ctypes.data + guard, page, PROT_NONE) == 0
+        start = page if side == "start" else page + inner - size
+        self._gaps = block[page:start], block[start + size : page + inner]
+        for gap in self._gaps:
+            gap[:] = PATTERN
+        self.bytes = block[start : start + size]
         self.bytes[:] = fill
 
     def is_intact(self) -> bool:
-        return bool((self._before == PATTERN).all())
+        return all(bool((gap == PATTERN).all()) for gap in self._gaps)
 
 
-def guarded_copy(array: np.ndarray) -> tuple[Guarded, np.ndarray]:
+def guarded_copy(array: np.ndarray, side: str = "end") -> tuple[Guarded, np.ndarray]:
     """Return guarded memory and a contiguous copy of an array in it."""
-    memory = Guarded(array.nbytes)
+    memory = Guarded(array.nbytes, side)
     view = memory.bytes.view(array.dtype).reshape(array.shape)
     view[...] = array
     return memory, view
 
 
-def run(call: LibraryCall, inputs: Sequence[np.ndarray], output: np.ndarray, threads: int, isa: str | None = None):
+def run(
+    call: LibraryCall,
+    inputs: Sequence[np.ndarray],
+    output: np.ndarray,
+    threads: int,
+    isa: str | None = None,
+    side: str = "end",
+) -> np.ndarray:
     """Run a plan on guarded copies; return the output (its initial content is junk, or `output` where not written)."""
     load_family("pool")
     function = ENTRY(load_family(call.family, isa)[call.symbol])
-    pairs = [guarded_copy(array) for array in [*inputs, output]]
-    plan_memory, plan = guarded_copy(np.array(call.plan, np.int64))
+    pairs = [guarded_copy(array, side) for array in [*inputs, output]]
+    plan_memory, plan = guarded_copy(np.array(call.plan, np.int64), side)
     operands = np.array([view.ctypes.data for _, view in pairs], np.int64)
     assert call.scratch_bytes % 64 == 0
-    scratch = Guarded(call.scratch_bytes)
+    scratch = Guarded(call.scratch_bytes, side)
     pool = pool_of(threads)
     pool.wake()
     function(plan.ctypes.data, operands.ctypes.data, scratch.bytes.ctypes.data, pool.ctl)

@@ -53,11 +53,6 @@ def sample_graph(prim: Primitive, sample: dict[str, Any], arrays: Sequence[Any])
         return None
 
 
-def is_three_dimensional(prim: Primitive, sample: dict[str, Any]) -> bool:
-    """Convolutions over three axes run in eager mode only."""
-    return prim.name.startswith("conv") and len(sample["shapes"][0]) == 5
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: np.dtype(t).name)
 def test_samples_of_all_primitives(dtype: Any) -> None:
     """All samples of a kind in one program; for floats with their gradients, in f64 also the second ones."""
@@ -66,7 +61,7 @@ def test_samples_of_all_primitives(dtype: Any) -> None:
     for prim in SAMPLED:
         for number, sample in enumerate(prim.samples):
             arrays = draw(prim, sample, dtype, rng)
-            graph = None if is_three_dimensional(prim, sample) else sample_graph(prim, sample, arrays)
+            graph = sample_graph(prim, sample, arrays)
             if graph is None:
                 continue
             batch = batches.setdefault(prim.kind, Batch())

@@ -9,7 +9,7 @@ from tracegrad.codegen.plan import LibraryCall
 from tracegrad.codegen.plan_conv import plan_conv
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.plan_sort import plan_cumsum, plan_sort
-from tracegrad.errors import CompileError, DTypeError
+from tracegrad.errors import DTypeError
 from tracegrad.ops.contract import dot, free
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.ops.index import argsort
@@ -61,31 +61,14 @@ def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
     return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads)]
 
 
-def pair(values: Sequence[Any], fill: Any) -> tuple[Any, Any]:
-    """Give a 1-d geometry a first axis of one row."""
-    return (fill, values[0]) if len(values) == 1 else (values[0], values[1])
-
-
 def plan_convolution(kind: str) -> Rule:
     def rule(call: Call, threads: int) -> list[LibraryCall]:
         first, second = (v.shape for v in call.operands)
         shapes = {"forward": (first, second), "data": (call.node.shape, second), "weight": (first, call.node.shape)}
         x, w = shapes[kind]
-        if len(x) > 4:
-            raise CompileError(
-                f"conv{len(x) - 2}d: three spatial axes run in eager mode only so far",
-                fix="wrap the call in tg.eager(), or reshape to two axes",
-                where=call.node.where,
-            )
-        h, width = pair(x[2:], 1)
-        kh, kw = pair(w[2:], 1)
         p = call.node.params
-        return [
-            plan_conv(
-                kind, call.node.dtype.name, x[0], x[1], h, width, w[0], kh, kw,
-                pair(p["stride"], 1), pair(p["padding"], (0, 0)), pair(p["dilation"], 1), p["groups"], threads,
-            )
-        ]  # fmt: skip
+        dtype = call.node.dtype.name
+        return [plan_conv(kind, dtype, x, w, p["stride"], p["padding"], p["dilation"], p["groups"], threads)]
 
     return rule
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import plan_conv as words
+from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -29,9 +29,11 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
+from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
+from tracegrad.codegen.plan_conv_runs import panel_items
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic, transpose_part
@@ -96,10 +98,11 @@ def row_gather(bits: int, shape: TileShape, clear: Any) -> Any:
 
 
 def padded_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pad(x, channels, height, width, top, left, sh, sw, first, rows, pitch, plane, phases, ...).
+    """Return the kernel pad(x, channels, depth, height, width, slice_, slices, slice_count, top, left, ...).
 
     It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
-    q is column q*sw + b) of every channel, with zeros where the input has none, to target[phase, channel, plane].
+    q is column q*sw + b) of every channel's slices slice_ + slices[t], with zeros where the input has none, to
+    target[phase, channel, t, plane].
     """
     size = bits // 8
     clear = row_clearing(bits)
@@ -108,18 +111,22 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
 
     @kernel
     def pad(
-        x: int, channels: int, height: int, width: int, top: int, left: int, sh: int, sw: int,
-        first: int, rows: int, pitch: int, plane: int, phases: int, phase_count: int, target: int,
+        x: int, channels: int, depth: int, height: int, width: int, slice_: int, slices: int, slice_count: int,
+        top: int, left: int, sh: int, sw: int, first: int, rows: int, pitch: int, plane: int,
+        phases: int, phase_count: int, target: int,
     ) -> None:  # fmt: skip
         for phase in range(phase_count):
             a = load_word(phases, 2 * phase)
             b = load_word(phases, 2 * phase + 1)
-            for channel in range(channels):
-                start = target + (phase * channels + channel) * plane * size
+            for copy in range(channels * slice_count):
+                start = target + (phase * channels * slice_count + copy) * plane * size
+                d = slice_ + load_word(slices, copy % slice_count)
+                is_slice = d >= 0 and d < depth
+                top_row = (copy // slice_count * depth + d) * height
                 for r in range(rows):
                     row = (first + r) * sh + a - top
-                    inside = row >= 0 and row < height
-                    source = x + (channel * height + row) * width * size
+                    inside = is_slice and row >= 0 and row < height
+                    source = x + (top_row + row) * width * size
                     place = start + r * pitch * size
                     if not inside:
                         clear(place, pitch)
@@ -135,17 +142,18 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
 
 
 def weight_packing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): a panel for each block of k."""
+    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels, scratch): a panel per block of k."""
     size = bits // 8
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = words.panel_items(size, shape) * size
+    panel_bytes = panel_items(size, shape) * size
     pack = packing(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
+    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int, scratch: int) -> None:
         outputs = load_word(run, words.OUTPUTS)
         taps = load_word(run, words.TAPS)
         tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
@@ -156,23 +164,32 @@ def weight_packing(bits: int, shape: TileShape) -> Any:
         depth = load_word(run, words.CHANNELS) * taps
         blocks = (depth + depth_limit - 1) // depth_limit
         source = weights + first * output_stride * size
+        probe = zero  # becomes NaN at the first weight that is NaN or inf
         for block in range(blocks):
             k0 = depth * block // blocks
             k1 = depth * (block + 1) // blocks
             target = packed + (block * panels + panel) * panel_bytes
             if load_word(run, words.ORDERED_TAPS):
                 pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
+                if load_word(plan, words.EXACT_PLAN):
+                    for i in range(rows):
+                        for k in range(k0, k1):
+                            probe += load(source, i * output_stride + k) * zero
             else:
                 channel = k0 // taps
                 tap = k0 % taps
                 for k in range(k0, k1):
                     element = source + (channel * channel_stride + load_word(tap_table, tap)) * size
                     for i in range(rows):
-                        store(target, (k - k0) * panel_rows + i, load(element, i * output_stride))
+                        weight = load(element, i * output_stride)
+                        probe += weight * zero
+                        store(target, (k - k0) * panel_rows + i, weight)
                     tap += 1
                     if tap == taps:
                         tap = 0
                         channel += 1
+        if probe != zero:
+            store_word(scratch, words.IS_FINITE, 0)
 
     return pack_weights
 
@@ -183,7 +200,7 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
     columns = shape.columns(size)
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = words.panel_items(size, shape) * size
+    panel_bytes = panel_items(size, shape) * size
     tile = tile_intrinsic(bits, indirect=True)
 
     @kernel
@@ -273,7 +290,7 @@ def packing_task(bits: int, shape: TileShape) -> Any:
         group = index // panels
         packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
         group_weights = weights + group * load_word(run, words.W_GROUP) * size
-        pack_weights(run, plan, group_weights, packed, index % panels, panels)
+        pack_weights(run, plan, group_weights, packed, index % panels, panels, scratch)
 
     return pack_task
 
@@ -294,7 +311,9 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         index = task - load_word(run, words.FIRST_TASK)
         column_chunks = load_word(run, words.COLUMN_CHUNKS)
         chunks = load_word(run, words.CHUNKS)
-        image = index // (chunks * column_chunks)
+        out_d = load_word(run, words.OUT_D)
+        slice_ = index // (chunks * column_chunks) % out_d
+        image = index // (chunks * column_chunks * out_d)
         chunk = index // column_chunks % chunks
         out_w = load_word(run, words.OUT_W)
         first_column = out_w * (index % column_chunks) // column_chunks
@@ -303,6 +322,7 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         first_row = out_h * chunk // chunks
         rows = out_h * (chunk + 1) // chunks - first_row
         channels = load_word(run, words.CHANNELS)
+        depth = load_word(run, words.DEPTH)
         height = load_word(run, words.HEIGHT)
         width = load_word(run, words.WIDTH)
         pitch = load_word(run, words.PITCH)
@@ -311,42 +331,54 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         padded = scratch + load_word(plan, words.WORK_OFFSET) + thread * load_word(plan, words.WORK_BYTES)
         y = padded + load_word(run, words.Y_BYTES)
         if load_word(run, words.TAPS):
-            x = load_word(operands, 0) + image * channels * height * width * size
+            x = load_word(operands, 0) + image * channels * depth * height * width * size
             left = load_word(run, words.LEFT) - first_column * load_word(run, words.STRIDE_W)
             halo_rows = rows + load_word(run, words.HALO)
             phases = plan + load_word(run, words.PHASE_TABLE) * WORD
-            pad(x, channels, height, width, load_word(run, words.TOP), left,
+            pad(x, channels, depth, height, width, slice_ * load_word(run, words.STRIDE_D),
+                plan + load_word(run, words.SLICE_TABLE) * WORD, load_word(run, words.SLICES),
+                load_word(run, words.TOP), left,
                 load_word(run, words.STRIDE_H), load_word(run, words.STRIDE_W), first_row, halo_rows, pitch,
                 load_word(run, words.PLANE), phases, load_word(run, words.PHASES), padded)  # fmt: skip
             group = image % load_word(plan, words.GROUPS)
             packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
             offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
             sweep(packed, outputs, channels * load_word(run, words.TAPS), padded, offsets, y, y_pitch, rows * pitch)
-        result = load_word(operands, 2) + image * load_word(run, words.Y_IMAGE) * size
+        place = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
+        result = load_word(operands, 2) + place * size
         compact(run, y, y_pitch, result, first_row, rows, first_column, cut_width)
 
     return conv_task
 
 
 def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of forward and data-gradient convolutions, and its two tasks."""
+    """Return the entry of forward and data-gradient convolutions, and its tasks."""
     name = SHORT_NAMES[f"float{bits}"]
     pack_task = packing_task(bits, shape)
     conv_task = chunk_task(bits, shape)
     pack_address = task_address(f"tg_conv_{name}_pack")
     conv_address = task_address(f"tg_conv_{name}_task")
+    exact_entries = direct_entries(f"float{bits}", "data", f"tg_conv_{name}_exact")
+    run_exact = exact_entries.pop(f"tg_conv_{name}_exact")[0]
 
     @kernel
     def conv(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
+        store_word(scratch, words.IS_FINITE, 1)
         par_for(pool, pack_address(), scratch, load_word(plan, words.PACK_TASKS))
-        par_for(pool, conv_address(), scratch, load_word(plan, words.TASKS))
+        exact_plan = load_word(plan, words.EXACT_PLAN)
+        if exact_plan != 0 and load_word(scratch, words.IS_FINITE) == 0:
+            # The tile multiplies every weight by the zeros around dy, too: a NaN or inf would reach too far.
+            run_exact(plan + exact_plan * WORD, operands, scratch, pool)
+        else:
+            par_for(pool, conv_address(), scratch, load_word(plan, words.TASKS))
 
     return {
         f"tg_conv_{name}": (conv, ENTRY_SIGNATURE),
         f"tg_conv_{name}_pack": (pack_task, TASK_SIGNATURE),
         f"tg_conv_{name}_task": (conv_task, TASK_SIGNATURE),
+        **exact_entries,
     }
 
 

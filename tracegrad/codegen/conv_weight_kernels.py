@@ -11,8 +11,8 @@ operands have p as their contiguous axis but the tile wants it outermost, so eac
 
 Every thread takes a fixed share of the chunks and sums into an array of its own; a last region adds them up.
 
-Positions that are no output multiply the input by zero, so an inf or NaN of the input may also show as NaN in taps
-of its channel that it does not belong to.
+Positions that are no output multiply the input by zero, so an inf or NaN of the input also shows in taps of its
+channel that it does not belong to: sums that are not finite are computed again in plain loops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import plan_conv as words
+from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -33,6 +33,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.conv_kernels import WORD, padded_copy
+from tracegrad.codegen.direct_kernels import exact_tap_gradient
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
@@ -53,7 +54,7 @@ def turned_gradient(bits: int, pack: Any) -> Any:
     @kernel
     def turn(dy: int, plan: int, rows: int, width: int, first: int, count: int, panel_width: int, target: int) -> None:
         out_w = load_word(plan, words.G_OUT_W)
-        plane = load_word(plan, words.G_OUT_H) * out_w
+        plane = load_word(plan, words.G_OUT_D) * load_word(plan, words.G_OUT_H) * out_w
         pitch = load_word(plan, words.G_PITCH)
         for r in range(rows):
             place = target + r * pitch * panel_width * size
@@ -172,11 +173,13 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
 
 
 def fold_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds the shares' sums of one output map into dW[o, c, tap]."""
+    """Return the task that adds the shares' sums of one output map into dW[o, c, tap]; c counts depth taps, too."""
     size = bits // 8
     columns = shape.columns(size)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
+    exact_tap = exact_tap_gradient(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def fold(scratch: int, task: int, thread: int) -> None:
@@ -193,12 +196,21 @@ def fold_task(bits: int, shape: TileShape) -> Any:
         c_pitch = (channels + columns - 1) // columns * columns
         o_pitch = (outputs + columns - 1) // columns * columns
         for c in range(channels):
+            probe = zero  # becomes NaN at the first sum that is NaN or inf
             for tap in range(taps):
                 place = (tap * outputs + o) * c_pitch + c if is_wide else (c * taps + tap) * o_pitch + o
                 total = load(sums, place)
                 for other in range(1, shares):
                     total += load(sums, place + other * share_items)
+                probe += total * zero
                 store(result, c * taps + tap, total)
+            if probe != zero:
+                exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
+                x, dy = load_word(load_word(scratch, 1), 0), load_word(load_word(scratch, 1), 1)
+                slices = load_word(plan, words.G_SLICES)
+                for tap in range(taps):
+                    found = exact_tap(exact, x, dy, task, c // slices, c % slices * taps + tap)
+                    store(result, c * taps + tap, found)
 
     return fold
 
@@ -239,7 +251,9 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         operands = load_word(scratch, 1)
         column_chunks = load_word(plan, words.G_COLUMN_CHUNKS)
         chunks = load_word(plan, words.G_CHUNKS)
-        image = task // (chunks * column_chunks)
+        out_d = load_word(plan, words.G_OUT_D)
+        slice_ = task // (chunks * column_chunks) % out_d
+        image = task // (chunks * column_chunks * out_d)
         chunk = task // column_chunks % chunks
         out_h = load_word(plan, words.G_OUT_H)
         out_w = load_word(plan, words.G_OUT_W)
@@ -247,13 +261,15 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         rows = out_h * (chunk + 1) // chunks - first
         first_column = out_w * (task % column_chunks) // column_chunks
         cut_width = out_w * (task % column_chunks + 1) // column_chunks - first_column
-        channels = load_word(plan, words.G_CHANNELS)
+        slices = load_word(plan, words.G_SLICES)
+        channels = load_word(plan, words.G_CHANNELS) // slices
+        depth = load_word(plan, words.G_DEPTH)
         height = load_word(plan, words.G_HEIGHT)
         width = load_word(plan, words.G_WIDTH)
         plane = load_word(plan, words.G_PLANE)
-        x = load_word(operands, 0) + image * channels * height * width * size
-        dy = load_word(operands, 1) + (image * load_word(plan, words.G_OUTPUTS) * out_h + first) * out_w * size
-        dy += first_column * size
+        x = load_word(operands, 0) + image * channels * depth * height * width * size
+        dy_row = (image * load_word(plan, words.G_OUTPUTS) * out_d + slice_) * out_h + first
+        dy = load_word(operands, 1) + (dy_row * out_w + first_column) * size
         work = scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
         turned_dy = work + load_word(plan, words.G_DY_OFFSET)
         turned_x = work + load_word(plan, words.G_X_OFFSET)
@@ -264,12 +280,13 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         x_plane = plane
         x_positions = plane
         if load_word(plan, words.G_IN_PLACE):
-            padded = x + first * width * size
-            x_plane = height * width
+            padded = x + (slice_ * height + first) * width * size
+            x_plane = depth * height * width
             x_positions = rows * width
         else:
             left = load_word(plan, words.G_LEFT) - first_column * load_word(plan, words.G_STRIDE_W)
-            pad(x, channels, height, width, load_word(plan, words.G_TOP), left,
+            pad(x, channels, depth, height, width, slice_ * load_word(plan, words.G_STRIDE_D),
+                plan + load_word(plan, words.G_SLICE_TABLE) * WORD, slices, load_word(plan, words.G_TOP), left,
                 load_word(plan, words.G_STRIDE_H), load_word(plan, words.G_STRIDE_W), first,
                 rows + load_word(plan, words.G_HALO), load_word(plan, words.G_PITCH), plane,
                 plan + load_word(plan, words.G_PHASE_TABLE) * WORD, load_word(plan, words.G_PHASES), work)  # fmt: skip
@@ -282,9 +299,8 @@ def summing_task(bits: int, shape: TileShape) -> Any:
     def sum_task(scratch: int, share: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         shares = load_word(plan, words.G_SHARES)
-        chunks = (
-            load_word(plan, words.G_IMAGES) * load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
-        )
+        chunks = load_word(plan, words.G_IMAGES) * load_word(plan, words.G_OUT_D)
+        chunks *= load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
         for task in range(chunks * share // shares, chunks * (share + 1) // shares):
             add_chunk(scratch, task, share, thread)
 

@@ -1,4 +1,4 @@
-"""Convolutions in plain loops, for what the tile does not serve: few channels per group, and empty sizes.
+"""Convolutions in plain loops, for what the tile does not serve: few channels per group, empty sizes, NaN and inf.
 
 A task computes planes of the result; the inner loop runs along a row (`plan_conv` has the formulas).  Column j of the
 output meets column j*stride + shift of the input, so a tap covers the outputs low..high-1 with 0 <= that < width.
@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import plan_conv as words
+from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
     NUMBA_TYPES,
     load_word,
@@ -39,6 +39,22 @@ def first_inside(shift: int, stride: int) -> int:
 def end_inside(shift: int, stride: int, size: int, count: int) -> int:
     """Return the end of the j < count with j*stride + shift < size."""
     return minimum(count, (size - 1 - shift) // stride + 1)
+
+
+@kernel
+def input_row(plan: int, row: int, tap_row: int) -> int:
+    """Return the row of x (counted through all slices) that a row of y meets under a row of taps, or -1 outside."""
+    kernel_h = load_word(plan, words.D_KERNEL_H)
+    out_h = load_word(plan, words.D_OUT_H)
+    depth = load_word(plan, words.D_DEPTH)
+    height = load_word(plan, words.D_HEIGHT)
+    d = row // out_h * load_word(plan, words.D_STRIDE_D) - load_word(plan, words.D_FRONT)
+    d += tap_row // kernel_h * load_word(plan, words.D_DILATION_D)
+    p = row % out_h * load_word(plan, words.D_STRIDE_H) - load_word(plan, words.D_TOP)
+    p += tap_row % kernel_h * load_word(plan, words.D_DILATION_H)
+    if d < 0 or d >= depth or p < 0 or p >= height:
+        return -1
+    return d * height + p
 
 
 def row_clearing(dtype: str) -> Any:
@@ -97,29 +113,17 @@ def forward_plane(dtype: str) -> Any:
     add_scaled = row_addition(dtype)
 
     @kernel
-    def forward_row(plan: int, x: int, weights: int, y: int, i: int) -> None:
-        """Compute row i of y[o] from all channels x[c] and weights[c, r, s]."""
-        height = load_word(plan, words.D_HEIGHT)
-        width = load_word(plan, words.D_WIDTH)
+    def add_row(plan: int, source: int, weights: int, y: int) -> None:
+        """Add a row of x under one row of taps to a row of y."""
         out_w = load_word(plan, words.D_OUT_W)
-        kernel_h = load_word(plan, words.D_KERNEL_H)
-        kernel_w = load_word(plan, words.D_KERNEL_W)
+        width = load_word(plan, words.D_WIDTH)
         stride = load_word(plan, words.D_STRIDE_W)
-        clear(y, out_w)
-        for c in range(load_word(plan, words.D_CHANNELS)):
-            for r in range(kernel_h):
-                row = i * load_word(plan, words.D_STRIDE_H) + r * load_word(plan, words.D_DILATION_H)
-                row -= load_word(plan, words.D_TOP)
-                if row < 0 or row >= height:
-                    continue
-                source = x + (c * height + row) * width * size
-                for s in range(kernel_w):
-                    shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
-                    low = first_inside(shift, stride)
-                    high = end_inside(shift, stride, width, out_w)
-                    factor = load(weights, (c * kernel_h + r) * kernel_w + s)
-                    start = source + (low * stride + shift) * size
-                    add_scaled(y + low * size, 1, start, stride, factor, high - low)
+        for s in range(load_word(plan, words.D_KERNEL_W)):
+            shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
+            low = first_inside(shift, stride)
+            high = end_inside(shift, stride, width, out_w)
+            start = source + (low * stride + shift) * size
+            add_scaled(y + low * size, 1, start, stride, load(weights, s), high - low)
 
     @kernel
     def forward(plan: int, x: int, weights: int, y: int, plane: int) -> None:
@@ -127,14 +131,23 @@ def forward_plane(dtype: str) -> Any:
         outputs = load_word(plan, words.D_OUTPUTS)
         out_h = load_word(plan, words.D_OUT_H)
         out_w = load_word(plan, words.D_OUT_W)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        width = load_word(plan, words.D_WIDTH)
+        tap_rows = load_word(plan, words.D_KERNEL_D) * load_word(plan, words.D_KERNEL_H)
+        channels = load_word(plan, words.D_CHANNELS)
         image = plane // outputs
         map_ = image % load_word(plan, words.D_GROUPS) * outputs + plane % outputs
-        channels = load_word(plan, words.D_CHANNELS)
-        image_items = channels * load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
-        map_items = channels * load_word(plan, words.D_KERNEL_H) * load_word(plan, words.D_KERNEL_W)
-        for i in range(out_h):
-            target = y + (plane * out_h + i) * out_w * size
-            forward_row(plan, x + image * image_items * size, weights + map_ * map_items * size, target, i)
+        image_rows = load_word(plan, words.D_DEPTH) * load_word(plan, words.D_HEIGHT)
+        for row in range(load_word(plan, words.D_OUT_D) * out_h):
+            target = y + (plane * load_word(plan, words.D_OUT_D) * out_h + row) * out_w * size
+            clear(target, out_w)
+            for c in range(channels):
+                for tap_row in range(tap_rows):
+                    found = input_row(plan, row, tap_row)
+                    if found >= 0:
+                        source = x + ((image * channels + c) * image_rows + found) * width * size
+                        taps = weights + ((map_ * channels + c) * tap_rows + tap_row) * kernel_w * size
+                        add_row(plan, source, taps, target)
 
     return forward
 
@@ -147,44 +160,42 @@ def data_plane(dtype: str) -> Any:
     add_scaled = row_addition(dtype)
 
     @kernel
-    def data_row(plan: int, dy: int, weights: int, dx: int, i: int, r: int) -> None:
-        """Add tap row r of weights[s] times row dy to a row of dx."""
+    def add_row(plan: int, dy: int, weights: int, dx: int) -> None:
+        """Add a row of dy under one row of taps to a row of dx."""
         width = load_word(plan, words.D_WIDTH)
         out_w = load_word(plan, words.D_OUT_W)
-        kernel_w = load_word(plan, words.D_KERNEL_W)
         stride = load_word(plan, words.D_STRIDE_W)
-        for s in range(kernel_w):
+        for s in range(load_word(plan, words.D_KERNEL_W)):
             shift = s * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
             low = first_inside(shift, stride)
             high = end_inside(shift, stride, width, out_w)
-            factor = load(weights, r * kernel_w + s)
-            add_scaled(dx + (low * stride + shift) * size, stride, dy + low * size, 1, factor, high - low)
+            target = dx + (low * stride + shift) * size
+            add_scaled(target, stride, dy + low * size, 1, load(weights, s), high - low)
 
     @kernel
     def data(plan: int, dy: int, weights: int, dx: int, plane: int) -> None:
         """Compute dx[image, c]."""
         channels = load_word(plan, words.D_CHANNELS)
         outputs = load_word(plan, words.D_OUTPUTS)
-        height = load_word(plan, words.D_HEIGHT)
         width = load_word(plan, words.D_WIDTH)
-        out_h = load_word(plan, words.D_OUT_H)
         out_w = load_word(plan, words.D_OUT_W)
-        kernel_h = load_word(plan, words.D_KERNEL_H)
-        taps = kernel_h * load_word(plan, words.D_KERNEL_W)
+        out_rows = load_word(plan, words.D_OUT_D) * load_word(plan, words.D_OUT_H)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        tap_rows = load_word(plan, words.D_KERNEL_D) * load_word(plan, words.D_KERNEL_H)
         image = plane // channels
         c = plane % channels
-        result = dx + plane * height * width * size
-        clear(result, height * width)
+        plane_items = load_word(plan, words.D_DEPTH) * load_word(plan, words.D_HEIGHT) * width
+        result = dx + plane * plane_items * size
+        clear(result, plane_items)
         for o in range(outputs):
             map_ = image % load_word(plan, words.D_GROUPS) * outputs + o
-            tap_weights = weights + (map_ * channels + c) * taps * size
-            for i in range(out_h):
-                source = dy + ((image * outputs + o) * out_h + i) * out_w * size
-                for r in range(kernel_h):
-                    row = i * load_word(plan, words.D_STRIDE_H) + r * load_word(plan, words.D_DILATION_H)
-                    row -= load_word(plan, words.D_TOP)
-                    if row >= 0 and row < height:
-                        data_row(plan, source, tap_weights, result + row * width * size, i, r)
+            for row in range(out_rows):
+                source = dy + ((image * outputs + o) * out_rows + row) * out_w * size
+                for tap_row in range(tap_rows):
+                    found = input_row(plan, row, tap_row)
+                    if found >= 0:
+                        taps = weights + ((map_ * channels + c) * tap_rows + tap_row) * kernel_w * size
+                        add_row(plan, source, taps, result + found * width * size)
 
     return data
 
@@ -193,7 +204,8 @@ def weight_plane(dtype: str) -> Any:
     """Return the kernel weight(plan, x, dy, dw, plane)."""
     size = ITEM_SIZES[dtype]
     store = storer(dtype)
-    weight_tap = tap_gradient(dtype)
+    tap_gradient = plane_tap_gradient(dtype)
+    exact_tap = exact_tap_gradient(dtype)
     zero = NUMBA_TYPES[dtype](0)
 
     @kernel
@@ -202,27 +214,31 @@ def weight_plane(dtype: str) -> Any:
         groups = load_word(plan, words.D_GROUPS)
         channels = load_word(plan, words.D_CHANNELS)
         outputs = load_word(plan, words.D_OUTPUTS)
-        x_items = load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
-        y_items = load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
-        kernel_w = load_word(plan, words.D_KERNEL_W)
-        taps = load_word(plan, words.D_KERNEL_H) * kernel_w
+        x_items = load_word(plan, words.D_DEPTH) * load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
+        y_items = load_word(plan, words.D_OUT_D) * load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
+        taps = load_word(plan, words.D_KERNEL_D) * load_word(plan, words.D_KERNEL_H) * load_word(plan, words.D_KERNEL_W)
         c = plane % channels
-        o = plane // channels % outputs
-        group = plane // (channels * outputs)
+        map_ = plane // channels
+        group = map_ // outputs
+        probe = zero  # becomes NaN at the first sum that is NaN or inf
         for tap in range(taps):
             total = zero
             place = result + (plane * taps + tap) * size
             for image in range(group, load_word(plan, words.D_IMAGES), groups):
                 source = x + (image * channels + c) * x_items * size
-                gradient = dy + (image * outputs + o) * y_items * size
-                total += weight_tap(plan, source, gradient, tap // kernel_w, tap % kernel_w, place)
+                gradient = dy + (image * outputs + map_ % outputs) * y_items * size
+                total += tap_gradient(plan, source, gradient, tap, place)
+            probe += total * zero
             store(place, 0, total)
+        if probe != zero or load_word(plan, words.D_OUTSIDE):
+            for tap in range(taps):
+                store(result, plane * taps + tap, exact_tap(plan, x, dy, map_, c, tap))
 
     return weight
 
 
-def tap_gradient(dtype: str) -> Any:
-    """Return the kernel weight_tap(plan, x, dy, r, s, result): one image's share of dw[r, s] of a pair of planes."""
+def plane_tap_gradient(dtype: str) -> Any:
+    """Return the kernel tap_gradient(plan, x, dy, tap, result): one image's share of dw[tap] of a pair of planes."""
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
     dot = row_product(dtype)
@@ -230,8 +246,8 @@ def tap_gradient(dtype: str) -> Any:
     zero = NUMBA_TYPES[dtype](0)
 
     @kernel
-    def weight_tap(plan: int, x: int, dy: int, r: int, s: int, result: int):
-        """Return sum_{i, j} dy[i, j] * x[i*sh + .., j*sw + ..] of one image; result: where it may leave the sum."""
+    def slice_gradient(plan: int, x: int, dy: int, r: int, s: int, result: int):
+        """Return sum_{i, j} dy[i, j] * x[i*sh + .., j*sw + ..] of one slice; result: where it may leave the sum."""
         height = load_word(plan, words.D_HEIGHT)
         width = load_word(plan, words.D_WIDTH)
         out_w = load_word(plan, words.D_OUT_W)
@@ -254,7 +270,73 @@ def tap_gradient(dtype: str) -> Any:
             total += dot(dy + (i * out_w + low) * size, source, stride_w, high - low)
         return total
 
-    return weight_tap
+    @kernel
+    def tap_gradient(plan: int, x: int, dy: int, tap: int, result: int):
+        kernel_h = load_word(plan, words.D_KERNEL_H)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        x_items = load_word(plan, words.D_HEIGHT) * load_word(plan, words.D_WIDTH)
+        y_items = load_word(plan, words.D_OUT_H) * load_word(plan, words.D_OUT_W)
+        stride = load_word(plan, words.D_STRIDE_D)
+        t = tap // (kernel_h * kernel_w)
+        shift = t * load_word(plan, words.D_DILATION_D) - load_word(plan, words.D_FRONT)
+        low = first_inside(shift, stride)
+        high = end_inside(shift, stride, load_word(plan, words.D_DEPTH), load_word(plan, words.D_OUT_D))
+        total = zero
+        for e in range(low, high):
+            source = x + (e * stride + shift) * x_items * size
+            row, column = tap // kernel_w % kernel_h, tap % kernel_w
+            total += slice_gradient(plan, source, dy + e * y_items * size, row, column, result)
+        return total
+
+    return tap_gradient
+
+
+def exact_tap_gradient(dtype: str) -> Any:
+    """Return the kernel exact_tap(plan, x, dy, map, c, tap): one element of dw, with the zeros around x multiplied.
+
+    It is slow, and used where a sum is not finite; a sum that has become NaN stays so, which ends the loops.
+    """
+    size = ITEM_SIZES[dtype]
+    load = loader(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+
+    @kernel
+    def row_gradient(plan: int, x: int, dy: int, shift: int, is_inside: int):
+        """Return sum_j dy[j] * x[j*sw + shift], where x is zero outside."""
+        width = load_word(plan, words.D_WIDTH)
+        stride = load_word(plan, words.D_STRIDE_W)
+        total = zero
+        for j in range(load_word(plan, words.D_OUT_W)):
+            column = j * stride + shift
+            value = zero
+            if is_inside and column >= 0 and column < width:
+                value = load(x, column)
+            total += load(dy, j) * value
+        return total
+
+    @kernel
+    def exact_tap(plan: int, x: int, dy: int, map_: int, c: int, tap: int):
+        outputs = load_word(plan, words.D_OUTPUTS)
+        channels = load_word(plan, words.D_CHANNELS)
+        kernel_w = load_word(plan, words.D_KERNEL_W)
+        width = load_word(plan, words.D_WIDTH)
+        out_w = load_word(plan, words.D_OUT_W)
+        x_rows = load_word(plan, words.D_DEPTH) * load_word(plan, words.D_HEIGHT)
+        y_rows = load_word(plan, words.D_OUT_D) * load_word(plan, words.D_OUT_H)
+        shift = tap % kernel_w * load_word(plan, words.D_DILATION_W) - load_word(plan, words.D_LEFT)
+        groups = load_word(plan, words.D_GROUPS)
+        total = zero
+        for image in range(map_ // outputs, load_word(plan, words.D_IMAGES), groups):
+            for row in range(y_rows):
+                found = input_row(plan, row, tap // kernel_w)
+                source = x + ((image * channels + c) * x_rows + maximum(found, 0)) * width * size
+                gradient = dy + ((image * outputs + map_ % outputs) * y_rows + row) * out_w * size
+                total += row_gradient(plan, source, gradient, shift, found >= 0)
+                if total != total:
+                    return total
+        return total
+
+    return exact_tap
 
 
 @kernel
@@ -282,10 +364,10 @@ PLANES = {
 }
 
 
-def direct_entries(dtype: str, kind: str) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of a kind, and its task."""
+def direct_entries(dtype: str, kind: str, symbol: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the entry of a kind, by default named after it, and its task."""
     plane_kernel, count_planes = PLANES[kind]
-    return _entry(f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", plane_kernel(dtype), count_planes)
+    return _entry(symbol or f"tg_direct_{kind}_{SHORT_NAMES[dtype]}", plane_kernel(dtype), count_planes)
 
 
 def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any, Any]]:

@@ -246,7 +246,8 @@ class Entry:
         for part, one in enumerate(planned):
             self.library_call(step, f"{number}.{part}", one)
         flops = sum(one.flops for one in planned) / 1e6
-        return f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop"
+        why = "".join(f"; {one.why}" for one in planned if one.why)
+        return f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop{why}"
 
     def library_call(self, step: Call, number: str, planned: LibraryCall) -> None:
         self.module.families[planned.family] = None

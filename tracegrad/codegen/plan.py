@@ -15,7 +15,8 @@ class LibraryCall:
     """Call `void symbol(i64 plan, i64 operands, i64 scratch, i64 pool)`, found in the object of `family`.
 
     plan: int64 values that the kernel reads through the address it is given.  scratch_bytes: 64-byte aligned memory it
-    may write, contents undefined before and after.  flops: multiplications and additions, for reports.
+    may write, contents undefined before and after.  flops: multiplications and additions, for reports.  why: the path
+    that was chosen, and the reason, in words.
     """
 
     symbol: str
@@ -23,6 +24,7 @@ class LibraryCall:
     plan: tuple[int, ...]
     scratch_bytes: int
     flops: int
+    why: str = ""
 
 
 def round_up(value: int, multiple: int = 64) -> int:

@@ -98,6 +98,11 @@ def adopt(family: str, symbols: list[str], data: bytes) -> None:
     _LOADED[family] = addresses
 
 
+def loaded(family: str) -> dict[str, int]:
+    """Return the addresses of a loaded family's symbols."""
+    return _LOADED[family]
+
+
 def pool(threads: int) -> Pool:
     """Return the process's pool of this many threads."""
     found = _POOLS.get(threads)

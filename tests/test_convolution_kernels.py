@@ -1,0 +1,194 @@
+"""Convolution kernels against NumPy in float64: every path, 1 to 3 axes, odd sizes, every tile, NaN and inf."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.library_machine import run
+from tracegrad.codegen.plan_conv import plan_conv
+
+EXAMPLES = int(os.environ.get("RANDOM_CONVOLUTIONS", "300"))
+KINDS = ("forward", "data", "weight")
+EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution of x [n, c, *size] by w [o, c / groups, *kernel]."""
+
+    n: int
+    c: int
+    size: tuple[int, ...]
+    o: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + a + b - d * (k - 1) - 1) // s + 1 for n, k, s, (a, b), d in axes)
+
+    @property
+    def x(self) -> tuple[int, ...]:
+        return (self.n, self.c, *self.size)
+
+    @property
+    def w(self) -> tuple[int, ...]:
+        return (self.o, self.c // self.groups, *self.kernel)
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        return (self.n, self.o, *self.out)
+
+    def shapes(self, kind: str) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of both operands and of the result."""
+        return {
+            "forward": (self.x, self.w, self.y),
+            "data": (self.y, self.w, self.x),
+            "weight": (self.x, self.y, self.w),
+        }[kind]
+
+
+def reference(kind: str, case: Case, first: Any, second: Any) -> Any:
+    """Compute a convolution, or one of its gradients, in float64, tap by tap, on an x that is padded in memory."""
+    widths = [(0, 0), (0, 0), *case.padding]
+    inner = tuple(slice(a, a + n) for n, (a, _) in zip(case.x, widths, strict=True))
+    padded = np.zeros([n + a + b for n, (a, b) in zip(case.x, widths, strict=True)])
+    if kind != "data":
+        padded[inner] = first
+    result = {"forward": np.zeros(case.y), "data": padded, "weight": np.zeros(case.w)}[kind]
+    maps, channels = case.o // case.groups, case.w[1]
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    for g, tap in itertools.product(range(case.groups), itertools.product(*map(range, case.kernel))):
+        o, c = slice(g * maps, (g + 1) * maps), slice(g * channels, (g + 1) * channels)
+        axes = zip(tap, case.out, case.stride, case.dilation, strict=True)
+        window = (slice(None), c, *(slice(t * d, t * d + (m - 1) * s + 1, s) for t, m, s, d in axes))
+        if kind == "forward":
+            result[:, o] += np.einsum("nc...,oc->no...", padded[window], second[o, :, *tap])
+        elif kind == "data":
+            result[window] += np.einsum("no...,oc->nc...", first[:, o], second[o, :, *tap])
+        else:
+            over = tuple(range(2, first.ndim))
+            products = padded[window][:, None] * second[:, o][:, :, None]
+            result[o, :, *tap] += products.sum(axis=(0, *(a + 1 for a in over)))
+    return result[inner] if kind == "data" else result
+
+
+def check(
+    kind: str,
+    dtype: str,
+    case: Case,
+    threads: int,
+    seed: int,
+    isa: str | None = None,
+    special: int = 0,
+    side: str = "end",
+) -> None:
+    """Run a plan on guarded memory and compare it; `special`: how many elements of an operand are NaN or inf."""
+    if min(case.out) < 1:
+        return
+    rng = np.random.default_rng(seed)
+    shapes = case.shapes(kind)
+    inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes[:2]]
+    if special:
+        target = inputs[int(rng.integers(2))].reshape(-1)
+        if target.size:
+            target[rng.integers(target.size, size=special)] = rng.choice([np.nan, np.inf, -np.inf], special)
+    call = plan_conv(
+        kind, dtype, case.x, case.w, case.stride, case.padding, case.dilation, case.groups, threads, isa=isa
+    )
+    result = run(call, inputs, np.zeros(shapes[2], dtype), threads, isa, side)
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = reference(kind, case, *inputs)
+    finite = np.isfinite(expected)
+    scale = max(1.0, np.abs(expected[finite]).max(initial=0.0))
+    np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * 300 * scale, err_msg=call.why)
+
+
+CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 14, 15, 16, 17, 31, 33, 40])
+EXTENTS = {
+    1: st.sampled_from([1, 2, 7, 16, 33, 50, 130, 300, 700]),
+    2: st.sampled_from([1, 2, 3, 7, 8, 15, 16, 20, 33, 50]),
+    3: st.sampled_from([1, 2, 3, 4, 5, 8, 9, 17]),
+}
+PADS = st.tuples(st.integers(0, 3), st.integers(0, 3))
+SMALL = st.sampled_from([1, 1, 2, 3])
+KERNELS = {1: st.sampled_from([1, 2, 3, 5, 9]), 2: st.sampled_from([1, 2, 3, 5]), 3: st.sampled_from([1, 2, 3])}
+
+
+@st.composite
+def cases(draw: Any) -> Case:
+    axes = draw(st.sampled_from([1, 2, 2, 3, 3]))
+
+    def each(strategy: Any) -> tuple[Any, ...]:
+        return draw(st.tuples(*[strategy] * axes))
+
+    groups, depthwise = draw(st.sampled_from([1, 1, 1, 2, 3, 17])), draw(st.integers(0, 3)) == 0
+    c, o = (1, draw(st.integers(1, 2))) if depthwise or groups > 3 else (draw(CHANNELS), draw(CHANNELS))
+    return Case(
+        draw(st.sampled_from([0, 1, 1, 2, 3])), c * groups, each(EXTENTS[axes]), o * groups, each(KERNELS[axes]),
+        each(SMALL), each(PADS), each(SMALL), groups,
+    )  # fmt: skip
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(KINDS), st.sampled_from(["float32", "float32", "float64"]), cases(), st.sampled_from([1, 2]),
+    st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions(kind, dtype, case, threads, seed, special, side):
+    check(kind, dtype, case, threads, seed, special=special, side=side)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(KINDS), st.sampled_from(["float32", "float64"]), cases(), st.integers(0, 2**32 - 1),
+    st.sampled_from(["avx2", "generic"]),
+)  # fmt: skip
+def test_convolutions_on_other_tiles(kind, dtype, case, seed, isa):
+    check(kind, dtype, case, 2, seed, isa)
+
+
+BY_HAND = {
+    "image": Case(2, 3, (32, 32), 32, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "signal": Case(1, 64, (500,), 64, (5,), (1,), ((2, 2),), (1,)),
+    "rows are cut": Case(1, 64, (5000,), 40, (7,), (2,), ((3, 3),), (2,)),
+    "wide padding": Case(1, 70, (900,), 3, (4,), (1,), ((200, 1),), (1,)),
+    "cut and strided": Case(1, 3, (2, 700), 40, (2, 3), (1, 3), ((1, 0), (0, 2)), (1, 1)),
+    "depthwise": Case(2, 16, (28, 28), 16, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 16),
+    "3-d depthwise": Case(2, 16, (5, 9, 11), 16, (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 16),
+    "stride over kernel": Case(1, 3, (9, 9), 4, (2, 2), (5, 5), ((0, 0), (0, 0)), (1, 1)),
+    "3-d stride over kernel": Case(1, 3, (9, 7, 6), 4, (2, 1, 2), (5, 3, 4), ((0, 0),) * 3, (1, 1, 1)),
+    "kernel over input": Case(1, 3, (3, 3), 4, (7, 7), (1, 1), ((2, 2), (2, 3)), (1, 1)),
+    "padding wider than a vector": Case(1, 3, (40, 3), 4, (3, 3), (1, 1), ((0, 0), (40, 40)), (1, 1)),
+    "product": Case(3, 24, (14, 14), 40, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "3-d product": Case(3, 24, (3, 7, 14), 40, (1, 1, 1), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1)),
+    "1x1 with stride": Case(3, 24, (14, 14), 40, (1, 1), (2, 2), ((0, 0), (0, 0)), (1, 1)),
+    "blocks of k": Case(2, 130, (12, 12), 70, (3, 3), (2, 2), ((1, 1), (1, 1)), (2, 2), 2),
+    "3-d blocks of k": Case(1, 33, (5, 9, 9), 15, (3, 3, 3), (1, 2, 1), ((1, 1),) * 3, (1, 1, 1)),
+    "chunks of rows": Case(1, 2, (200, 200), 3, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "3-d chunks of rows": Case(1, 8, (4, 120, 90), 9, (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1)),
+    "no image": Case(0, 3, (4, 5, 6), 2, (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1)),
+    "no channel": Case(2, 0, (4, 5, 6), 2, (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1)),
+    "nothing but padding": Case(2, 3, (0, 5, 6), 2, (2, 2, 2), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1)),
+    "window in the padding": Case(2, 6, (4, 3), 6, (2, 2), (1, 1), ((3, 3), (2, 0)), (1, 1), 6),
+    "taps on both sides": Case(2, 6, (1, 3), 6, (2, 2), (1, 1), ((1, 2), (0, 0)), (3, 1), 6),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BY_HAND)
+def test_convolutions_by_hand(kind, name):
+    check(kind, "float32", BY_HAND[name], 2, seed=3)
+    check(kind, "float64", BY_HAND[name], 2, seed=3, special=2, side="start")

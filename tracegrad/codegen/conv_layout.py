@@ -1,0 +1,38 @@
+"""The plans of convolutions: places of int64 words, shared by planners and kernels.
+
+Offsets are in elements unless the name says BYTES; tables are places in the plan.  A spatial axis that is missing has
+size 1.
+"""
+
+from __future__ import annotations
+
+# Forward and data: the runs follow at RUN_TABLE, RUN_WORDS each.
+IMAGES, GROUPS, RUNS, PACK_TASKS, TASKS, WORK_OFFSET, WORK_BYTES, EXACT_PLAN = range(8)
+RUN_TABLE = 8
+IS_FINITE = 2  # a word of the scratch's header: whether no weight is NaN or inf (written where the plan has EXACT_PLAN)
+
+# A run.
+CHANNELS, DEPTH, HEIGHT, WIDTH, OUTPUTS, TAPS, ORDERED_TAPS = range(7)
+TOP, LEFT, STRIDE_D, STRIDE_H, STRIDE_W, OUT_D, OUT_H, OUT_W = range(7, 15)
+PITCH, PLANE, ROWS, CHUNKS, HALO = range(15, 20)  # of the padded copy: its row, its plane, the chunks of output rows
+W_OUTPUT, W_CHANNEL, W_GROUP = range(20, 23)  # strides of the weights
+Y_IMAGE, Y_PLANE, Y_SLICE, Y_ROW, Y_COLUMN, Y_FIRST = range(23, 29)  # strides of the result
+FIRST_PACK, FIRST_TASK, PACKED_BYTES, GROUP_BYTES, Y_BYTES = range(29, 34)
+TAP_TABLE, OFFSET_TABLE, PHASE_TABLE, PHASES, COLUMN_CHUNKS, SLICE_TABLE, SLICES = range(34, 41)
+RUN_WORDS = 41
+
+# The weight gradient.
+G_IMAGES, G_GROUPS, G_CHANNELS, G_DEPTH, G_HEIGHT, G_WIDTH, G_OUTPUTS, G_TAPS = range(8)
+G_TOP, G_LEFT, G_STRIDE_D, G_STRIDE_H, G_STRIDE_W, G_OUT_D, G_OUT_H, G_OUT_W = range(8, 16)
+G_PITCH, G_PLANE, G_ROWS, G_CHUNKS, G_HALO, G_WIDE, G_IN_PLACE, G_SHARES = range(16, 24)
+G_SUMS_BYTES, G_WORK_OFFSET, G_WORK_BYTES, G_DY_OFFSET, G_X_OFFSET, G_GROUP_SUMS = range(24, 30)
+G_OFFSET_TABLE, G_PHASE_TABLE, G_PHASES, G_COLUMN_CHUNKS, G_SLICE_TABLE, G_SLICES, G_EXACT_PLAN = range(30, 37)
+GRADIENT_WORDS = 37
+
+# The plain loops.
+D_IMAGES, D_GROUPS, D_CHANNELS, D_DEPTH, D_HEIGHT, D_WIDTH, D_OUTPUTS, D_OUT_D, D_OUT_H, D_OUT_W = range(10)
+D_KERNEL_D, D_KERNEL_H, D_KERNEL_W, D_STRIDE_D, D_STRIDE_H, D_STRIDE_W = range(10, 16)
+D_FRONT, D_TOP, D_LEFT, D_DILATION_D, D_DILATION_H, D_DILATION_W, D_TASKS, D_OUTSIDE = range(16, 24)
+DIRECT_WORDS = 24
+
+POSITION_BLOCK = 256  # positions summed by one call of the tile in the weight gradient

@@ -1,0 +1,77 @@
+"""Plans of the gradient of convolution weights on the tile (`conv_weight_kernels`).
+
+A depth tap is a channel: (c, t) reads the slices of x that tap t meets, and dw[o, (c, t), r, s] is the gradient of 2-d
+weights, summed over the output slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tracegrad.codegen.conv_geometry import Geometry
+from tracegrad.codegen.conv_layout import GRADIENT_WORDS, POSITION_BLOCK
+from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
+from tracegrad.codegen.plan_conv_runs import Run, cut_rows, forward_runs, padded_copy
+from tracegrad.codegen.tile_shape import TileShape
+
+GRADIENT_CACHE = 1 << 20
+
+
+def plane_run(g: Geometry) -> Run:
+    """Return the forward run of one slice of the kernel over all planes (channel, depth tap)."""
+    run = forward_runs(g)[0]
+    taps = g.kernel[1] * g.kernel[2]
+    planes = g.channels * g.kernel[0]
+    return replace(run, channels=planes, taps=run.taps[:taps], z=[0] * taps, dh=run.dh[:taps], dw=run.dw[:taps])
+
+
+def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact: tuple[int, ...]) -> LibraryCall:
+    """Plan the gradient of the weights; `exact`: the plan of plain loops for sums that are NaN or inf."""
+    size = ITEM_SIZES[dtype]
+    columns = shape.columns(size)
+    run = plane_run(g)
+    channels, taps = run.channels, len(run.taps)
+    pad = padded_copy(run)
+    phases = len(pad.phases)
+    is_wide = channels >= columns // 2
+    in_place = g.is_pointwise and is_wide
+    c_padded = round_up(channels, columns)
+    o_padded = round_up(g.outputs, columns)
+    row_items = channels * phases + g.outputs + (c_padded * phases if is_wide else 0)
+    row_bytes = row_items * pad.pitch * size
+    chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE, threads)
+    if in_place:
+        column_chunks = 1
+    pad = padded_copy(run, column_chunks)
+    plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
+    positions = rows * pad.pitch
+    slack = 4 + columns // shape.rows
+    x_bytes = round_up((channels * phases * plane + columns) * size)
+    single = replace(run, slices=run.slices[:1])  # offsets count planes, which stand for (channel, depth tap)
+    if is_wide:
+        dy_items = ceil_div(g.outputs, shape.rows) * (positions + slack) * shape.rows + columns
+        places = pad.offsets(single, 1, plane)
+        offsets = [place // (channels * plane) * plane + place % plane for place in places]
+        turned_items = (c_padded // columns * phases * plane + 4) * columns
+        group_sums = taps * g.outputs * c_padded
+    else:
+        dy_items = (o_padded // columns * positions + 4) * columns
+        offsets = [place * size for place in pad.offsets(single, channels, plane)]
+        turned_items = (POSITION_BLOCK + slack) * shape.rows + columns
+        group_sums = channels * taps * o_padded
+    group_sums = round_up(group_sums, 16)
+    dy_bytes = round_up(dy_items * size)
+    work = x_bytes + dy_bytes + round_up(turned_items * size) + 64
+    sums_bytes = round_up(group_sums * g.groups * size)
+    work_offset = HEADER_BYTES + sums_bytes * threads
+    phase_table = GRADIENT_WORDS + len(offsets)
+    slice_table = phase_table + 2 * phases
+    plan = (
+        (g.images, g.groups, channels, *g.size, g.outputs, taps, run.top, run.left, *g.stride, *g.out)
+        + (pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), threads)
+        + (sums_bytes, work_offset, work, x_bytes, x_bytes + dy_bytes, group_sums)
+        + (GRADIENT_WORDS, phase_table, phases, column_chunks, slice_table, len(run.slices))
+        + (slice_table + len(run.slices), *offsets, *(x for phase in pad.phases for x in phase), *run.slices, *exact)
+    )
+    name = SHORT_NAMES[dtype]
+    return LibraryCall(f"tg_convw_{name}", f"convw_{name}", plan, work_offset + work * threads, g.flops)
