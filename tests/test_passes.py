@@ -77,6 +77,11 @@ EXAMPLES: list[tuple[str, str, str]] = [
         "f32[2] = dot(t, m, contract=((2, 0), (0, 1)), batch=((), ()))",
         "dot(a, m, batch=((), ()), contract=((1, 2), (0, 1)))",
     ),
+    (
+        "absorb-transposes",
+        "f32[2, 2] = dot(transpose(m, perm=(1, 0)), m, contract=((1,), (0,)), batch=((), ()))",
+        "dot(m, m, batch=((), ()), contract=((0,), (0,)))",
+    ),
     ("add-zero", "f32[9] = add(x, 0.0)", "return x"),
     ("sub-self", "f32[9] = sub(x, x)", "mul(x, 0.0)"),
 ]

@@ -6,7 +6,8 @@ the last slice
 while     the same with tapes in place of stacked arrays, because the number of rounds is not known before.
 cond      the pullback of each branch is a branch of a second cond.
 
-The pullback of a body computes the body again from its inputs: only carries are kept between forward and backward.
+The pullback of a body computes the body again from its inputs: between forward and backward only carries are kept, and
+what costs more to compute than to load (matrix products, convolutions, sorts).
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from typing import Any
 import numpy as np
 
 from tracegrad.grad.adjoint import joint
-from tracegrad.ir import Builder, Graph, Literal, Node
+from tracegrad.ir import Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import has_gradient
+from tracegrad.ir.build import mapped
 from tracegrad.ops import control
 from tracegrad.ops.elementwise import add
 from tracegrad.ops.shape import broadcast
+
+COSTLY = ("contract", "opaque")
+"""Kinds of primitives whose results in a loop body are kept for the pullback."""
 
 
 def constant_zeros(like: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
@@ -34,13 +39,24 @@ def anchor(*values: Any) -> Any:
     return next((v for v in values if hasattr(v, "_trace")), None)
 
 
-def pullback_of(graph: Graph, wanted: Sequence[int], given: Sequence[int]) -> Graph:
-    """Return inputs, cotangents of the outputs `given` -> cotangents of the inputs `wanted`."""
-    both = joint(graph, wanted, seeds=given, name=f"{graph.name}_pullback")
+def pullback_of(graph: Graph, wanted: Sequence[int], given: Sequence[int], kept: Sequence[Node] = ()) -> Graph:
+    """Return inputs, values of the nodes `kept`, cotangents of the outputs `given` -> cotangents of the inputs
+    `wanted`."""
+    whole = Graph(graph.name, graph.inputs, graph.nodes, (*graph.outputs, *kept), graph.names)
+    both = joint(whole, wanted, seeds=given, name=f"{graph.name}_pullback")
+    n_in, n_out = len(graph.inputs), len(graph.outputs)
     builder = Builder(both.name)
-    inputs = [builder.input(n.aval, both.names.get(n, ""), n.where) for n in both.inputs]
-    outputs = builder.inline(both, inputs)
-    return builder.finish(outputs[len(graph.outputs) :])
+
+    def take(nodes: Sequence[Node]) -> list[tuple[Node, Operand]]:
+        return [(n, builder.input(n.aval, both.names.get(n, ""), n.where)) for n in nodes]
+
+    values = [n for n in both.outputs[n_out : n_out + len(kept)] if isinstance(n, Node)]
+    assert len(values) == len(kept), "a kept value became a literal"
+    here: dict[Node, Operand] = dict([*take(both.inputs[:n_in]), *take(values), *take(both.inputs[n_in:])])
+    for node in both.nodes:
+        if node not in here:
+            here[node] = builder.add(node.prim, [mapped(here, o) for o in node.operands], node.params, node.where)
+    return builder.finish([mapped(here, o) for o in both.outputs[n_out + len(kept) :]])
 
 
 def floats(avals: Sequence[Any]) -> list[int]:
@@ -87,17 +103,22 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
     given_ys = [i for i in range(n_ys) if ct[n_carry + i] is not None]
     xs_wanted = [i for i in floats(avals) if n_carry <= i < n_carry + n_xs]
     consts_wanted = [i for i in floats(avals) if i >= n_carry + n_xs]
-    pulled = pullback_of(body, [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)])
+    costly = [n for n in body.nodes if n.prim.kind in COSTLY]
+    wanted, given = [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)]
+    pulled = pullback_of(body, wanted, given, costly)
     saved = [i for i in range(n_carry) if reads(pulled, pulled.inputs[i])]
-    outputs = (*body.outputs, *(body.inputs[i] for i in saved))
+    kept = [i for i in range(len(costly)) if reads(pulled, pulled.inputs[len(body.inputs) + i])]
+    outputs = (*body.outputs, *(body.inputs[i] for i in saved), *(costly[i] for i in kept))
     recording = Graph(f"{body.name}_recording", body.inputs, body.nodes, outputs, body.names)
     recorded = loop.run(recording, loop.carry, loop.xs, loop.consts)
-    carries = [control.item(recorded, index=len(body.outputs) + loop.gap + i) for i in range(len(saved))]
-    step = backward_body(pulled, body, n_carry, n_xs, carried, saved, given_ys, len(xs_wanted), len(consts_wanted))
+    records = [
+        control.item(recorded, index=len(body.outputs) + loop.gap + i) for i in range(len(saved) + len(kept))
+    ]
+    step = backward_body(pulled, body, n_carry, n_xs, carried, saved, (costly, kept), given_ys, len(xs_wanted))
     like = anchor(*loop.carry, *loop.xs, *loop.consts, *[c for c in ct if c is not None])
     first = [ct[i] if ct[i] is not None else zeros_like(like, body.outputs[i].aval) for i in carried]
     sums = [zeros_like(like, avals[i]) for i in consts_wanted]
-    xs = [*carries, *loop.xs, *(ct[n_carry + i] for i in given_ys)]
+    xs = [*records, *loop.xs, *(ct[n_carry + i] for i in given_ys)]
     whole = loop.back(recorded, step, [*first, *sums], xs, loop.consts)
     found: list[Any] = [None] * len(body.inputs)
     stacked = len(first) + len(sums)
@@ -160,29 +181,29 @@ def reads(graph: Graph, node: Node) -> bool:
 
 def backward_body(
     pulled: Graph, body: Graph, n_carry: int, n_xs: int, carried: Sequence[int], saved: Sequence[int],
-    given_ys: Sequence[int], n_dx: int, n_dk: int,
+    records: tuple[Sequence[Node], Sequence[int]], given_ys: Sequence[int], n_dx: int,
 ) -> Graph:  # fmt: skip
-    """Return (ct of carry, sums, saved carries, x, ct of y, consts) -> (ct of carry, sums, ct of x)."""
+    """Return (ct of carry, sums, saved carries, kept values, x, ct of y, consts) -> (ct of carry, sums, ct of x)."""
     builder = Builder(f"{body.name}_backward")
+    costly, kept = records
     avals = [n.aval for n in body.inputs]
     cts = [builder.input(body.outputs[i].aval, f"ct{i}") for i in carried]
     consts_wanted = pulled.outputs[len(carried) + n_dx :]
     sums = [builder.input(o.aval, f"sum{i}") for i, o in enumerate(consts_wanted)]
-    kept = {i: builder.input(avals[i], f"carry{i}") for i in saved}
+    carries = {i: builder.input(avals[i], f"carry{i}") for i in saved}
+    values = {i: builder.input(costly[i].aval, f"value{i}") for i in kept}
     xs = [builder.input(avals[n_carry + i], f"x{i}") for i in range(n_xs)]
     ct_ys = [builder.input(body.outputs[n_carry + i].aval, f"ct_y{i}") for i in given_ys]
     consts = [builder.input(a, f"const{i}") for i, a in enumerate(avals[n_carry + n_xs :])]
-    blank = [kept.get(i) or unread(builder, avals[i]) for i in range(n_carry)]
-    found = builder.inline(pulled, [*blank, *xs, *consts, *cts, *ct_ys])
-    totals = [
-        builder.add(add, [s, c], {}) for s, c in zip(sums, found[len(carried) + n_dx :], strict=True)
-    ]
-    assert len(totals) == n_dk
+    first = [carries.get(i) or unread(builder, avals[i]) for i in range(n_carry)]
+    middle = [values.get(i) or unread(builder, n.aval) for i, n in enumerate(costly)]
+    found = builder.inline(pulled, [*first, *xs, *consts, *middle, *cts, *ct_ys])
+    totals = [builder.add(add, [s, c], {}) for s, c in zip(sums, found[len(carried) + n_dx :], strict=True)]
     return builder.finish([*found[: len(carried)], *totals, *found[len(carried) : len(carried) + n_dx]])
 
 
 def unread(builder: Builder, aval: Any) -> Node:
-    """Stand in for a carry that the pullback does not read."""
+    """Stand in for a value that the pullback does not read."""
     return builder.add(broadcast, [Literal(aval.dtype.type(0).item(), aval.dtype)], {"shape": aval.shape, "axes": ()})
 
 

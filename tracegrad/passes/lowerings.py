@@ -84,6 +84,25 @@ def group_dot_axes(r: Rewriter, node: Node) -> Operand | None:
     return r.add(dot, *operands, contract=(a_inner, b_inner), batch=(a_batch, b_batch))
 
 
+@rule(dot)
+def absorb_transposes(r: Rewriter, node: Node) -> Operand | None:
+    """dot(transpose(a), b) -> dot(a, b) over other axes, if the free axes keep their order and groups stay runs."""
+    contract, batch = [*node.params["contract"]], [*node.params["batch"]]
+    operands = list(node.operands)
+    for side, operand in enumerate(node.operands):
+        if not isinstance(operand, Node) or operand.prim is not transpose:
+            continue
+        perm, source = operand.params["perm"], operand.operands[0]
+        groups = [batch[side], free(len(perm), contract[side], batch[side]), contract[side]]
+        inner = [tuple(perm[a] for a in group) for group in groups]
+        if inner[1] == tuple(sorted(inner[1])) and all(is_run(source.aval.shape, group) for group in inner):
+            batch[side], _, contract[side] = inner
+            operands[side] = source
+    if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+        return None
+    return r.add(dot, *operands, contract=tuple(contract), batch=tuple(batch))
+
+
 def is_run(shape: Sequence[int], axes: Sequence[int]) -> bool:
     """Say whether `axes`, in this order, are neighbours in memory; axes of size 1 do not matter."""
     wide = [a for a, n in enumerate(shape) if n != 1]

@@ -15,7 +15,13 @@ from tracegrad.ops import elementwise as el
 from tracegrad.ops.control import cond, scan, while_loop
 from tracegrad.ops.reduce import argmax, argmin
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, slice_, transpose
-from tracegrad.passes.lowerings import group_dot_axes, lower_argmax, scale_instead_of_dot, widen_integers
+from tracegrad.passes.lowerings import (
+    absorb_transposes,
+    group_dot_axes,
+    lower_argmax,
+    scale_instead_of_dot,
+    widen_integers,
+)
 from tracegrad.passes.rewrite import Rewriter, Rule, rewrite, rule
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -231,6 +237,7 @@ EXACT: list[Rule] = [
     rewrite("sub-neg", lambda x, y: x - (-y), lambda x, y: x + y),
     merge_reshapes,
     merge_transposes,
+    absorb_transposes,
     merge_broadcasts,
     merge_slices,
     drop_empty_pads,

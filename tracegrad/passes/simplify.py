@@ -13,6 +13,7 @@ from tracegrad.ops.control import scan, while_loop
 from tracegrad.passes.hoist import hoist
 from tracegrad.passes.rewrite import Rewriter, Rule
 from tracegrad.passes.rules import EXACT, FAST_MATH
+from tracegrad.passes.scans import improve_scans
 
 LIMIT = 40
 
@@ -29,7 +30,7 @@ def default_rules() -> tuple[Rule, ...]:
 def simplify(graph: Graph, rules: Sequence[Rule] | None = None) -> Graph:
     """Rewrite `graph` by `rules` (the exact ones, and the fast-math ones when switched on) to a fixed point."""
     chosen = default_rules() if rules is None else tuple(rules)
-    graph = hoist(simplify_bodies(merge_scans(graph), chosen))
+    graph = improve_scans(hoist(simplify_bodies(merge_scans(graph), chosen)))
     for _ in range(LIMIT):
         graph, fired = one_pass(graph, chosen)
         if not fired:
