@@ -71,7 +71,8 @@ def total_of_slices(x: Any, w: Any, h: Any) -> Any:
 
 
 def total_batched(x: Any, w: Any, h: Any) -> Any:
-    return tg.scan(lambda c, row: (c + row[:, :, None] @ np.exp(row)[:, None, :], None), x[0][:, :, None] * x[1][:, None, :], x)[0]
+    first = x[0][:, :, None] * x[1][:, None, :]
+    return tg.scan(lambda c, row: (c + row[:, :, None] @ np.exp(row)[:, None, :], None), first, x)[0]
 
 
 def everything_moves(x: Any, w: Any, h: Any) -> Any:
