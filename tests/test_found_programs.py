@@ -139,6 +139,41 @@ def f(x: f64, y: f64, v: f64[3]) -> (f64, f64):
         (np.float64(0.5), np.float64(0.4), np.array([0.1, 0.2, 0.3])),
         (),
     ),
+    "a cycle through loops that hold earlier and later nodes": (
+        """
+def f(a: f64, b: f64, c: f64[3], g: i64) -> (f64, f64, f64):
+    def half(x: f64[3]) -> f64[3]:
+        y: f64[3] = mul(0.5, x)
+        return y
+    def whole(x: f64[3]) -> f64[3]:
+        return x
+    def first(x: f64[3], y: f64) -> (f64[3], f64):
+        z: f64 = broadcast(f64(0.0), axes=(), shape=())
+        return x, z
+    def second(x: f64[3], y: f64) -> (f64[3], f64):
+        z: f64[3] = broadcast(f64(0.0), axes=(), shape=(3,))
+        return z, y
+    j: f64[3] = mul(c, c)
+    k: (f64[3],) = cond(g, j, branches=(half, whole))
+    l: f64[3] = item(k, index=0)
+    m: f64 = sin(b)
+    n: f64 = mul(m, a)
+    o: f64 = reduce_sum(j, axes=(0,))
+    p: f64 = add(n, o)
+    q: (f64[3], f64) = cond(g, l, b, branches=(first, second))
+    r: f64 = item(q, index=1)
+    s: f64 = cos(b)
+    t: f64 = mul(a, s)
+    u: f64 = add(r, t)
+    v: f64 = mul(b, s)
+    w: f64 = mul(v, a)
+    x: f64 = mul(a, m)
+    y: f64 = add(w, x)
+    return p, u, y
+""",
+        (np.float64(0.5), np.float64(0.4), np.array([0.1, 0.2, 0.3]), np.int64(1)),
+        (),
+    ),
     "a product with a number": (
         """
 def f(v: f64[3], s: f64) -> (f64[3], f64[3], f64):

@@ -38,7 +38,6 @@ class Unit:
     shape: tuple[int, ...] = ()
     axes: tuple[int, ...] | None = None
     outer: set[Node] = field(default_factory=set)
-    first: int = 0
     last: int = 0
 
     @property
@@ -95,6 +94,7 @@ class Fusion:
         self.forced = forced_nodes(graph)
         self._inline: dict[Node, bool] = {}
         self._reads: dict[Node, tuple[Node, ...]] = {}
+        self._unit_reads: dict[Unit, tuple[Node, ...]] = {}
 
     def run(self) -> Fusion:
         for node in self.graph.inputs:
@@ -110,7 +110,7 @@ class Fusion:
     def add(self, node: Node, how: str) -> Unit:
         shape = node.operands[0].aval.shape if how == "reduce" else node.shape
         at = self.position[node]
-        unit = Unit([node], how, shape, first=at, last=at)
+        unit = Unit([node], how, shape, last=at)
         if how == "reduce":
             unit.how = "point"
             unit.axes = node.params["axes"]
@@ -147,6 +147,7 @@ class Fusion:
         elif node.shape != unit.shape:
             unit.outer.add(node)
         unit.nodes.append(node)
+        self._unit_reads.pop(unit, None)
         unit.last = self.position[node]
         self.unit_of[node] = unit
         return unit
@@ -155,7 +156,8 @@ class Fusion:
         a.nodes = sorted([*a.nodes, *b.nodes], key=self.position.__getitem__)
         a.axes = a.axes if a.axes is not None else b.axes
         a.outer |= b.outer
-        a.first, a.last = min(a.first, b.first), max(a.last, b.last)
+        self._unit_reads.pop(a, None)
+        a.last = max(a.last, b.last)
         for node in b.nodes:
             self.unit_of[node] = a
         self.units.remove(b)
@@ -236,9 +238,12 @@ class Fusion:
 
     def dependencies(self, unit: Unit) -> Iterator[Unit]:
         """Yield the units whose values `unit` reads from memory."""
-        for node in unit.nodes:
-            for read in self.unit_reads(node, unit):
-                yield self.unit_of[read]
+        found = self._unit_reads.get(unit)
+        if found is None:
+            reads = (read for node in unit.nodes for read in self.unit_reads(node, unit))
+            found = self._unit_reads[unit] = tuple(dict.fromkeys(reads))
+        for read in found:
+            yield self.unit_of[read]
 
     def unit_reads(self, node: Node, unit: Unit) -> Iterator[Node]:
         """Yield what `node`, computed in the loops of `unit`, reads from memory."""
@@ -282,7 +287,7 @@ class Fusion:
             unit = pending.pop()
             if unit is goal:
                 return True
-            if unit in seen or unit.last < goal.first:
+            if unit in seen:
                 continue
             seen.add(unit)
             pending.extend(self.dependencies(unit))
