@@ -15,6 +15,7 @@ from tracegrad.testing import check_grads
 from tracegrad.trace import inline, trace
 
 F64 = np.dtype(np.float64)
+SQUARE = np.random.default_rng(0).normal(size=(3, 3))
 
 
 def pulled(fn: Callable[..., Any], x: Any) -> tuple[Graph, tuple[Any, ...]]:
@@ -118,6 +119,13 @@ def test_reduction_before_the_where() -> None:
     np.testing.assert_allclose(gradient(norms, x), [[0.6, 0.8], [0.0, 0.0]])
     assert np.isfinite(second(norms, x)).all()
 
+
+@pytest.mark.parametrize("between", [lambda x: x @ SQUARE, lambda x: SQUARE @ x, lambda x: tnp.cumprod(x, axis=0)])
+def test_operand_of_the_results_shape_that_other_elements_read(between: Callable[..., Any]) -> None:
+    """The mask belongs to the elements of the product, not to those of an operand that happens to have its shape."""
+    x = np.random.default_rng(1).normal(size=(3, 3)) + 2.0
+    check_grads(lambda v: tnp.where(np.triu(np.ones((3, 3), bool)), 0.0, between(v)), (x,), order=2)
+    check_grads(lambda v: tnp.where(between(v) > 1.0, tnp.tanh(between(v)), 0.5), (x,), order=2)
 
 def test_scalar_condition() -> None:
     def fn(x: Any) -> Any:

@@ -2,8 +2,9 @@
 
 Masks keep NaN out of `where`'s gradient. Where a value is used only by the branch of a `where`, its cotangent is zero
 wherever the other branch was taken; but zero times an infinite derivative is NaN. So every node carries the mask under
-which its value matters (the `or` over its users; none means everywhere), and the cotangents that a non-linear rule
-gives are selected by it. This is exact at every order, because outside the mask the cotangent is zero by construction.
+which its value matters (the `or` over its users; none means everywhere), and the cotangents that a non-linear rule of
+an element-wise primitive gives are selected by it. This is exact at every order, because outside the mask the cotangent
+is zero by construction.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ def pullback(
             if ct is None or not isinstance(operand, Node) or operand not in active:
                 continue
             mask = masks.found.get(node)
-            if mask is not None and not node.prim.linear and operand.shape == node.shape:
+            pointwise = node.prim.kind == "elementwise" and operand.shape == node.shape
+            if mask is not None and pointwise and not node.prim.linear:
                 ct = where(mask, ct, 0.0)
             accumulate(operand, ct)
     if trace is not None:
