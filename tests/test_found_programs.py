@@ -107,6 +107,21 @@ def f(a: bool[3]) -> bool:
         (np.array([True, False, True]),),
         (),
     ),
+    "a product between two passes of a softmax, of a view that must be copied first": (
+        """
+def f(a: f64[2, 3], w: f64[2, 5, 4], v: f64[3, 4, 5]) -> f64[2, 3]:
+    m: f64[2] = reduce_max(a, axes=(1,))
+    b: f64[2, 3] = broadcast(m, axes=(0,), shape=(2, 3))
+    c: f64[2, 3] = sub(a, b)
+    e: f64[2, 3] = exp(c)
+    t: f64[3, 5, 4] = transpose(v, perm=(0, 2, 1))
+    x: f64[2, 3] = dot(w, t, batch=((), ()), contract=((1, 2), (1, 2)))
+    y: f64[2, 3] = mul(e, x)
+    return y
+""",
+        (GRID[:2, :3], np.arange(40.0).reshape(2, 5, 4), np.arange(60.0).reshape(3, 4, 5)),
+        (),
+    ),
     "terms of a sum that cancel": (
         """
 def f(a: f64[1, 1, 2]) -> f64[1, 1]:
