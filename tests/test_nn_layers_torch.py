@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracegrad import nn
+from tracegrad import nn, random
 from tracegrad.nn import functional as F
 
 torch = pytest.importorskip("torch")
@@ -65,3 +65,105 @@ def test_group_norm(arguments, shape, compiled):
     check(
         lambda x, w, b: F.group_norm(x, 2, w, b), lambda x, w, b: TF.group_norm(x, 2, w, b), normal(0, 3, 4, 2), w, b
     )
+
+
+# --- recurrence -------------------------------------------------------------------------------------------------------
+RECURRENT = [
+    ("RNN", (3, 4), {}, (5, 2, 3)),
+    ("RNN", (3, 4, 2, "relu", False, True, 0.0, True), {}, (2, 5, 3)),
+    ("GRU", (3, 4), {}, (5, 2, 3)),
+    ("GRU", (3, 4, 2, True, True, 0.0, True), {}, (2, 6, 3)),
+    ("GRU", (3, 4, 1, False), {}, (5, 3)),
+    ("LSTM", (3, 4), {}, (5, 2, 3)),
+    ("LSTM", (3, 4, 2, False, True), {}, (2, 5, 3)),
+    ("LSTM", (3, 4, 2, True, False, 0.0, True, 2), {}, (1, 2, 3)),
+    ("LSTM", (3, 4, 1), {"proj_size": 3, "bidirectional": True}, (5, 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "more", "shape"), RECURRENT, ids=range(len(RECURRENT)))
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_recurrent_layers(name, arguments, more, shape, compiled, given):
+    if compiled and not given:
+        pytest.skip("compiled with an initial state")
+    module = getattr(nn, name)(*arguments, **more, **F64)
+    peer = getattr(torch.nn, name)(*arguments, **more)
+    x = normal(0, *shape)
+    _, last = module(x)
+    states = [normal(3, *part.shape) for part in (last if name == "LSTM" else [last])] if given else []
+    call = lambda module, x, *hx: module(x, tuple(hx)) if name == "LSTM" and hx else module(x, *hx)
+    compare_module(module, peer, x, *states, call=call, compiled=compiled, tolerance=1e-10)
+
+
+def test_dropout_between_layers_scales_what_it_keeps():
+    x = normal(0, 400, 1, 3)
+    module = nn.RNN(3, 64, 2, "relu", dropout=0.5, key=random.key(1), **F64)
+    identity = module.replace(weight_ih_l1=np.eye(64), weight_hh_l1=np.zeros((64, 64)), bias_ih_l1=np.zeros(64),
+                              bias_hh_l1=np.zeros(64))  # fmt: skip
+    first = nn.RNN(3, 64, 1, "relu", **F64).load_state_dict(
+        {n: v for n, v in identity.state_dict().items() if n.endswith("l0")}
+    )(x)[0]
+    np.testing.assert_allclose(identity(x)[0], first)
+    dropped, _ = identity(x, key=random.key(2), training=True)
+    positive = first > 0
+    ratio = dropped[positive] / first[positive]
+    assert set(np.round(ratio, 9)) == {0.0, 2.0} and abs(ratio.mean() - 1) < 0.05
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+def future(n, m):
+    return np.triu(np.ones((n, m), bool), 1)
+
+
+PADDING = np.array([[0, 0, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
+ATTENTION = [
+    ((8, 2), {}, (4, 5), {}),
+    ((8, 2, 0.0, False), {"batch_first": True}, (4, 5), {"need_weights": False}),
+    ((8, 4), {"add_bias_kv": True, "add_zero_attn": True}, (4, 5), {"average_attn_weights": False,
+     "key_padding_mask": PADDING}),
+    ((8, 2), {"kdim": 3, "vdim": 6}, (4, 5), {"attn_mask": future(4, 5), "key_padding_mask": PADDING}),
+    ((8, 2), {"batch_first": True}, (4, 5), {"attn_mask": normal(5, 4, 4, 5)}),
+    ((8, 2), {}, (5, 5), {"attn_mask": np.where(future(5, 5), -np.inf, 0.0)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "more", "lengths", "given"), ATTENTION, ids=range(len(ATTENTION)))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_multihead_attention(arguments, more, lengths, given, compiled):
+    module = nn.MultiheadAttention(*arguments, **more, **F64)
+    peer = torch.nn.MultiheadAttention(*arguments, **more)
+    widths = (arguments[0], more.get("kdim", arguments[0]), more.get("vdim", arguments[0]))
+    order = (lambda t: (2, t)) if more.get("batch_first") else (lambda t: (t, 2))
+    inputs = [normal(i, *order(lengths[min(i, 1)]), w) for i, w in enumerate(widths)]
+
+    def call(model, *xs):
+        theirs = isinstance(model, torch.nn.Module)
+        now = {k: torch.tensor(v) if theirs and isinstance(v, np.ndarray) else v for k, v in given.items()}
+        return tuple(part for part in model(*xs, **now) if part is not None)
+
+    compare_module(module, peer, *inputs, call=call, compiled=compiled, tolerance=1e-10)
+
+
+def test_attention_without_a_batch():
+    module, peer = nn.MultiheadAttention(6, 3, **F64), torch.nn.MultiheadAttention(6, 3)
+    compare_module(module, peer, normal(0, 4, 6), normal(1, 5, 6), normal(2, 5, 6))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scaled_dot_product_attention(compiled):
+    q, k, v = normal(0, 2, 3, 4, 5), normal(1, 2, 3, 6, 5), normal(2, 2, 3, 6, 7)
+    mask, added = ~future(4, 6), normal(3, 2, 1, 4, 6)
+    nothing = mask.copy()
+    nothing[1] = False
+    for ours, theirs in [
+        ({}, {}),
+        ({"is_causal": True, "scale": 0.3}, {"is_causal": True, "scale": 0.3}),
+        ({"attn_mask": nothing}, {"attn_mask": torch.tensor(nothing)}),
+        ({"attn_mask": added}, {"attn_mask": torch.tensor(added)}),
+    ][:: 2 if compiled else 1]:
+        check(
+            lambda *qkv, ours=ours: F.scaled_dot_product_attention(*qkv, **ours),
+            lambda *qkv, theirs=theirs: TF.scaled_dot_product_attention(*qkv, **theirs),
+            q, k, v, compiled=compiled,
+        )  # fmt: skip

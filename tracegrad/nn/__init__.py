@@ -10,6 +10,7 @@ compiled step like any other value, and gradients, optimizer states and updated 
 
 from tracegrad.nn import functional, init
 from tracegrad.nn.activation import GELU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from tracegrad.nn.attention import MultiheadAttention
 from tracegrad.nn.buffers import functional_call, merge, split
 from tracegrad.nn.conv import Conv1d, Conv2d
 from tracegrad.nn.init import seed
@@ -17,11 +18,12 @@ from tracegrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
 from tracegrad.nn.module import Module
 from tracegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from tracegrad.nn.pool import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from tracegrad.nn.recurrent import GRU, LSTM, RNN
 from tracegrad.nn.sequential import Sequential
 
 __all__ = [
     "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d", "Dropout",
-    "Embedding", "Flatten", "functional", "functional_call", "GELU", "GroupNorm", "Identity", "init", "LayerNorm",
-    "Linear", "LogSoftmax", "MaxPool1d", "MaxPool2d", "merge", "Module", "ReLU", "seed", "Sequential", "Sigmoid",
-    "SiLU", "Softmax", "Softplus", "split", "Tanh",
+    "Embedding", "Flatten", "functional", "functional_call", "GELU", "GroupNorm", "GRU", "Identity", "init",
+    "LayerNorm", "Linear", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Module", "MultiheadAttention",
+    "ReLU", "RNN", "seed", "Sequential", "Sigmoid", "SiLU", "Softmax", "Softplus", "split", "Tanh",
 ]  # fmt: skip

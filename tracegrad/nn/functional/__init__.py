@@ -13,6 +13,7 @@ from tracegrad.nn.functional.activation import (
     softplus,
     tanh,
 )
+from tracegrad.nn.functional.attention import scaled_dot_product_attention
 from tracegrad.nn.functional.conv import conv1d, conv2d, pad
 from tracegrad.nn.functional.entropy import cross_entropy, nll_loss
 from tracegrad.nn.functional.layers import dropout, embedding, flatten, linear, one_hot
@@ -31,6 +32,6 @@ __all__ = [
     "avg_pool1d", "avg_pool2d", "batch_norm", "batch_statistics", "binary_cross_entropy_with_logits", "conv1d",
     "conv2d", "cross_entropy", "dropout", "elu", "embedding", "flatten", "gelu", "group_norm", "huber_loss",
     "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d",
-    "max_pool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "sigmoid", "silu",
-    "smooth_l1_loss", "softmax", "softplus", "tanh",
+    "max_pool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "scaled_dot_product_attention",
+    "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
 ]  # fmt: skip
