@@ -55,9 +55,9 @@ BANNED = re.compile(r"(^|_)(util|utils|helper|helpers|common|manager|handler|mis
 MAX_LINES = 420
 
 SURFACE = [
-    "Compiled", "TracegradError", "associative_scan", "benchmark", "checkpoint", "compile", "cond", "config", "eager",
-    "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "load", "map", "numpy", "scan", "spec",
-    "stop_gradient", "switch", "value_and_grad", "vjp", "while_loop",
+    "Compiled", "Function", "TracegradError", "associative_scan", "benchmark", "checkpoint", "compile", "cond",
+    "config", "custom_vjp", "eager", "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "load", "map",
+    "numpy", "scan", "spec", "stop_gradient", "switch", "value_and_grad", "vjp", "while_loop",
 ]  # fmt: skip
 NAMESPACES = {
     "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,

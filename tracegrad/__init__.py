@@ -7,6 +7,8 @@ from tracegrad import numpy
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile, load
 from tracegrad.api.control import associative_scan, checkpoint, cond, fori_loop, map, scan, switch, while_loop
+from tracegrad.api.custom_function import Function
+from tracegrad.api.custom_vjp import custom_vjp
 from tracegrad.api.forward import hessian, jacfwd, jacrev, jvp
 from tracegrad.api.function import grad, jit, value_and_grad
 from tracegrad.api.pullback import stop_gradient, vjp
@@ -18,6 +20,7 @@ from tracegrad.trace import eager
 __version__ = "0.1.0"
 __all__ = [
     "Compiled",
+    "Function",
     "TracegradError",
     "associative_scan",
     "benchmark",
@@ -25,6 +28,7 @@ __all__ = [
     "compile",
     "cond",
     "config",
+    "custom_vjp",
     "eager",
     "fori_loop",
     "grad",

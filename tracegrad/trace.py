@@ -7,7 +7,7 @@ on the way are captured: they become hidden inputs that are read again at each c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -30,6 +30,8 @@ class State:
 
     traces: tuple[Trace, ...] = ()
     eager: bool = False
+    rules: tuple[tuple[Hashable, Any], ...] = ()
+    """Calls of functions with their own gradients whose rules are being traced, by what they are called with."""
 
 
 STATE: ContextVar[State] = ContextVar("tracegrad", default=State())  # noqa: B039 (frozen)
@@ -315,17 +317,25 @@ def trace(
 
 
 def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
-    """Apply `graph` to `values`, node by node, in the trace they belong to or eagerly; constants join the innermost."""
+    """Apply `graph` to `values`, node by node, in the trace they belong to or eagerly; constants join the innermost.
+
+    The nodes keep their lines.
+    """
     here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
     innermost = max((v for v in values if isinstance(v, Tracer)), key=lambda v: v._trace.level, default=None)
+    line = None if innermost is None else innermost._trace.line
 
     def value(operand: Operand) -> Any:
         return operand.dtype.type(operand.value) if isinstance(operand, Literal) else here[operand]
 
     for node in graph.nodes:
         operands = [value(o) for o in node.operands]
-        constant = not any(True for _ in node.nodes())
+        if innermost is not None:
+            innermost._trace.line = node.where or line
+        traced = any(isinstance(o, Tracer) for o in operands)
         here[node] = (
-            node.prim.beside(innermost, *operands, **node.params) if constant else node.prim(*operands, **node.params)
+            node.prim(*operands, **node.params) if traced else node.prim.beside(innermost, *operands, **node.params)
         )
+    if innermost is not None:
+        innermost._trace.line = line
     return [value(o) for o in graph.outputs]

@@ -18,6 +18,12 @@ def flatten(tree: PyTree) -> tuple[list[Any], TreeDef]:
     return leaves, treedef
 
 
+def flatten_with_none(tree: PyTree) -> tuple[list[Any], TreeDef]:
+    """Return the leaves and the structure of `tree`; None is a leaf like any other."""
+    leaves, treedef = optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+    return leaves, treedef
+
+
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> PyTree:
     """Put `leaves` back into the structure `treedef`."""
     return optree.tree_unflatten(treedef, leaves)

@@ -96,6 +96,8 @@ def sources(fn: Callable[..., Any]) -> list[Source]:
             value = source.read()
             if isinstance(value, (np.ndarray, *Constant)):
                 found.append(source)
+            elif callable(getattr(value, "traced_functions", None)):
+                pending += [plain(part) for part in value.traced_functions()]
             elif callable(value) and not isinstance(value, type):
                 pending.append(plain(value))
     return found

@@ -19,7 +19,7 @@ from tracegrad import tree
 from tracegrad.api.signature import leaf_aval
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.grad import control as _rules  # noqa: F401  (registers the vjp rules)
-from tracegrad.ir import Aval, Builder, Graph
+from tracegrad.ir import Aval, Builder, Graph, Node
 from tracegrad.ops.control import cond as cond_primitive
 from tracegrad.ops.control import item
 from tracegrad.ops.control import scan as scan_primitive
@@ -46,7 +46,7 @@ def trace_body(fn: Callable[..., Any], treedef: tree.TreeDef, avals: Sequence[Av
     )
 
 
-def with_consts(traced: Sequence[Traced], n_own: int) -> tuple[list[Graph], list[Any]]:
+def with_consts(traced: Sequence[Traced]) -> tuple[list[Graph], list[Any]]:
     """Give graphs that capture different values the same further inputs; return them with the captured values."""
     consts: list[Any] = []
     place: dict[int, int] = {}
@@ -59,11 +59,15 @@ def with_consts(traced: Sequence[Traced], n_own: int) -> tuple[list[Graph], list
     graphs = []
     for t in traced:
         builder = Builder(t.graph.name)
-        own = [builder.input(n.aval, t.graph.names.get(n, ""), n.where) for n in t.graph.inputs[:n_own]]
+        own = [builder.input(n.aval, t.graph.names.get(n, ""), n.where) for n in own_inputs(t)]
         shared = [builder.input(a, f"captured{i}") for i, a in enumerate(avals)]
         inputs = [*own, *(shared[place[id(v)]] for v in t.captures)]
         graphs.append(builder.finish(builder.inline(t.graph, inputs)))
     return graphs, consts
+
+
+def own_inputs(traced: Traced) -> tuple[Node, ...]:
+    return traced.graph.inputs[: len(traced.graph.inputs) - len(traced.captures)]
 
 
 def items(whole: Any, count: int) -> list[Any]:
@@ -122,7 +126,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, n
                 f"{name}: {pair}",
                 fix="return the same structure, shapes and dtypes from every branch",
             )
-    graphs, consts = with_consts(traced, len(leaves))
+    graphs, consts = with_consts(traced)
     if index.dtype == np.uint64:
         index = tnp.minimum(index, np.uint64(len(branches) - 1))
     whole = cond_primitive(tnp.astype(index, np.int64), *leaves, *consts, branches=tuple(graphs))
@@ -171,7 +175,7 @@ def while_loop(
             "while_loop: the body returns another structure than the initial carry", fix="return the same structure"
         )
     check_carry("while_loop", body, treedef, avals)
-    (condition_graph, body_graph), consts = with_consts([condition, body], len(leaves))
+    (condition_graph, body_graph), consts = with_consts([condition, body])
     whole = while_primitive(
         *leaves, *consts, condition=condition_graph, body=body_graph, n_carry=len(leaves), n_xs=0, reverse=False
     )
@@ -252,7 +256,7 @@ def scan(
             "scan: the function returns another structure than the initial carry", fix="return the same structure"
         )
     check_carry("scan", traced, carry_tree, carry_avals)
-    (graph,), consts = with_consts([traced], len(carry) + len(slices))
+    (graph,), consts = with_consts([traced])
     whole = scan_primitive(
         *carry, *slices, *consts, body=graph, n_carry=len(carry), n_xs=len(slices), length=n, reverse=reverse
     )

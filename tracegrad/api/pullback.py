@@ -17,6 +17,7 @@ from tracegrad.grad.adjoint import joint, pullback, replay
 from tracegrad.grad.partition import Halves, partition
 from tracegrad.ir import Graph, Literal, Node
 from tracegrad.ops.elementwise import stop_gradient as stop
+from tracegrad.passes.custom import inline_custom
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Traced, new_trace
 
@@ -48,7 +49,7 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         traced = call.trace(arguments.leaves)
         check_results(call, traced.graph)
         n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
-        both = joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs))
+        both = inline_custom(joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs)))
         halves = partition(both, n_inputs, n_outputs)
         captures = tuple(function.environment.locate(value) for value in traced.captures)
         programs[None] = traced, captures, halves, build(halves.forward), build(halves.backward)

@@ -10,12 +10,14 @@ is zero by construction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Avals, TapeAval, has_gradient
 from tracegrad.ops.control import item, while_loop
+from tracegrad.ops.custom import Rule, custom
 from tracegrad.ops.elementwise import add, bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
 from tracegrad.ops.reduce import kept
@@ -39,6 +41,14 @@ def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[O
         if node in needed and node in reached:
             needed.update(o for o in node.nodes() if o in reached)
     return reached & needed
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a rule gives for an operand whose cotangent it cannot know: an error, if the gradient needs it."""
+
+    message: str
+    fix: str
 
 
 class Masks:
@@ -140,6 +150,8 @@ def pullback(
         for operand, ct in zip(node.operands, node_vjp(node, whole_ct(node, found.pop(node)), values), strict=True):
             if ct is None or not isinstance(operand, Node) or operand not in active:
                 continue
+            if isinstance(ct, Refusal):
+                raise GradientError(ct.message, fix=ct.fix, where=node.where)
             mask = masks.found.get(node)
             pointwise = node.prim.kind == "elementwise" and operand.shape == node.shape
             if mask is not None and pointwise and not node.prim.linear:
@@ -188,13 +200,25 @@ def node_vjp(node: Node, ct: Any, values: Mapping[Node, Any]) -> tuple[Any, ...]
     return as_tuple(found, len(node.operands))
 
 
-def replay(graph: Graph, trace: Trace, inputs: Sequence[Any]) -> dict[Node, Any]:
-    """Add the nodes of `graph` to `trace`, keeping the user's lines; return the tracer of every node."""
+def replay(
+    graph: Graph, trace: Trace, inputs: Sequence[Any], wrt: Sequence[Node] | None = None
+) -> dict[Node, Any]:
+    """Add the nodes of `graph` to `trace`, keeping the user's lines; return the tracer of every node.
+
+    What a gradient of the outputs by `wrt` (by default: all inputs) flows through is about to be differentiated.
+    """
     values: dict[Node, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    active = active_nodes(graph.nodes, graph.inputs if wrt is None else wrt, graph.outputs)
     for node in graph.nodes:
         operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
-        values[node] = trace.bind(node.prim, operands, dict(node.params), node.where)
+        values[node] = trace.bind(node.prim, operands, differentiated(node, active), node.where)
     return values
+
+
+def differentiated(node: Node, active: set[Node]) -> dict[str, Any]:
+    """Return the parameters of a node; one with its own gradient computes as its rule does, to share work."""
+    rule = node.params.get("rule") if node.prim is custom and node in active else None
+    return {**node.params, "body": rule.primal} if isinstance(rule, Rule) and rule.primal else dict(node.params)
 
 
 def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = None, name: str = "") -> Graph:
@@ -207,14 +231,14 @@ def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = Non
     """
     with new_trace(name or f"{graph.name}_adjoint") as trace:
         inputs = [trace.input(n.aval, graph.names.get(n, ""), where=n.where) for n in graph.inputs]
-        values = replay(graph, trace, inputs)
+        targets = [graph.inputs[i] for i in wrt]
+        values = replay(graph, trace, inputs, targets)
         cts: list[Any] = [None] * len(graph.outputs)
         if seeds is None:
             cts[0] = Tracer(trace, Literal(1.0, graph.outputs[0].dtype))
         else:
             for position in seeds:
                 cts[position] = trace.input(graph.outputs[position].aval, f"ct{position}")
-        targets = [graph.inputs[i] for i in wrt]
         gradients = pullback(graph.nodes, targets, graph.outputs, cts, values, trace)
         outputs = [values[o] if isinstance(o, Node) else o for o in graph.outputs]
         return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients)])

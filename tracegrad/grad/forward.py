@@ -23,6 +23,7 @@ from tracegrad.grad.adjoint import as_tuple, zeros
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Aval, has_gradient
 from tracegrad.ops import control
+from tracegrad.ops.custom import custom
 from tracegrad.ops.elementwise import stop_gradient, where
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Trace, new_trace
@@ -214,10 +215,21 @@ def widened(condition: Graph, n_carry: int, avals: Sequence[Aval], wide: int) ->
     return builder.finish(builder.inline(condition, [*inputs[:n_carry], *inputs[wide : wide + n_consts]]))
 
 
+def move_custom(node: Node, ts: Tangents, operands: Sequence[Any]) -> Moved:
+    """Refuse: the user's rule is one of reverse mode."""
+    rule = node.params["rule"]
+    raise GradientError(
+        f"{rule if isinstance(rule, str) else rule.name}: forward mode has no rule for a gradient of one's own",
+        fix="use reverse mode: tg.grad, tg.vjp, or tg.jacrev(tg.jacrev(fn)) in place of tg.hessian(fn)",
+        where=node.where,
+    )
+
+
 MOVES: dict[Primitive, Callable[[Node, Tangents, Sequence[Any]], Moved]] = {
     control.cond: move_cond,
     control.scan: move_scan,
     control.while_loop: move_while,
+    custom: move_custom,
 }
 
 

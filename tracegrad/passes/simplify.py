@@ -10,6 +10,7 @@ from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
 from tracegrad.ops.control import scan, while_loop
+from tracegrad.passes.custom import inline_custom
 from tracegrad.passes.hoist import hoist
 from tracegrad.passes.rewrite import Rewriter, Rule
 from tracegrad.passes.rules import EXACT, FAST_MATH
@@ -30,7 +31,7 @@ def default_rules() -> tuple[Rule, ...]:
 def simplify(graph: Graph, rules: Sequence[Rule] | None = None) -> Graph:
     """Rewrite `graph` by `rules` (the exact ones, and the fast-math ones when switched on) to a fixed point."""
     chosen = default_rules() if rules is None else tuple(rules)
-    graph = improve_scans(hoist(simplify_bodies(merge_scans(graph), chosen)))
+    graph = improve_scans(hoist(simplify_bodies(merge_scans(inline_custom(graph)), chosen)))
     for _ in range(LIMIT):
         graph, fired = one_pass(graph, chosen)
         if not fired:

@@ -1,0 +1,59 @@
+"""Functions with a gradient of their own: a primitive that computes one graph and is differentiated by others.
+
+    custom(*operands, *outside; body, rule)    the results of `body`; `item` picks one
+
+The node lives as long as gradients may be asked for; after that `passes.custom` puts its body in its place. The vjp
+rule is written in `grad.custom`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tracegrad.ir import Graph, interpret
+from tracegrad.ir.aval import Aval, Avals
+from tracegrad.ops.control import Control, check_inputs, results_of
+
+
+@dataclass(eq=False)
+class Rule:
+    """What the user wrote in place of the derivative of a graph. In the text of a graph it is its name.
+
+    Its graphs are set when they have been traced, once: a function may call itself in its own rule. All take what is
+    read from outside as their last inputs, in one order.
+    """
+
+    name: str
+    forward: Graph | None = None
+    """operands -> results, residuals"""
+    primal: Graph | None = None
+    """operands -> results, as `forward` computes them"""
+    backward: Graph | None = None
+    """residuals, cotangents of all results -> cotangents of the operands `wanted`"""
+    wanted: tuple[int, ...] = ()
+    n_outside: int = 0
+    """how many operands, the last ones, are read from outside"""
+    traced: tuple[int, ...] = ()
+    """which operands are traced values that are read from outside: their gradient is not known"""
+
+    def graphs(self) -> Iterator[Graph]:
+        return (g for g in (self.forward, self.backward) if g is not None)
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+
+class Custom(Control):
+    name = "custom"
+
+    def aval(self, *operands: Aval, body: Graph, rule: Rule | str) -> Aval:  # type: ignore[override]
+        check_inputs("custom", body, operands)
+        return Avals.of(results_of(body))
+
+    def eager(self, *operands: Any, body: Graph, rule: Rule | str) -> Any:
+        return interpret(body, *operands)
+
+
+custom = Custom()
