@@ -15,7 +15,6 @@ from tracegrad.ir.aval import has_gradient
 from tracegrad.ops.elementwise import stop_gradient
 from tracegrad.trace import STATE, Traced, Tracer
 
-
 APPLY: list[Callable[[type[Function], tuple[Any, ...]], Any]] = []
 """Other ways to apply a Function, tried first: each returns the result, or NotImplemented. The tape adds its own."""
 
