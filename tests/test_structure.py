@@ -44,6 +44,7 @@ LAZY_IMPORTS = {
     "api/python_control/__init__.py": "malt, an optional dependency: only to convert control flow",
     "data/digits.py": "scikit-learn, an optional dependency",
     "demo.py": "matplotlib, rich and tqdm, optional dependencies",
+    "nn/weights.py": "safetensors, an optional dependency",
     "runtime/from_source.py": "codegen imports Numba: only when this back end is asked for",
     "runtime/library.py": "codegen imports Numba: only when something must be compiled",
     "runtime/program.py": "codegen imports Numba: only when something must be compiled",

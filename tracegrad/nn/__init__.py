@@ -20,10 +20,12 @@ from tracegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, 
 from tracegrad.nn.pool import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from tracegrad.nn.recurrent import GRU, LSTM, RNN
 from tracegrad.nn.sequential import Sequential
+from tracegrad.nn.weights import load_file, save_file
 
 __all__ = [
     "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d", "Dropout",
     "Embedding", "Flatten", "functional", "functional_call", "GELU", "GroupNorm", "GRU", "Identity", "init",
-    "LayerNorm", "Linear", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Module", "MultiheadAttention",
-    "ReLU", "RNN", "seed", "Sequential", "Sigmoid", "SiLU", "Softmax", "Softplus", "split", "Tanh",
+    "LayerNorm", "Linear", "load_file", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Module",
+    "MultiheadAttention", "ReLU", "RNN", "save_file", "seed", "Sequential", "Sigmoid", "SiLU", "Softmax",
+    "Softplus", "split", "Tanh",
 ]  # fmt: skip
