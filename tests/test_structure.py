@@ -31,6 +31,8 @@ FLOORS = (
     ("codegen",),
     ("runtime",),
     ("api",),
+    ("tape",),
+    ("autograd",),
     ("random",),
     ("nn", "optim", "data"),
     ("demo", "__init__"),
@@ -40,7 +42,7 @@ BESIDE = {"numpy": "ops", "testing": "grad"}
 """What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {
-    "__init__.py": "nn, optim, random and data are imported when they are first used",
+    "__init__.py": "the tape, nn, optim, random and data are imported when they are first used",
     "api/python_control/__init__.py": "malt, an optional dependency: only to convert control flow",
     "data/digits.py": "scikit-learn, an optional dependency",
     "demo.py": "matplotlib, rich and tqdm, optional dependencies",
@@ -56,13 +58,15 @@ BANNED = re.compile(r"(^|_)(util|utils|helper|helpers|common|manager|handler|mis
 MAX_LINES = 420
 
 SURFACE = [
-    "Compiled", "Function", "TracegradError", "associative_scan", "benchmark", "checkpoint", "compile", "cond",
-    "config", "custom_vjp", "eager", "fori_loop", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "load", "map",
-    "numpy", "scan", "spec", "stop_gradient", "switch", "value_and_grad", "vjp", "while_loop",
+    "Compiled", "Function", "Tensor", "TracegradError", "as_tensor", "associative_scan", "benchmark", "checkpoint",
+    "compile", "cond", "config", "custom_vjp", "eager", "enable_grad", "fori_loop", "from_dlpack", "from_numpy",
+    "grad", "hessian", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "load", "map", "no_grad", "numpy", "scan",
+    "set_grad_enabled", "spec", "stop_gradient", "switch", "tensor", "track", "untrack", "value_and_grad", "vjp",
+    "while_loop",
 ]  # fmt: skip
 NAMESPACES = {
     "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,
-    "tracegrad.optim": 20, "tracegrad.random": 10, "tracegrad.data": 5,
+    "tracegrad.optim": 20, "tracegrad.random": 10, "tracegrad.data": 5, "tracegrad.autograd": 2,
 }  # fmt: skip
 """Public namespaces, with the least number of names that each must keep."""
 

@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Compiled",
     "Function",
+    "Tensor",
     "TracegradError",
+    "as_tensor",
     "associative_scan",
     "benchmark",
     "checkpoint",
@@ -30,28 +32,48 @@ __all__ = [
     "config",
     "custom_vjp",
     "eager",
+    "enable_grad",
     "fori_loop",
+    "from_dlpack",
+    "from_numpy",
     "grad",
     "hessian",
+    "is_grad_enabled",
     "jacfwd",
     "jacrev",
     "jit",
     "jvp",
     "load",
     "map",
+    "no_grad",
     "numpy",
     "scan",
+    "set_grad_enabled",
     "spec",
     "stop_gradient",
     "switch",
+    "tensor",
+    "track",
+    "untrack",
     "value_and_grad",
     "vjp",
     "while_loop",
 ]
 
 
+TAPE = (
+    "Tensor", "as_tensor", "enable_grad", "from_dlpack", "from_numpy", "is_grad_enabled", "no_grad", "set_grad_enabled",
+    "tensor", "track", "untrack",
+)  # fmt: skip
+
+
 def __getattr__(name: str) -> Any:
-    """Import `nn`, `optim`, `random` and `data` when they are first used: gradients alone need none of them."""
-    if name in ("data", "nn", "optim", "random"):
-        return importlib.import_module(f"tracegrad.{name}")
-    raise AttributeError(f"module 'tracegrad' has no attribute {name!r}")
+    """Import the tape, `nn`, `optim`, `random` and `data` when they are first used: gradients alone need none."""
+    if name in TAPE:
+        found = getattr(importlib.import_module("tracegrad.tape"), name)
+    elif name in ("autograd", "data", "nn", "optim", "random"):
+        found = importlib.import_module(f"tracegrad.{name}")
+    else:
+        raise AttributeError(f"module 'tracegrad' has no attribute {name!r}")
+    globals()[name] = found
+    return found

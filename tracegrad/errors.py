@@ -6,6 +6,7 @@
     |- ArgumentError (TypeError)      values that are not arrays, scalars or pytrees of them
     |- IndexOutOfBounds (IndexError)  an index outside its axis, found while tracing or while running
     |- GradientError (TypeError)      what cannot be differentiated, and wrong uses of grad
+    |- TapeError (RuntimeError)       wrong uses of the tape: a second backward, a saved value changed in place, ...
     |- TracerError (TypeError)        a traced value used where a concrete one is needed
     |  |- TracerBoolError             Python itself must decide on a traced value: its function is converted
     |  '- TracerLeakError             a traced value used after its trace has ended
@@ -24,6 +25,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FrameType
 
 PACKAGE = str(Path(__file__).parent) + os.sep
 LIBRARIES = tuple(f"-packages{os.sep}{name}{os.sep}" for name in ("numpy", "optree", "numba", "llvmlite"))
@@ -42,16 +44,39 @@ class Where:
         return f"{Path(self.file).name}:{self.line}"
 
 
-def user_line() -> Where | None:
+INSIDE: dict[str, bool] = {}
+"""Files met on the way to the user's line, and whether they belong to tracegrad or what is under it."""
+
+
+def is_inside(name: str) -> bool:
+    found = INSIDE[name] = name.startswith((PACKAGE, *STANDARD)) or any(part in name for part in LIBRARIES)
+    return found
+
+
+Place = tuple[CodeType, int]
+"""A code object and a line: what `Where` is made of, for places that are noted often and seldom shown."""
+
+
+def user_place() -> Place | None:
     """Find the innermost frame that belongs to neither tracegrad nor the libraries under it."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         name = code.co_filename
-        if not name.startswith((PACKAGE, *STANDARD)) and not any(part in name for part in LIBRARIES):
-            return Where(name, frame.f_lineno, code.co_name)
-        frame = frame.f_back  # type: ignore[assignment]
+        inside = INSIDE.get(name)
+        if not (is_inside(name) if inside is None else inside):
+            return code, frame.f_lineno
+        frame = frame.f_back
     return None
+
+
+def where_of(place: Place | None) -> Where | None:
+    return None if place is None else Where(place[0].co_filename, place[1], place[0].co_name)
+
+
+def user_line() -> Where | None:
+    """Return the user's line that is being executed."""
+    return where_of(user_place())
 
 
 class TracegradError(Exception):
@@ -92,6 +117,10 @@ class IndexOutOfBounds(TracegradError, IndexError):
 
 class GradientError(TracegradError, TypeError):
     """A function or value cannot be differentiated as asked."""
+
+
+class TapeError(TracegradError, RuntimeError):
+    """The tape cannot do what it was asked: backward without a graph, a saved value changed in place, and the like."""
 
 
 class TracerError(TracegradError, TypeError):

@@ -17,8 +17,8 @@ import numpy as np
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError, TracerBoolError, TracerError, TracerLeakError, Where, user_line
-from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand, Primitive
-from tracegrad.ir.aval import check_dtype
+from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
+from tracegrad.ir.aval import Avals, check_dtype
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """NumPy names and their traced versions; `tracegrad.numpy` fills it."""
@@ -26,12 +26,17 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 @dataclass(frozen=True)
 class State:
-    """What is going on in this context: the live traces, outermost first, and whether `tg.eager()` is on."""
+    """What is going on in this context: the live traces, outermost first, and whether `tg.eager()` is on.
+
+    `grad_off` counts the traces that were live when `tg.no_grad()` was entered (-1: it was not). What lies at or below
+    that level (the tape is level 0) passes no gradients on; a trace opened inside starts afresh.
+    """
 
     traces: tuple[Trace, ...] = ()
     eager: bool = False
     rules: tuple[tuple[Hashable, Any], ...] = ()
     """Calls of functions with their own gradients whose rules are being traced, by what they are called with."""
+    grad_off: int = -1
 
 
 STATE: ContextVar[State] = ContextVar("tracegrad", default=State())  # noqa: B039 (frozen)
@@ -104,9 +109,17 @@ class Trace:
         Inside a branch or a loop's body everything belongs to that body, even what reads only values from outside it:
         a branch that is not taken computes nothing.
         """
-        here = STATE.get().traces[-1:]
+        state = STATE.get()
+        here = state.traces[-1:]
         if here and here[0].level > self.level and not here[0].computes:
             return here[0].bind(prim, operands, params, where or self.line)
+        found = self.apply(prim, operands, params, where)
+        if state.grad_off >= self.level and not isinstance(found.aval, Avals) and prim.name != "stop_gradient":
+            return self.apply(PRIMITIVES["stop_gradient"], [found], {}, where)
+        return found
+
+    def apply(self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None) -> Tracer:
+        """Add one node."""
         nodes = [self.lift(o) for o in operands]
         where = where or self.line or user_line()
         if not self.computes:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.trace import Tracer
+
 Constant = (bool, int, float, str)
 
 
@@ -94,7 +96,7 @@ def sources(fn: Callable[..., Any]) -> list[Source]:
         ]
         for source in here:
             value = source.read()
-            if isinstance(value, (np.ndarray, *Constant)):
+            if isinstance(value, (np.ndarray, Tracer, *Constant)):
                 found.append(source)
             elif callable(getattr(value, "traced_functions", None)):
                 pending += [plain(part) for part in value.traced_functions()]
@@ -126,7 +128,7 @@ class Environment:
 
 
 def environment_key(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, Tracer)):
         return value.shape, value.dtype
     if not isinstance(value, Constant):
         return type(value)

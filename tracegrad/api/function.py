@@ -13,13 +13,15 @@ from typing import Any, overload
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api.call import Body, on_tape
 from tracegrad.api.captures import Environment, Source
 from tracegrad.api.signature import Arguments, Parameters, describe, leaf_aval
 from tracegrad.api.transform import Argnums, Call, Grad, Jit, Lowered, Transform
 from tracegrad.config import config
-from tracegrad.errors import ArgumentError
+from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.ir import Aval
 from tracegrad.runtime.program import Program, build
-from tracegrad.trace import STATE, inline
+from tracegrad.trace import STATE, Tracer, inline
 
 Static = Sequence[int | str] | int | str
 RETRACE_WARNING = 8
@@ -32,10 +34,24 @@ class Specialised:
         self.program = program
         self.out_tree = out_tree
         self.captures = captures
+        self.body: Body | None = None
 
     def __call__(self, leaves: list[Any]) -> Any:
         inputs = [*leaves, *[source.read() for source in self.captures]] if self.captures else leaves
-        return tree.unflatten(self.out_tree, self.program(inputs))
+        try:
+            results = self.program(inputs)
+        except ArgumentError:
+            if not any(isinstance(x, Tracer) for x in inputs):
+                raise
+            results = self.on_tape(inputs)
+        return tree.unflatten(self.out_tree, results)
+
+    def on_tape(self, inputs: list[Any]) -> list[Any]:
+        """Run on tensors, as one operation of the tape."""
+        if self.body is None:
+            self.body = Body(self.program.graph, len(self.program.graph.outputs))
+        avals = [n.aval for n in self.program.graph.inputs]
+        return on_tape(self.body, self.program.donate, [typed_as(x, a) for x, a in zip(inputs, avals, strict=True)])
 
 
 class Function:
@@ -149,6 +165,15 @@ class Function:
         for name, old, new in zip(names, old_leaves, new_leaves, strict=True):
             if old != new:
                 yield f"{name}: {describe(old)} became {describe(new)}"
+
+
+def typed_as(value: Any, aval: Aval) -> Any:
+    """Return an input as a value of the tape; a tensor of another shape or dtype is refused."""
+    if not isinstance(value, Tracer):
+        return np.asarray(value, aval.dtype) if isinstance(value, (bool, int, float)) else value
+    if value.aval != aval:
+        raise ShapeError(f"argument: compiled for {aval} but called with the tensor {value.aval}", fix="compile for it")
+    return value
 
 
 def typed(leaf: Any) -> Any:

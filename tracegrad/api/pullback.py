@@ -19,7 +19,7 @@ from tracegrad.ir import Graph, Literal, Node
 from tracegrad.ops.elementwise import stop_gradient as stop
 from tracegrad.passes.custom import inline_custom
 from tracegrad.runtime.program import Program, build
-from tracegrad.trace import STATE, Traced, new_trace
+from tracegrad.trace import STATE, Traced, Tracer, new_trace
 
 Programs = dict[Any, tuple[Traced, tuple[Source, ...], Halves, Program, Program]]
 _COMPILED: dict[Any, Programs] = {}
@@ -41,7 +41,7 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     call = function.call_of(arguments)
     check_floating(function, arguments.treedef, arguments.leaves)
     state = STATE.get()
-    if state.traces or state.eager:
+    if state.traces or state.eager or any(isinstance(x, Tracer) for x in arguments.leaves):
         return traced_vjp(call, arguments.leaves)
     key = (fn, arguments.key, function.environment.key())
     programs = _COMPILED.setdefault(key, {})

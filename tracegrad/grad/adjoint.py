@@ -9,8 +9,9 @@ is zero by construction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tracegrad.errors import GradientError
@@ -51,6 +52,21 @@ class Refusal:
     fix: str
 
 
+class Values:
+    """What the nodes of a graph are, as the walk asks for it: tracers or arrays by node. The tape has its own."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, found: Mapping[Node, Any]):
+        self.found = found
+
+    def operands(self, node: Any) -> list[Any]:
+        return [self.found[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+
+    def result(self, node: Any) -> Any:
+        return self.found[node]
+
+
 class Masks:
     """For each active node, the condition under which its value matters; absent means always."""
 
@@ -66,11 +82,11 @@ class Masks:
             held = self.found.get(node)
             self.found[node] = mask if held is None else held if held is mask else bitwise_or(held, mask)
 
-    def visit(self, node: Node, active: set[Node], values: Mapping[Node, Any]) -> None:
+    def visit(self, node: Node, active: Container[Any], values: Values) -> None:
         """Pass the mask of `node` on to its operands."""
         mask = self.found.get(node)
         for position, operand in enumerate(node.operands):
-            if not isinstance(operand, Node) or operand not in active:
+            if operand not in active or isinstance(operand, Literal):
                 continue
             if node.prim is where and operand.shape == node.shape:
                 condition = self.condition(node, values)
@@ -81,15 +97,17 @@ class Masks:
             self.add(operand, self.through(node, position, mask, values))
 
     @staticmethod
-    def condition(node: Node, values: Mapping[Node, Any]) -> Any | None:
-        first = node.operands[0]
-        return values[first] if isinstance(first, Node) and first.shape == node.shape else None
+    def condition(node: Node, values: Values) -> Any | None:
+        if isinstance(node.operands[0], Literal):
+            return None
+        first = values.operands(node)[0]
+        return first if tuple(first.shape) == node.shape else None
 
     @staticmethod
-    def through(node: Node, position: int, mask: Any | None, values: Mapping[Node, Any]) -> Any | None:
+    def through(node: Node, position: int, mask: Any | None, values: Values) -> Any | None:
         """Return the mask of one operand of `node`, or None when it cannot be told."""
         operand = node.operands[position]
-        if mask is None or not isinstance(operand, Node):
+        if mask is None or isinstance(operand, Literal):
             return None
         if node.prim.kind == "elementwise" and operand.shape == node.shape:
             return mask
@@ -97,7 +115,7 @@ class Masks:
             return broadcast(mask, shape=operand.shape, axes=kept(len(operand.shape), node.params["axes"]))
         if node.prim.linear and node.prim.kind not in ("elementwise", "item"):
             ct = convert(mask, dtype=node.dtype)
-            operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+            operands = values.operands(node)
             back = as_tuple(node.prim.vjp(ct, ct, *operands, **node.params), len(operands))[position]
             return None if back is None else not_equal(back, back.dtype.type(0))
         return None
@@ -126,56 +144,84 @@ def pullback(
     zeros. The nodes that rules add to `trace` carry the user's line of the node whose rule it is.
     """
     active = active_nodes(nodes, wrt, outputs)
-    masks = Masks()
-    found: dict[Node, Any] = {}
-
-    def accumulate(node: Node, ct: Any) -> None:
-        if node in found:
-            ct = sum_of_tapes(node, found[node], ct, values) if isinstance(node.aval, TapeAval) else found[node] + ct
-        found[node] = ct
-
-    for output, ct in zip(outputs, cts, strict=True):
-        if isinstance(output, Node) and output in active and ct is not None:
-            accumulate(output, ct)
-            masks.add(output, None)
-    for node in reversed(nodes):
-        if node not in active or node not in found:
-            continue
-        if trace is not None:
-            trace.line = node.where
-        masks.visit(node, active, values)
-        if node.prim is item:
-            give_part(found, node)
-            continue
-        for operand, ct in zip(node.operands, node_vjp(node, whole_ct(node, found.pop(node)), values), strict=True):
-            if ct is None or not isinstance(operand, Node) or operand not in active:
-                continue
-            if isinstance(ct, Refusal):
-                raise GradientError(ct.message, fix=ct.fix, where=node.where)
-            mask = masks.found.get(node)
-            pointwise = node.prim.kind == "elementwise" and operand.shape == node.shape
-            if mask is not None and pointwise and not node.prim.linear:
-                ct = where(mask, ct, 0.0)
-            accumulate(operand, ct)
+    seeds = [(o, ct) for o, ct in zip(outputs, cts, strict=True) if isinstance(o, Node) and o in active]
+    enter = None if trace is None else partial(set_line, trace)
+    found = walk(nodes, active, [(o, ct) for o, ct in seeds if ct is not None], Values(values), enter)
     if trace is not None:
         trace.line = None
     return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
 
 
-def sum_of_tapes(node: Node, a: Any, b: Any, values: Mapping[Node, Any]) -> Any:
+def set_line(trace: Trace, node: Any, ct: Any) -> Any:
+    """Give what the rule of `node` adds to the trace the node's line."""
+    trace.line = node.where
+    return ct
+
+
+def walk(
+    nodes: Sequence[Any],
+    active: Container[Any],
+    seeds: Iterable[tuple[Any, Any]],
+    values: Any,
+    enter: Callable[[Any, Any], Any] | None = None,
+    leave: Callable[[Any], None] | None = None,
+) -> dict[Any, Any]:
+    """Apply the rules of `nodes` (operands first) from last to first, and return the cotangents that are left over.
+
+    `enter(node, ct)` sees each cotangent once it is complete, and returns the one to go on with; `leave(node)` follows
+    when the rule has been applied. `values` is asked for operands and results: see `Values`.
+    """
+    masks = Masks() if any(node.prim is where for node in nodes) else None
+    found: dict[Any, Any] = {}
+
+    def accumulate(node: Any, ct: Any) -> None:
+        if node in found:
+            ct = sum_of_tapes(node, found[node], ct, values) if isinstance(node.aval, TapeAval) else found[node] + ct
+        found[node] = ct
+
+    for output, ct in seeds:
+        accumulate(output, ct)
+        if masks is not None:
+            masks.add(output, None)
+    for node in reversed(nodes):
+        if node not in found or node not in active:
+            continue
+        if enter is not None:
+            found[node] = enter(node, found[node])
+        if masks is not None:
+            masks.visit(node, active, values)
+        if node.prim is item:
+            give_part(found, node)
+            continue
+        selects = masks is not None and node.prim.kind == "elementwise" and not node.prim.linear
+        mask = masks.found.get(node) if masks is not None and selects else None
+        needed = [o in active for o in node.operands]
+        cts = node_vjp(node, whole_ct(node, found.pop(node)), values, needed)
+        for operand, ct, wanted in zip(node.operands, cts, needed, strict=True):
+            if not wanted or ct is None:
+                continue
+            if isinstance(ct, Refusal):
+                raise GradientError(ct.message, fix=ct.fix, where=node.where)
+            accumulate(operand, where(mask, ct, 0.0) if mask is not None and operand.shape == node.shape else ct)
+        if leave is not None:
+            leave(node)
+    return found
+
+
+def sum_of_tapes(node: Node, a: Any, b: Any, values: Any) -> Any:
     """Add two cotangents of a tape row by row, in a loop of as many rounds as the one that left the tape has had."""
     (source,) = node.nodes()
     assert isinstance(node.aval, TapeAval)
     builder = Builder("sum_of_rows")
     rows = [builder.input(node.aval.row), builder.input(node.aval.row)]
     body = builder.finish([builder.add(add, rows, {})])
-    rounds = item(values[source], index=source.params["n_carry"])
+    rounds = item(values.result(source), index=source.params["n_carry"])
     return item(while_loop(rounds, a, b, condition=None, body=body, n_carry=0, n_xs=2, reverse=False), index=1)
 
 
-def give_part(found: dict[Node, Any], node: Node) -> None:
+def give_part(found: dict[Any, Any], node: Any) -> None:
     """Put the cotangent of one part of a control-flow result beside those of the other parts."""
-    (source,) = node.nodes()
+    (source,) = node.operands
     parts = found.setdefault(source, {})
     index = node.params["index"]
     ct = found.pop(node)
@@ -187,17 +233,17 @@ def whole_ct(node: Node, ct: Any) -> Any:
     return tuple(ct.get(i) for i in range(len(node.aval.parts))) if isinstance(node.aval, Avals) else ct
 
 
-def node_vjp(node: Node, ct: Any, values: Mapping[Node, Any]) -> tuple[Any, ...]:
-    """Apply one rule."""
-    operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
+def node_vjp(node: Any, ct: Any, values: Any, needed: Sequence[bool]) -> tuple[Any, ...]:
+    """Apply one rule, for the operands whose cotangent is needed."""
+    operands = values.operands(node)
     try:
-        found = node.prim.vjp(ct, values[node], *operands, **node.params)
+        found = node.prim.vjp_of(needed, ct, values.result(node), *operands, **node.params)
     except NotImplementedError:
         raise GradientError(
             f"{node.prim.name} has no gradient (used at {node.where})",
             fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
         ) from None
-    return as_tuple(found, len(node.operands))
+    return as_tuple(found, len(operands))
 
 
 def replay(

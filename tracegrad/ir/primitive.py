@@ -60,6 +60,10 @@ class Primitive:
         """Return the cotangent of each operand: one value, or a tuple with None for the ones without a gradient."""
         raise NotImplementedError(f"{self.name} has no vjp rule")
 
+    def vjp_of(self, needed: Sequence[bool], ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
+        """Return what `vjp` does, where only some cotangents are needed; costly rules leave the others out (None)."""
+        return self.vjp(ct, y, *operands, **params)
+
     def jvp(self, ts: tuple[Any, ...], y: Any, *operands: Any, **params: Any) -> Any:
         """Return the tangent of the result, where it does not follow from the other rules (see `grad.forward`)."""
         raise NotImplementedError(f"{self.name} has no jvp rule")

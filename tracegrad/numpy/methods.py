@@ -14,7 +14,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, products, reductions, selecting
-from tracegrad.numpy import shaping
+from tracegrad.numpy import shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, Tracer
@@ -128,11 +128,6 @@ def reshape_method(self: Tracer, *shape: Any) -> Array:
     return shaping.reshape(self, shape[0] if len(shape) == 1 else shape)
 
 
-def transpose_method(self: Tracer, *axes: Any) -> Array:
-    """Permute the axes: x.transpose(), x.transpose(1, 0) or x.transpose((1, 0))."""
-    return shaping.transpose(self, (axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes) or None)
-
-
 def install() -> None:
     """Put everything on Tracer."""
     for name, function in OPERATORS.items():
@@ -142,11 +137,13 @@ def install() -> None:
         setattr(Tracer, f"__{name}__", forward(function, unknown=True))
     for name, function in UNARY.items():
         setattr(Tracer, f"__{name}__", method(f"__{name}__", function))
-    for name, function in METHODS.items():
+    for name, function in {**METHODS, **torch_names.METHODS}.items():
         setattr(Tracer, name, method(name, function))
+    for name, function in torch_names.PLAIN.items():
+        setattr(Tracer, name, function)
     more: dict[str, Any] = {
         "reshape": reshape_method,
-        "transpose": transpose_method,
+        "size": property(torch_names.size_of, doc=torch_names.size_of.__doc__),
         "T": property(shaping.transpose, doc="The array with its axes reversed."),
         "mT": property(shaping.matrix_transpose, doc="The array with its last two axes swapped."),
         "at": property(At, doc="x.at[index].set(v), .add(v), .multiply(v), ...: a new array, changed at an index."),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,13 @@ class Dot(Primitive):
         return as_eager(np.matmul(left, right).reshape(shape), a.dtype)
 
     def vjp(self, ct: Any, y: Any, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:
-        da = operand_ct(ct, b, a, contract, batch, first=True)
-        db = operand_ct(ct, a, b, contract[::-1], batch[::-1], first=False)
+        return self.vjp_of((True, True), ct, y, a, b, contract=contract, batch=batch)
+
+    def vjp_of(
+        self, needed: Sequence[bool], ct: Any, y: Any, a: Any, b: Any, *, contract: Pair, batch: Pair
+    ) -> Any:
+        da = operand_ct(ct, b, a, contract, batch, first=True) if needed[0] else None
+        db = operand_ct(ct, a, b, contract[::-1], batch[::-1], first=False) if needed[1] else None
         return da, db
 
 

@@ -9,6 +9,7 @@ three is the vjp of the other two: the family is closed at every order.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,8 +122,11 @@ class Conv(Primitive):
         return np.ascontiguousarray(np.moveaxis(found, -1, 1))
 
     def vjp(self, ct: Any, y: Any, x: Any, w: Any, **params: Any) -> Any:
-        dx = conv_dx(ct, w, **params, size=tuple(x.shape[2:]))
-        return dx, conv_dw(x, ct, **params, kernel=tuple(w.shape[2:]))
+        return self.vjp_of((True, True), ct, y, x, w, **params)
+
+    def vjp_of(self, needed: Sequence[bool], ct: Any, y: Any, x: Any, w: Any, **params: Any) -> Any:
+        dx = conv_dx(ct, w, **params, size=tuple(x.shape[2:])) if needed[0] else None
+        return dx, conv_dw(x, ct, **params, kernel=tuple(w.shape[2:])) if needed[1] else None
 
 
 class ConvDx(Primitive):

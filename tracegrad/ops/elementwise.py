@@ -60,7 +60,7 @@ class Elementwise(Primitive):
         *,
         eager: Rule,
         scalar: str,
-        vjp: Rule | None = None,
+        vjp: Rule | tuple[Rule | None, ...] | None = None,
         nargs: int = 1,
         accepts: str = FLOAT,
         result: str = "same",
@@ -109,6 +109,13 @@ class Elementwise(Primitive):
         return as_eager(self._eager(*operands, **params), dtype)
 
     def vjp(self, ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
+        return self.vjp_of((True,) * self.nargs, ct, y, *operands, **params)
+
+    def vjp_of(self, needed: Sequence[bool], ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
+        """Apply the rule; where it is one function per operand, those that are not needed are left out."""
+        if isinstance(self._vjp, tuple):
+            rules = zip(self._vjp, needed, strict=True)
+            return tuple([rule(ct, y, *operands) if n and rule is not None else None for rule, n in rules])
         return self._vjp(ct, y, *operands, **params) if self._vjp is not None else (None,) * self.nargs
 
 
@@ -156,7 +163,9 @@ def unary(name: str, eager: Rule, scalar: str, vjp: Rule | None = None, **more: 
     return Elementwise(name, eager=eager, scalar=scalar, vjp=vjp, **more)
 
 
-def binary(name: str, eager: Rule, scalar: str, vjp: Rule | None = None, **more: Any) -> Elementwise:
+def binary(
+    name: str, eager: Rule, scalar: str, vjp: Rule | tuple[Rule, Rule] | None = None, **more: Any
+) -> Elementwise:
     return Elementwise(name, eager=eager, scalar=scalar, vjp=vjp, nargs=2, **{"accepts": NUMBER, **more})
 
 
@@ -187,15 +196,25 @@ convert = Convert()
 neg = unary("neg", np.negative, "-{0}", lambda ct, y, x: -ct, accepts=NUMBER, linear=True)
 add = binary("add", np.add, "{0} + {1}", lambda ct, y, a, b: (ct, ct), linear=True)
 sub = binary("sub", np.subtract, "{0} - {1}", lambda ct, y, a, b: (ct, -ct), linear=True)
-mul = binary("mul", np.multiply, "{0} * {1}", lambda ct, y, a, b: (ct * b, ct * a))
-div = binary("div", np.divide, "{0} / {1}", lambda ct, y, a, b: (ct / b, -ct * y / b), accepts=FLOAT, cost=4)
+mul = binary("mul", np.multiply, "{0} * {1}", (lambda ct, y, a, b: ct * b, lambda ct, y, a, b: ct * a))
+div = binary(
+    "div",
+    np.divide,
+    "{0} / {1}",
+    (lambda ct, y, a, b: ct / b, lambda ct, y, a, b: -ct * y / b),
+    accepts=FLOAT,
+    cost=4,
+)
 floor_divide = binary("floor_divide", np.floor_divide, "{0} // {1}", cost=8)
 mod = binary("mod", np.remainder, "{0} % {1}", lambda ct, y, a, b: (ct, -ct * floor(a / b)), cost=8)
 power: Elementwise = binary(
     "power",
     np.power,
     "math.pow({0}, {1})",
-    lambda ct, y, a, b: (ct * where(b == 0.0, 0.0, b * power(a, b - 1.0)), ct * y * log(where(a > 0.0, a, 1.0))),
+    (
+        lambda ct, y, a, b: ct * where(b == 0.0, 0.0, b * power(a, b - 1.0)),
+        lambda ct, y, a, b: ct * y * log(where(a > 0.0, a, 1.0)),
+    ),
     domain=(0.3, 2.0),
     cost=40,
 )
@@ -216,13 +235,13 @@ maximum = binary(
     "maximum",
     np.maximum,
     "maximum({0}, {1})",
-    lambda ct, y, a, b: (ct_of_larger(ct, a, b), ct_of_larger(ct, b, a)),
+    (lambda ct, y, a, b: ct_of_larger(ct, a, b), lambda ct, y, a, b: ct_of_larger(ct, b, a)),
 )
 minimum = binary(
     "minimum",
     np.minimum,
     "minimum({0}, {1})",
-    lambda ct, y, a, b: (ct_of_larger(ct, b, a), ct_of_larger(ct, a, b)),
+    (lambda ct, y, a, b: ct_of_larger(ct, b, a), lambda ct, y, a, b: ct_of_larger(ct, a, b)),
 )
 relu = unary(
     "relu", lambda x: np.maximum(x, 0), "maximum({0}, 0)", lambda ct, y, x: where(y > 0.0, ct, 0.0), accepts=NUMBER
@@ -306,7 +325,7 @@ where: Elementwise = Select(
     "where",
     eager=np.where,
     scalar="{1} if {0} else {2}",
-    vjp=lambda ct, y, c, a, b: (None, where(c, ct, 0.0), where(c, 0.0, ct)),
+    vjp=(None, lambda ct, y, c, a, b: where(c, ct, 0.0), lambda ct, y, c, a, b: where(c, 0.0, ct)),
     nargs=3,
     accepts=ANY,
     linear=True,

@@ -9,12 +9,15 @@
 `params` is any pytree of floating-point arrays. A learning rate is a number, a schedule (a function of the count of
 updates made so far), or a traced value: make the optimizer inside the compiled step, `optim.adam(lr).step(...)`, to
 pass it as an argument. None of them ever compiles again.
+
+For the tape there are `SGD`, `Adam`, `AdamW`, `RMSprop` and `Adagrad`, which hold tensors and change them in `step()`.
 """
 
 from tracegrad.optim.adaptive import adagrad, adam, adamw, rmsprop
 from tracegrad.optim.optimizer import Optimizer, apply_updates, chain
 from tracegrad.optim.schedule import constant, cosine, exponential, one_cycle, step_decay, warmup
 from tracegrad.optim.sgd import sgd
+from tracegrad.optim.stateful import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm_
 from tracegrad.optim.transform import (
     clip_by_global_norm,
     clip_by_value,
@@ -26,7 +29,7 @@ from tracegrad.optim.transform import (
 )
 
 __all__ = [
-    "Optimizer", "adagrad", "adam", "adamw", "apply_updates", "chain", "clip_by_global_norm", "clip_by_value",
-    "constant", "cosine", "exponential", "global_norm", "l1_decay", "l2_decay", "one_cycle", "rmsprop", "scale", "sgd",
-    "step_decay", "warmup", "weight_decay",
+    "Adagrad", "adagrad", "Adam", "adam", "AdamW", "adamw", "apply_updates", "chain", "clip_by_global_norm",
+    "clip_by_value", "clip_grad_norm_", "constant", "cosine", "exponential", "global_norm", "l1_decay", "l2_decay",
+    "one_cycle", "Optimizer", "RMSprop", "rmsprop", "scale", "SGD", "sgd", "step_decay", "warmup", "weight_decay",
 ]  # fmt: skip
