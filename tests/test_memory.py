@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled import avals
 
 import tracegrad as tg
+from tracegrad import tree
 from tracegrad.errors import ArgumentError
+from tracegrad.grad.adjoint import joint
+from tracegrad.grad.partition import partition
+from tracegrad.trace import trace
 
 WAYS = [pytest.param(nullcontext, id="compiled"), pytest.param(tg.eager, id="eager")]
 LINUX = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory in /proc")
@@ -94,6 +99,54 @@ def test_a_checkpoint_that_is_no_number_of_rounds_is_refused(checkpoint: Any) ->
         tg.while_loop(lambda c: c < 3, lambda c: c + 1, 0, checkpoint=checkpoint)
     with pytest.raises(ArgumentError, match=f"scan at .*: checkpoint is {checkpoint!r}\n  fix: {fix}"):
         tg.scan(lambda c, x: (c, x), 0, X, checkpoint=checkpoint)
+
+
+# --- tg.checkpoint ------------------------------------------------------------------------------------------------
+def chain(layers: int, wrap: Any) -> Any:
+    """A chain of layers of five values each, of which `wrap` may keep the first one only."""
+
+    def layer(x: Any, w: Any) -> Any:
+        h = np.tanh(x @ w)
+        h = np.sin(h @ w) * h
+        return np.exp(-h * h) @ w + x
+
+    def loss(ws: Any, x: Any) -> Any:
+        for w in ws:
+            x = wrap(layer)(x, w)
+        return np.mean(x * x)
+
+    return loss, [np.full((16, 16), 0.1) + 0.2 * np.eye(16) * i for i in range(layers)]
+
+
+def test_checkpoint_bounds_the_arena_of_a_chain_of_layers() -> None:
+    """Beyond the first layers, one more layer takes its input and no other value of its 256 rows."""
+    rows = np.linspace(-1.0, 1.0, 256 * 16).reshape(256, 16)
+    arena: dict[tuple[int, bool], int] = {}
+    found = {}
+    for layers in (4, 8):
+        for kept in (True, False):
+            loss, ws = chain(layers, tg.checkpoint if kept else lambda f: f)
+            program = tg.compile(tg.value_and_grad(loss, argnums=(0, 1)), ws, rows)
+            found[kept] = program(ws, rows)
+            arena[layers, kept] = program.arena_bytes
+        for a, b in zip(tree.leaves(found[True]), tree.leaves(found[False]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14)
+    assert arena[8, True] - arena[4, True] <= 4 * (rows.nbytes + 64)
+    assert arena[8, False] - arena[4, False] >= 4 * 4 * rows.nbytes
+
+
+def test_checkpoint_leaves_its_arguments_alone_to_the_backward_half() -> None:
+    """What `tg.vjp` keeps between its two programs: the inputs of the layers, not what is inside of them."""
+    rows = np.linspace(-1.0, 1.0, 256 * 16).reshape(256, 16)
+    sizes = {}
+    for kept in (True, False):
+        loss, ws = chain(6, tg.checkpoint if kept else lambda f: f)
+        graph = trace(lambda *a, loss=loss: loss(a[:-1], a[-1]), avals([*ws, rows])).graph
+        halves = partition(joint(graph, range(7), seeds=[0]), 7, 1)
+        sizes[kept] = sum(o.aval.nbytes for o in halves.forward.outputs[1:])
+    weights = sum(w.nbytes for w in ws)
+    assert sizes[True] <= weights + 7 * rows.nbytes
+    assert sizes[False] >= weights + 6 * 3 * rows.nbytes
 
 
 # --- memory, in a process of its own ------------------------------------------------------------------------------
