@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -11,13 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled import avals
+from compiled import avals, graph_of
 
 import tracegrad as tg
 from tracegrad import tree
+from tracegrad.codegen.native import compile_ir
+from tracegrad.codegen.rewind_region import SPLIT
 from tracegrad.errors import ArgumentError
 from tracegrad.grad.adjoint import joint
 from tracegrad.grad.partition import partition
+from tracegrad.ir import Graph, interpret, parse, verify
+from tracegrad.ops.rewind import rewind, split
+from tracegrad.runtime.objects import load_object
 from tracegrad.trace import trace
 
 WAYS = [pytest.param(nullcontext, id="compiled"), pytest.param(tg.eager, id="eager")]
@@ -41,7 +48,7 @@ def until(n: Any, x: Any, k: Any, **options: Any) -> Any:
     return np.sum(found["x"] * found["x"]) + found["sum"]
 
 
-OPTIONS: list[dict[str, Any]] = [{"checkpoint": 1}, {"checkpoint": 3}, {"checkpoint": True}]
+OPTIONS: list[dict[str, Any]] = [{"checkpoint": k} for k in (1, 3, True)] + [{"slots": k} for k in (1, 3, 9)]
 
 
 # --- the same values ----------------------------------------------------------------------------------------------
@@ -59,7 +66,7 @@ def test_checkpoints_change_no_value_and_no_gradient(options: dict[str, Any], wa
                 np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+@pytest.mark.parametrize("options", [{"checkpoint": True}, {"slots": 3}], ids=str)
 def test_gradients_of_gradients_through_checkpoints(options: dict[str, Any]) -> None:
     fn = lambda x, **o: tg.while_loop(lambda c: np.sum(c) < 9.0, lambda c: c * 1.3 + np.sin(c) * x + 0.3, x, **o)
     total = lambda x, **o: np.sum(fn(x, **o) ** 2)
@@ -69,7 +76,7 @@ def test_gradients_of_gradients_through_checkpoints(options: dict[str, Any]) -> 
         np.testing.assert_allclose(hessian(X), expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+@pytest.mark.parametrize("options", [{"checkpoint": True}, {"slots": 3}], ids=str)
 def test_checkpointed_loops_in_other_loops(options: dict[str, Any]) -> None:
     def fn(x: Any, **o: Any) -> Any:
         grow = lambda c: tg.while_loop(lambda v: np.sum(v * v) < 9.0, lambda v: v * 1.2 + 0.1 * x, c, **o)
@@ -92,6 +99,39 @@ def test_a_checkpointed_fori_loop_whose_limits_are_traced(options: dict[str, Any
         np.testing.assert_allclose(less(0.3, n), plain(0.3, n), rtol=1e-12)
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3, 7])
+def test_slots_cost_as_few_rounds_as_they_can(slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Griewank & Walther: r n - b(slots + 1, r - 1) with b(c, r) = C(c + r, c) and the least r of b(slots, r) >= n."""
+    advance = graph_of(lambda c: c + 1, np.int64(0))
+    step = graph_of(lambda s, c: s * 3 + c, np.int64(0), np.int64(0))
+    ran: list[Graph] = []
+    monkeypatch.setattr("tracegrad.ops.rewind.interpret", lambda g, *values: ran.append(g) or interpret(g, *values))
+    for n in (0, 1, 2, 3, 4, 5, 10, 17, 40, 99):
+        ran.clear()
+        (total,) = rewind(np.int64(n), np.int64(5), np.int64(1), advance=advance, step=step, n_carry=1, slots=slots)
+        expected = np.int64(1)
+        with np.errstate(over="ignore"):
+            for i in range(n - 1, -1, -1):
+                expected = expected * 3 + (5 + i)
+        assert total == expected
+        r = next(r for r in range(n + 1) if math.comb(slots + r, r) >= n)
+        assert (ran.count(advance), ran.count(step)) == (r * n - math.comb(slots + r, r - 1) if r else 0, n)
+
+
+def test_compiled_code_splits_as_the_eager_rule_does() -> None:
+    found = load_object(compile_ir(SPLIT.replace("internal ", ""), "split"), ["tg_split"])
+    compiled = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(found["tg_split"])
+    for gap in (1, 2, 3, 5, 10, 100, 12345, 10**9):
+        for slots in (2, 3, 4, 10, 100):
+            assert compiled(gap, slots) == split(gap, slots)
+
+
+def test_a_loop_with_slots_as_text() -> None:
+    graph = joint(graph_of(lambda n, x, k: until(n, x, k, slots=2), np.int64(3), X, np.float64(0.9)), [1, 2])
+    assert "rewind(" in str(graph) and "slots=2" in str(graph)
+    assert str(verify(parse(str(graph)))) == str(graph)
+
+
 @pytest.mark.parametrize("checkpoint", [-1, 2.0, None, "yes"])
 def test_a_checkpoint_that_is_no_number_of_rounds_is_refused(checkpoint: Any) -> None:
     fix = "pass a number of rounds, or True"
@@ -99,6 +139,14 @@ def test_a_checkpoint_that_is_no_number_of_rounds_is_refused(checkpoint: Any) ->
         tg.while_loop(lambda c: c < 3, lambda c: c + 1, 0, checkpoint=checkpoint)
     with pytest.raises(ArgumentError, match=f"scan at .*: checkpoint is {checkpoint!r}\n  fix: {fix}"):
         tg.scan(lambda c, x: (c, x), 0, X, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("options", [{"slots": -1}, {"slots": 2.0}, {"slots": 2, "checkpoint": 3}], ids=str)
+def test_slots_that_are_no_number_of_carries_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"fori_loop at .*: slots is .*\n  fix: pass one of them"):
+        tg.fori_loop(0, 3, lambda i, c: c + 1, 0, **options)
+    with pytest.raises(ArgumentError, match=r"while_loop at .*: slots is .*\n  fix: pass one of them"):
+        tg.while_loop(lambda c: c < 3, lambda c: c + 1, 0, **options)
 
 
 # --- tg.checkpoint ------------------------------------------------------------------------------------------------
@@ -150,7 +198,7 @@ def test_checkpoint_leaves_its_arguments_alone_to_the_backward_half() -> None:
 
 
 # --- memory, in a process of its own ------------------------------------------------------------------------------
-PRELUDE = """
+PRELUDE = '''
 import ctypes, os, resource, signal, threading
 import numpy as np, tracegrad as tg
 from tracegrad.errors import OutOfMemory
@@ -162,15 +210,20 @@ def pages(column):
     getattr(ctypes.CDLL(None), "malloc_trim", abs)(0)  # what is free goes back to the operating system
     return int(open("/proc/self/statm").read().split()[column]) * os.sysconf("SC_PAGESIZE")
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def growth(fn, *args):
+    """Return by how many MiB the peak of memory in a call lies above what the process has before it."""
+    before = pages(1)
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    fn(*args)
+    (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return (int(peak) * 1024 - before) / MIB
 
 def loop(n, x, **options):
     return tg.while_loop(lambda c: c[0] != n, lambda c: (c[0] + 1, np.sin(c[1]) + 0.1 * x), (0, x), **options)[1]
 
 def gradient(**options):
     return tg.grad(lambda n, x: np.sum(loop(n, x, **options)), argnums=1)
-"""
+'''
 
 
 def alone(program: str) -> str:
@@ -184,15 +237,15 @@ def alone(program: str) -> str:
 
 @LINUX
 def test_memory_grows_with_the_root_of_the_rounds() -> None:
-    """1024 rounds over a carry of 0.25 MiB: 256 MiB with all carries, 2 sqrt(2 n) rows (and room to grow) without."""
+    """1024 rounds over a carry of 0.25 MiB: 256 MiB with all carries, 2 sqrt(2 n) rows (and room to grow) without.
+
+    Slots are in the arena since the first call.
+    """
     alone("""
-less, plain = gradient(checkpoint=True), gradient()
-less(3, X), plain(3, X)
-before = peak()
-less(1024, X)
-assert peak() - before < 48 * MIB, (peak() - before) / MIB
-plain(1024, X)
-assert peak() - before > 200 * MIB, (peak() - before) / MIB
+fixed, less, plain = gradient(slots=10), gradient(checkpoint=True), gradient()
+fixed(3, X), less(3, X), plain(3, X)
+for fn, low, high in ((fixed, 0, 4), (less, 10, 48), (plain, 240, 400)):
+    assert low <= growth(fn, 1024, X) <= high, growth(fn, 1024, X)
 """)
 
 
@@ -215,7 +268,7 @@ np.testing.assert_array_equal(twice(5, X), second)
 assert np.isfinite(less(2000, X)).all()
 """)
     message = "there is no memory left to keep the carries of every round for the gradient\n"
-    message += "  fix: call it with checkpoint=True, which keeps the carries of about 3 sqrt(n) of n rounds\n"
+    message += "  fix: call it with checkpoint=True (about 3 sqrt(n) of n carries are kept) or slots=k (k of them)\n"
     assert out == 3 * message
 
 
@@ -247,7 +300,8 @@ deep = lambda n, x: tg.while_loop(lambda c: c[0] != n, lambda c: (c[0] + 1, loop
 branch = lambda n, x: tg.cond(n < 0, lambda v: deep(n, v), lambda v: loop(n, v), x)
 total = lambda fn: tg.grad(lambda n, x: np.sum(fn(n, x)), argnums=1)
 
-for fn in (tg.jit(once), tg.jit(rows), tg.jit(branch), total(once), total(deep), gradient(checkpoint=True)):
+gradients = total(once), total(deep), gradient(checkpoint=True), gradient(slots=2)
+for fn in (tg.jit(once), tg.jit(rows), tg.jit(branch), *gradients):
     for x in (0.5, X):
         expected = fn(2, x)
         resident = pages(1)

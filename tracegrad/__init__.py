@@ -4,9 +4,10 @@ import importlib
 from typing import Any
 
 from tracegrad import numpy
+from tracegrad.api.associative import associative_scan
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile, load
-from tracegrad.api.control import associative_scan, checkpoint, cond, fori_loop, map, scan, switch, while_loop
+from tracegrad.api.control import checkpoint, cond, fori_loop, map, scan, switch, while_loop
 from tracegrad.api.custom_function import Function
 from tracegrad.api.custom_vjp import custom_vjp
 from tracegrad.api.forward import hessian, jacfwd, jacrev, jvp

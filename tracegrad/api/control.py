@@ -19,6 +19,7 @@ from tracegrad import tree
 from tracegrad.api.signature import leaf_aval
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.grad import control as _rules  # noqa: F401  (registers the vjp rules)
+from tracegrad.grad import rewind as _rewind  # noqa: F401  (likewise)
 from tracegrad.ir import Aval, Builder, Graph, Node
 from tracegrad.ops.control import cond as cond_primitive
 from tracegrad.ops.control import item
@@ -145,20 +146,27 @@ def check_carry(name: str, traced: Traced, treedef: tree.TreeDef, avals: Sequenc
 
 
 def while_loop(
-    cond_fn: Callable[[Any], Any], body_fn: Callable[[Any], Any], init: Any, checkpoint: int | bool = False
+    cond_fn: Callable[[Any], Any],
+    body_fn: Callable[[Any], Any],
+    init: Any,
+    checkpoint: int | bool = False,
+    slots: int = 0,
 ) -> Any:
     """Return the first carry for which `cond_fn(carry)` is false, starting from `init`: carry = body_fn(carry).
 
-    Reverse mode keeps the carry of every round, in memory that grows with the loop and is freed when the gradient is
-    done. What keeps less computes rounds once more: `checkpoint=k` keeps the carry of every k-th round, and those of
-    k rounds at a time on the way back (n / k + k of n); `checkpoint=True` keeps about 3 sqrt(n) carries, whatever n
-    turns out to be.
+    Reverse mode keeps the carry of every round (and its matrix products), in memory that grows with the loop and is
+    freed when the gradient is done. What keeps less computes rounds once more: `checkpoint=k` keeps the carry of every
+    k-th round, and those of k rounds at a time on the way back (n / k + k of n); `checkpoint=True` keeps about
+    3 sqrt(n) carries, whatever n turns out to be. `slots=k` keeps k carries at any n, in memory that the program
+    reserves beforehand (gradients of gradients keep all), and computes the rounds at most r more times, where r is the
+    smallest number with (k + r)! / (k! r!) >= n: k = 20 allows 231 rounds with r = 2, 1771 with 3, 10626 with 4, 53130
+    with 5.
 
     >>> import tracegrad as tg
     >>> tg.while_loop(lambda x: x < 100.0, lambda x: 2.0 * x, 3.0)
     np.float64(192.0)
     """
-    check_checkpoint("while_loop", checkpoint)
+    check_checkpoint("while_loop", checkpoint, slots)
     if checkpoint is True or checkpoint > 1:
         return while_in_segments(cond_fn, body_fn, init, checkpoint)
     leaves, treedef, avals = operand_leaves((init,), "init")
@@ -177,12 +185,18 @@ def while_loop(
     check_carry("while_loop", body, treedef, avals)
     (condition_graph, body_graph), consts = with_consts([condition, body])
     whole = while_primitive(
-        *leaves, *consts, condition=condition_graph, body=body_graph, n_carry=len(leaves), n_xs=0, reverse=False
-    )
+        *leaves, *consts, condition=condition_graph, body=body_graph, n_carry=len(leaves), n_xs=0, reverse=False,
+        **({"slots": slots} if slots else {}),
+    )  # fmt: skip
     return tree.unflatten(treedef, items(whole, len(leaves)))[0]
 
 
-def check_checkpoint(name: str, checkpoint: Any) -> None:
+def check_checkpoint(name: str, checkpoint: Any, slots: Any = 0) -> None:
+    if not isinstance(slots, int) or slots < 0 or (slots and checkpoint):
+        raise ArgumentError(
+            f"{name}: slots is {slots!r} and checkpoint is {checkpoint!r}",
+            fix="pass one of them: a number of carries as slots=, or checkpoint=",
+        )
     if not isinstance(checkpoint, int) or checkpoint < 0:
         raise ArgumentError(
             f"{name}: checkpoint is {checkpoint!r}", fix="pass a number of rounds, or True for about the root of all"
@@ -323,16 +337,19 @@ def fori_loop(
     init: Any,
     unroll: int = 1,
     checkpoint: int | bool = False,
+    slots: int = 0,
 ) -> Any:
     """Return the carry after `carry = body_fn(i, carry)` for i = lower, ..., upper - 1.
 
-    With Python integers as limits this is a `scan` (see there for `unroll` and `checkpoint`), else a `while_loop`.
+    With Python integers as limits this is a `scan` (see there for `unroll` and `checkpoint`), else, or with `slots`, a
+    `while_loop`.
 
     >>> import tracegrad as tg
     >>> tg.fori_loop(0, 5, lambda i, x: x + i, 0)
     np.int64(10)
     """
-    if isinstance(lower, int) and isinstance(upper, int):
+    check_checkpoint("fori_loop", checkpoint, slots)
+    if isinstance(lower, int) and isinstance(upper, int) and not slots:
         numbers = np.arange(lower, upper, dtype=np.int64)
         step = lambda carry, i: (body_fn(i, carry), None)
         return scan(step, init, numbers, length=len(numbers), unroll=unroll, checkpoint=checkpoint)[0]
@@ -342,7 +359,7 @@ def fori_loop(
         return i + 1, body_fn(i, carry)
 
     start = tnp.astype(lower, np.int64) if isinstance(lower, Tracer) else np.int64(lower)
-    return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint=checkpoint)[1]
+    return while_loop(lambda state: state[0] < upper, advance, (start, init), checkpoint, slots)[1]
 
 
 def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -358,40 +375,6 @@ def checkpoint(fn: Callable[..., Any]) -> Callable[..., Any]:
         return switch(np.int64(0), [lambda a, k: fn(*a, **k)], args, kwargs, name="checkpoint")
 
     return run
-
-
-def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = False) -> Any:
-    """Return all prefixes x0, fn(x0, x1), fn(fn(x0, x1), x2), ... along the first axis, in log2(n) parallel steps.
-
-    `fn` must be associative, and work on whole arrays (pytrees of one length). The even prefixes follow from the
-    odd ones
-    (Blelloch, "Prefix sums and their applications", 1990).
-
-    >>> import numpy as np, tracegrad as tg
-    >>> tg.associative_scan(lambda a, b: a * b, np.array([1.0, 2.0, 3.0, 4.0]))
-    array([ 1.,  2.,  6., 24.])
-    """
-    if reverse:
-        flipped = tree.map(lambda x: tnp.flip(x, 0), elems)
-        return tree.map(lambda x: tnp.flip(x, 0), associative_scan(lambda a, b: fn(a, b), flipped))
-    n = scan_length([leaf_aval(x, "elems")[0] for x in tree.leaves(elems)], None)
-    if n < 2:
-        return elems
-    pairs = fn(tree.map(lambda x: x[: n - 1 : 2], elems), tree.map(lambda x: x[1::2], elems))
-    odd = associative_scan(fn, pairs)
-    if n == 2:
-        return tree.map(lambda x, y: tnp.concatenate([x[:1], y]), elems, odd)
-    before = tree.map(lambda x: x[: (n - 1) // 2], odd)
-    even = fn(before, tree.map(lambda x: x[2::2], elems))
-    even = tree.map(lambda x, e: tnp.concatenate([x[:1], e]), elems, even)
-    return tree.map(interleave, even, odd)
-
-
-def interleave(even: Any, odd: Any) -> Any:
-    """Put two arrays together, taking rows in turns; the first may be one row longer."""
-    m = odd.shape[0]
-    both = tnp.reshape(tnp.stack([even[:m], odd], axis=1), (2 * m, *odd.shape[1:]))
-    return both if even.shape[0] == m else tnp.concatenate([both, even[m:]])
 
 
 def map(f: Callable[[Any], Any], xs: Any) -> Any:  # noqa: A001 (the name users know)

@@ -17,8 +17,10 @@ from tracegrad.codegen.loops import Function
 from tracegrad.codegen.plan import LibraryCall, round_up
 from tracegrad.codegen.region_text import may_stop
 from tracegrad.codegen.regions import RegionWriter
+from tracegrad.codegen.rewind_region import RewindWriter
 from tracegrad.codegen.scalar import Emitter
 from tracegrad.codegen.table_layout import HEADER
+from tracegrad.ops.rewind import rewind
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel, rename_buffers
 from tracegrad.schedule.memory import Memory, Place, assign_memory
@@ -280,7 +282,8 @@ class Entry:
 
     def region(self, step: Region, number: int) -> str:
         """Write a loop or a branch around the functions of its graphs; when it ends early, nothing else runs."""
-        text = RegionWriter(self, step, self.bodies[number], f"r{number}").write()
+        writer = RewindWriter if step.node.prim is rewind else RegionWriter
+        text = writer(self, step, self.bodies[number], f"r{number}").write()
         if may_stop(step):
             state = f"%state{number}"
             self.lines += [
@@ -294,6 +297,8 @@ class Entry:
 
 def same_places(step: Region, plan: Plan) -> tuple[int, ...]:
     """Return the carries that a loop body may update in place."""
+    if step.node.prim is rewind:
+        return tuple(range(len(plan.outputs)))
     carries = len(step.workspace) - 2
     return tuple(range(carries)) if carries and plan is step.plans[-1] else ()
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from tracegrad.codegen.entry import Entry, Module
 from tracegrad.codegen.loops import LOOP_HINT
 from tracegrad.codegen.native import compile_ir
+from tracegrad.codegen.rewind_region import SPLIT
 from tracegrad.codegen.source import show_kernel
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
@@ -65,6 +66,7 @@ class Emitted:
 def module_text(module: Module) -> str:
     """Return the assembly of a module whose functions are written."""
     declared = "".join(f"declare void @{s}(i64, i64, i64, i64)\n" for s in module.symbols)
+    declared += SPLIT if any("@tg_split(" in f for f in module.functions) else ""
     parts = [DECLARATIONS + declared, *module.constants, *module.functions, module.emitter.definitions(), LOOP_HINT]
     return "\n".join(parts)
 

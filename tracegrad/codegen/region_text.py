@@ -7,6 +7,8 @@ from typing import Protocol
 
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import while_loop
+from tracegrad.ops.rewind import rewind
+from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
 from tracegrad.schedule.plan import Plan, Region
@@ -45,7 +47,7 @@ def round_work(plan: Plan) -> int:
 
 def may_stop(step: Region) -> bool:
     """Say whether a region can end early: with a loop of unknown length in it, which Ctrl-C or a full memory ends."""
-    return step.node.prim is while_loop or any(has_stop(plan) for plan in step.plans)
+    return step.node.prim in (while_loop, rewind) or any(has_stop(plan) for plan in step.plans)
 
 
 def has_stop(plan: Plan) -> bool:
@@ -62,7 +64,18 @@ class RegionText:
         self.prefix = prefix
         self.lines = parent.lines
         self.block = ""
+        self.values = 0
         self.tapes: list[int] = []
+
+    def begin(self) -> None:
+        """Name the addresses of operands, results and workspace."""
+        self.start_block(f"{self.prefix}.begin", jump=True)
+        for i, view in enumerate(self.step.operands):
+            self.address(f"op{i}", buffer_name(view.node))
+        for i, name in enumerate(self.step.results):
+            self.address(f"out{i}", name)
+        for i, name in enumerate(self.step.workspace):
+            self.address(f"work{i}", name)
 
     def add(self, line: str) -> None:
         self.lines.append(f"  {line}")
@@ -130,12 +143,12 @@ class RegionText:
         self.add(f"{name} = getelementptr i8, ptr {self.name(short)}, i64 {name}.o")
         return name
 
-    def poll(self, i: str, after: str) -> None:
+    def poll(self, i: str, after: str, part: str = "") -> None:
         """Now and then ask whether the user wants to stop: Ctrl-C ends the loop with status -2."""
         period = 1
         while period < POLL_ROUNDS and period * round_work(self.step.plans[-1]) < POLL_WORK:
             period *= 2
-        due, asked, go_on = (f"{self.prefix}.{part}" for part in ("due", "asked", "go"))
+        due, asked, go_on = (f"{self.prefix}.{short}{part}" for short in ("due", "asked", "go"))
         self.add(f"{i}.phase = and i64 {i}, {period - 1}")
         self.add(f"{i}.due = icmp eq i64 {i}.phase, {period - 1}")
         self.add(f"br i1 {i}.due, label %{due}, label %{go_on}")

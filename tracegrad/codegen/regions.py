@@ -17,7 +17,6 @@ from __future__ import annotations
 from tracegrad.codegen.region_text import Parent, RegionText
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import cond, while_loop
-from tracegrad.schedule.body import buffer_name
 
 FIRST_ROOM = 64
 FIRST_BYTES = 1 << 16
@@ -29,13 +28,7 @@ class RegionWriter(RegionText):
 
     def write(self) -> str:
         node = self.step.node
-        self.start_block(f"{self.prefix}.begin", jump=True)
-        for i, view in enumerate(self.step.operands):
-            self.address(f"op{i}", buffer_name(view.node))
-        for i, name in enumerate(self.step.results):
-            self.address(f"out{i}", name)
-        for i, name in enumerate(self.step.workspace):
-            self.address(f"work{i}", name)
+        self.begin()
         if node.prim is cond:
             self.branches()
         elif node.prim is while_loop:

@@ -24,6 +24,7 @@ from tracegrad.ir.aval import has_gradient
 from tracegrad.ir.build import mapped
 from tracegrad.ops import control
 from tracegrad.ops.elementwise import add
+from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast
 
 COSTLY = ("contract", "opaque")
@@ -148,9 +149,15 @@ def scan_vjp(ct: Any, y: Any, *operands: Any, body: Graph, n_carry: int, n_xs: i
 
 
 def while_vjp(
-    ct: Any, y: Any, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
-) -> Any:
+    ct: Any, y: Any, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool,
+    slots: int = 0,
+) -> Any:  # fmt: skip
     """Run the loop once more, leaving its carries on tapes, and then as many rounds backwards over the tapes."""
+    if slots:
+        params = {"condition": condition, "body": body, "n_carry": n_carry, "n_xs": n_xs, "reverse": reverse}
+        again = y if isinstance(y, tuple) else control.while_loop(*operands, **params, slots=slots)
+        rounds = control.item(again, index=n_carry)
+        return rewound_vjp(ct, rounds, operands[:n_carry], operands[n_carry:], body, slots)
     rounds, carry, xs, consts = control.while_loop.parts(operands, condition, n_carry, n_xs)
     first = () if rounds is None else (rounds,)
 
@@ -169,6 +176,25 @@ def while_vjp(
 
     d_carry, d_xs, d_consts = loop_vjp(ct, Loop(body, n_carry, n_xs, carry, xs, consts, run, back, gap=1))
     return (*(None for _ in first), *d_carry, *d_xs, *d_consts)
+
+
+def rewound_vjp(
+    ct: Any, rounds: Any, carry: Sequence[Any], consts: Sequence[Any], body: Graph, slots: int
+) -> tuple[Any, ...]:
+    """Walk back over the rounds of a loop, computing the carries again from a few saved ones."""
+    n_carry, avals = len(carry), [n.aval for n in body.inputs]
+    carried = floats(avals[:n_carry])
+    wanted = [i for i in floats(avals) if i >= n_carry]
+    pulled = pullback_of(body, [*carried, *wanted], carried)
+    step = backward_body(pulled, body, n_carry, 0, carried, range(n_carry), ([], []), [], 0)
+    like = anchor(*carry, *consts, *[c for c in ct if c is not None])
+    first = [ct[i] if ct[i] is not None else zeros_like(like, avals[i]) for i in carried]
+    sums = [zeros_like(like, avals[i]) for i in wanted]
+    whole = rewind(rounds, *carry, *first, *sums, *consts, advance=body, step=step, n_carry=n_carry, slots=slots)
+    found: list[Any] = [None] * len(avals)
+    for position, i in enumerate([*carried, *wanted]):
+        found[i] = control.item(whole, index=position)
+    return tuple(found)
 
 
 def zeros_like(like: Any, aval: Any) -> Any:

@@ -25,6 +25,7 @@ from tracegrad.ir.aval import Aval, has_gradient
 from tracegrad.ops import control
 from tracegrad.ops.custom import custom
 from tracegrad.ops.elementwise import stop_gradient, where
+from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Trace, new_trace
 
@@ -207,6 +208,25 @@ def move_while(node: Node, ts: Tangents, operands: Sequence[Any]) -> Moved:
     return Moved(whole, *moved.places(n_carry, len(body.outputs) - n_carry, gap=1))
 
 
+def move_rewind(node: Node, ts: Tangents, operands: Sequence[Any]) -> Moved:
+    """The same with tangents beside carries, sums and constants: both graphs are pushed forward."""
+    advance, step, n_carry = node.params["advance"], node.params["step"], node.params["n_carry"]
+    n_sums = len(step.outputs)
+    ends = n_carry + n_sums
+    carry_ts, sum_ts, const_ts = ts[1 : 1 + n_carry], ts[1 + n_carry : 1 + ends], ts[1 + ends :]
+    ahead = MovedBody.of(advance, n_carry, 0, [*carry_ts, *const_ts])
+    rows = [carry_ts[i] if i in ahead.carried else None for i in range(n_carry)]
+    like = next(t for t in ts if t is not None)
+    rows = [zeros(advance.inputs[i].aval, like) if i in ahead.carried and t is None else t for i, t in enumerate(rows)]
+    back = MovedBody.of(step, n_sums, n_carry, [*sum_ts, *rows, *const_ts])
+    avals = [n.aval for n in step.inputs]
+    order = [*operands[1 + n_carry : 1 + ends], *operands[1 : 1 + n_carry], *operands[1 + ends :]]
+    sums, carry, consts = loop_operands(back, n_sums, n_carry, [*sum_ts, *rows, *const_ts], order, avals)
+    params = {**node.params, "advance": ahead.graph, "step": back.graph, "n_carry": len(carry)}
+    whole = rewind(operands[0], *carry, *sums, *consts, **params)
+    return Moved(whole, *back.places(n_sums, 0))
+
+
 def widened(condition: Graph, n_carry: int, avals: Sequence[Aval], wide: int) -> Graph:
     """Give a condition inputs for the tangents, which it does not read."""
     builder = Builder(condition.name)
@@ -230,6 +250,7 @@ MOVES: dict[Primitive, Callable[[Node, Tangents, Sequence[Any]], Moved]] = {
     control.scan: move_scan,
     control.while_loop: move_while,
     custom: move_custom,
+    rewind: move_rewind,
 }
 
 

@@ -1,5 +1,5 @@
 """The primitives. Adding an op is one declaration in one of these files: importing the package registers it."""
 
-from tracegrad.ops import contract, control, conv, elementwise, index, pool, random, reduce, shape
+from tracegrad.ops import contract, control, conv, elementwise, index, pool, random, reduce, rewind, shape
 
-__all__ = ["contract", "control", "conv", "elementwise", "index", "pool", "random", "reduce", "shape"]
+__all__ = ["contract", "control", "conv", "elementwise", "index", "pool", "random", "reduce", "rewind", "shape"]

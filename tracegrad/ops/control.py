@@ -86,7 +86,7 @@ class WhileLoop(Control):
     `n_carry`
     carries, `n_xs` tapes (one row per round, the last row first with `reverse`), and constants. Results: the
     carries, the
-    number of rounds, and a tape of every further output of the body.
+    number of rounds, and a tape of every further output of the body. With `slots`, its pullback keeps so many carries.
     """
 
     name = "while_loop"
@@ -97,8 +97,9 @@ class WhileLoop(Control):
         return rounds, rest[:n_carry], rest[n_carry : n_carry + n_xs], rest[n_carry + n_xs :]
 
     def aval(  # type: ignore[override]
-        self, *operands: Aval, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
-    ) -> Aval:
+        self, *operands: Aval, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool,
+        slots: int = 0,
+    ) -> Aval:  # fmt: skip
         _, carry, xs, consts = self.parts(operands, condition, n_carry, n_xs)
         rows = []
         for x in xs:
@@ -115,8 +116,9 @@ class WhileLoop(Control):
         return Avals.of((*carry, Aval((), np.dtype(np.int64)), *(TapeAval.of(y) for y in found[n_carry:])))
 
     def eager(
-        self, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool
-    ) -> Any:
+        self, *operands: Any, condition: Graph | None, body: Graph, n_carry: int, n_xs: int, reverse: bool,
+        slots: int = 0,
+    ) -> Any:  # fmt: skip
         rounds, carry, xs, consts = self.parts(operands, condition, n_carry, n_xs)
         tapes: list[list[Any]] = [[] for _ in body.outputs[n_carry:]]
         count = 0

@@ -14,6 +14,7 @@ from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ops import elementwise as el
 from tracegrad.ops.control import cond, scan, while_loop
 from tracegrad.ops.reduce import argmax, argmin
+from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, slice_, transpose
 from tracegrad.passes.lowerings import (
     absorb_transposes,
@@ -217,7 +218,7 @@ def drop_equal_branches(r: Rewriter, node: Node) -> Operand | None:
     return x if x is y and x.aval == node.aval else None
 
 
-@rule(cond, while_loop, scan)
+@rule(cond, while_loop, scan, rewind)
 def literals_of_control_in_memory(r: Rewriter, node: Node) -> Operand | None:
     """scan(0.0, x) -> scan(broadcast(0.0), x): loops and branches read their operands from memory."""
     if not any(isinstance(o, Literal) for o in node.operands):

@@ -217,7 +217,7 @@ class Executable:
         if status == OUT_OF_MEMORY:
             raise OutOfMemory(
                 "while_loop: there is no memory left to keep the carries of every round for the gradient",
-                fix="call it with checkpoint=True, which keeps the carries of about 3 sqrt(n) of n rounds",
+                fix="call it with checkpoint=True (about 3 sqrt(n) of n carries are kept) or slots=k (k of them)",
             )
         primitive, size, file, line = self.facts.checks[status - 1]
         raise IndexOutOfBounds(

@@ -14,6 +14,7 @@ from tracegrad.ops.contract import dot as dot_primitive
 from tracegrad.ops.contract import free
 from tracegrad.ops.control import cond, item
 from tracegrad.ops.elementwise import convert
+from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import Checks, buffer_name, view_index
 from tracegrad.schedule.form import Context
@@ -53,7 +54,8 @@ class Region:
 
     `workspace` are a buffer for the memory of the inner plans (the code generator knows its size), one for the
     condition, and
-    a second place for each carry, which the rounds of a loop use in turns.
+    a second place for each carry, which the rounds of a loop use in turns. A rewind carries its sums; it has
+    two places and the slots for each carry that it computes again, and then the rounds of the slots.
     """
 
     node: Node
@@ -172,13 +174,10 @@ class Planner:
             self.plan.buffers[results[-1]] = (NAMES[aval.dtype], aval.size)
             if isinstance(aval, TapeAval):
                 self.plan.tapes.append(results[-1])
-        workspace = [f"{base}.arena", f"{base}.condition"]
-        self.plan.buffers[workspace[0]] = ("u8", 0)
-        self.plan.buffers[workspace[1]] = ("bool", 1)
-        for i in range(carries_of(node)):
-            aval = node.aval.parts[i]
-            workspace.append(f"{base}.carry{i}")
-            self.plan.buffers[workspace[-1]] = (NAMES[aval.dtype], aval.size)
+        workspace = []
+        for name, dtype, size in workspace_of(node):
+            workspace.append(f"{base}.{name}")
+            self.plan.buffers[workspace[-1]] = (dtype, size)
         return Region(node, operands, tuple(results), plans, tuple(workspace))
 
     # --- operands -----------------------------------------------------------------------------------------------------
@@ -219,13 +218,25 @@ def graphs_of(node: Node) -> tuple[Graph, ...]:
     params = node.params
     if node.prim is cond:
         return tuple(params["branches"])
+    if node.prim is rewind:
+        return (params["advance"], params["step"])
     condition = params.get("condition")
     return (params["body"],) if condition is None else (condition, params["body"])
 
 
-def carries_of(node: Node) -> int:
-    """Return how many values a loop carries from round to round."""
-    return 0 if node.prim is cond else int(node.params["n_carry"])
+def workspace_of(node: Node) -> list[tuple[str, str, int]]:
+    """Return the names, dtypes and sizes of the buffers that a loop or branch needs besides its results."""
+    assert isinstance(node.aval, Avals)
+    turns = 0 if node.prim is cond else len(node.aval.parts) if node.prim is rewind else int(node.params["n_carry"])
+    found = [("arena", "u8", 0), ("condition", "bool", 1)]
+    found += [(f"carry{i}", NAMES[a.dtype], a.size) for i, a in enumerate(node.aval.parts[:turns])]
+    if node.prim is rewind:
+        slots = int(node.params["slots"])
+        for i, operand in enumerate(node.operands[1 : 1 + node.params["n_carry"]]):
+            sizes = {"now": 1, "next": 1, "slots": slots}
+            found += [(f"{k}{i}", NAMES[operand.dtype], n * operand.aval.size) for k, n in sizes.items()]
+        found.append(("rounds", "i64", slots))
+    return found
 
 
 def merges(axes: Sequence[int], shape: Sequence[int], steps: Sequence[int]) -> bool:
