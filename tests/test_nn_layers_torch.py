@@ -167,3 +167,104 @@ def test_scaled_dot_product_attention(compiled):
             lambda *qkv, theirs=theirs: TF.scaled_dot_product_attention(*qkv, **theirs),
             q, k, v, compiled=compiled,
         )  # fmt: skip
+
+
+# --- activations, losses, pools ---------------------------------------------------------------------------------------
+EDGES = np.array([-np.inf, -1e4, -6.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, 1e4, np.inf, np.nan])
+ACTIVATIONS = [
+    ("ReLU", ()), ("LeakyReLU", (0.2,)), ("ELU", (0.7,)), ("CELU", (0.7,)), ("SELU", ()), ("GELU", ("tanh",)),
+    ("SiLU", ()), ("Tanh", ()), ("Sigmoid", ()), ("LogSigmoid", ()), ("Softsign", ()), ("Mish", ()), ("ReLU6", ()),
+    ("Hardtanh", (-0.5, 2.0)), ("Hardsigmoid", ()), ("Hardswish", ()), ("GLU", (0,)), ("PReLU", (3,)), ("PReLU", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments"), ACTIVATIONS, ids=[f"{n}{i}" for i, (n, _) in enumerate(ACTIVATIONS)])
+def test_activations(name, arguments):
+    more = F64 if name == "PReLU" else {}
+    ours, theirs = getattr(nn, name)(*arguments, **more), getattr(torch.nn, name)(*arguments)
+    tolerance = 1e-7 if name in ("CELU", "SELU", "Hardsigmoid", "Hardswish") else 1e-9  # PyTorch's float32 constants
+    compare_module(ours, theirs, normal(0, 4, 3, 5) * 3, tolerance=tolerance)
+    if name in ("GLU", "PReLU"):
+        return
+    with np.errstate(all="ignore"):
+        found = ours(EDGES)
+    expected = theirs(torch.tensor(EDGES)).numpy()
+    first = 1 if name == "Hardswish" else 0  # NaN at -inf in PyTorch, the limit 0 here
+    np.testing.assert_allclose(found[first:-1], expected[first:-1], rtol=tolerance, atol=1e-15)
+    assert np.isnan(found[-1])
+    finite = np.array([-6.0, -3.0, -1.0, -0.5, 0.0, 1.0, 2.0, 3.0, 6.0])
+    compare_module(ours, theirs, finite, tolerance=tolerance)
+
+
+def test_activations_compiled():
+    names = ["ELU", "CELU", "SELU", "Softsign", "Mish", "ReLU6", "Hardsigmoid", "Hardswish", "LogSigmoid"]
+    check(lambda x: [getattr(nn, n)()(x) for n in names], lambda x: [getattr(torch.nn, n)()(x) for n in names],
+          normal(0, 4, 33) * 4, compiled=True, tolerance=1e-7)  # fmt: skip
+
+
+X, P = normal(0, 6, 4), np.random.default_rng(1).uniform(0.05, 0.95, (6, 4))
+CLASSES, WEIGHT = np.array([0, 3, -100, 1, 2, 2]), np.array([0.5, 2.0, 1.0, 3.0])
+LOSSES = [
+    ("CrossEntropyLoss", {"weight": WEIGHT, "label_smoothing": 0.1}, (X,), CLASSES),
+    ("NLLLoss", {"weight": WEIGHT, "ignore_index": 3}, (X,), np.array([0, 3, 3, 1, 2, 2])),
+    ("MSELoss", {}, (X, P), None),
+    ("L1Loss", {}, (X, P), None),
+    ("HuberLoss", {"delta": 0.4}, (X, P), None),
+    ("SmoothL1Loss", {"beta": 0.4}, (X, P), None),
+    ("BCELoss", {"weight": WEIGHT}, (P, P[::-1].copy()), None),
+    ("BCEWithLogitsLoss", {"weight": WEIGHT, "pos_weight": WEIGHT}, (X, P), None),
+    ("KLDivLoss", {"log_target": True}, (X, P), None),
+    ("KLDivLoss", {}, (X, P), None),
+]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
+@pytest.mark.parametrize(("name", "more", "inputs", "target"), LOSSES, ids=[f"{r[0]}{i}" for i, r in enumerate(LOSSES)])
+def test_losses(name, more, inputs, target, reduction):
+    if reduction == "batchmean" and name != "KLDivLoss":
+        pytest.skip("a reduction of KLDivLoss alone")
+    ours = getattr(nn, name)(**more, reduction=reduction)
+    given = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in more.items()}
+    theirs = getattr(torch.nn, name)(**given, reduction=reduction)
+    assert set(ours.state_dict()) == set(theirs.state_dict()) and not ours.named_parameters()
+    last = () if target is None else (target,)
+    check(lambda *xs: ours(*xs, *last), lambda *xs: theirs(*xs, *map(torch.tensor, last)), *inputs,
+          compiled=reduction == "mean", tolerance=1e-10)  # fmt: skip
+
+
+def test_binary_cross_entropy_at_its_edges():
+    x = np.array([0.0, 1.0, 0.0, 1.0, 1e-14, 1 - 1e-14, 0.5])
+    t = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5])
+    check(lambda x: F.binary_cross_entropy(x, t, reduction="none"),
+          lambda x: TF.binary_cross_entropy(x, torch.tensor(t), reduction="none"), x, tolerance=1e-8)  # fmt: skip
+    assert np.isnan(F.binary_cross_entropy(np.array([-0.1, 1.1]), np.array([0.3, 0.3]), reduction="none")).all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_adaptive_pools(compiled):
+    cases = [("1d", 3, (2, 3, 7)), ("1d", 5, (3, 3)), ("2d", (2, None), (2, 3, 5, 4)), ("2d", 1, (3, 5, 4)),
+             ("2d", (3, 2), (1, 2, 6, 4))]  # fmt: skip
+    for kind, size, shape in cases[:: 2 if compiled else 1]:
+        compare_module(getattr(nn, f"AdaptiveAvgPool{kind}")(size), getattr(torch.nn, f"AdaptiveAvgPool{kind}")(size),
+                       normal(0, *shape), compiled=compiled)  # fmt: skip
+    arguments = (3, 2, 1, False, True, 5)
+    compare_module(nn.AvgPool2d(*arguments), torch.nn.AvgPool2d(*arguments), normal(0, 2, 3, 7, 8), compiled=compiled)
+
+
+# --- initial values ---------------------------------------------------------------------------------------------------
+def test_initial_values_have_torchs_distributions():
+    shape, key = (60, 40, 3), random.key(0)
+    theirs = torch.empty(shape)
+    for ours, fill in [
+        (nn.init.trunc_normal(key, shape, 0.5, 2.0, -1.0, 3.0),
+         lambda t: torch.nn.init.trunc_normal_(t, 0.5, 2.0, -1, 3)),
+        (nn.init.orthogonal(key, shape, 2.0), lambda t: torch.nn.init.orthogonal_(t, 2.0)),
+        (nn.init.xavier_normal(key, shape, 2.0), lambda t: torch.nn.init.xavier_normal_(t, 2.0)),
+        (nn.init.kaiming_uniform(key, shape, 0.3, "fan_out"),
+         lambda t: torch.nn.init.kaiming_uniform_(t, 0.3, "fan_out")),
+        (nn.init.constant(shape, 0.3), lambda t: torch.nn.init.constant_(t, 0.3)),
+    ]:  # fmt: skip
+        expected = fill(theirs).numpy()
+        assert ours.dtype == expected.dtype and ours.shape == expected.shape
+        assert abs(ours.mean() - expected.mean()) < 0.05 and abs(ours.std() - expected.std()) < 0.03
+        assert abs(np.abs(ours).max() / np.abs(expected).max() - 1) < 0.35

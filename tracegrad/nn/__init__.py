@@ -9,23 +9,58 @@ compiled step like any other value, and gradients, optimizer states and updated 
 """
 
 from tracegrad.nn import functional, init
-from tracegrad.nn.activation import GELU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from tracegrad.nn.activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from tracegrad.nn.attention import MultiheadAttention
 from tracegrad.nn.buffers import functional_call, merge, split
 from tracegrad.nn.conv import Conv1d, Conv2d
 from tracegrad.nn.init import seed
 from tracegrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
+from tracegrad.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from tracegrad.nn.module import Module
 from tracegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
-from tracegrad.nn.pool import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from tracegrad.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 from tracegrad.nn.recurrent import GRU, LSTM, RNN
 from tracegrad.nn.sequential import Sequential
 from tracegrad.nn.weights import load_file, save_file
 
 __all__ = [
-    "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d", "Dropout",
-    "Embedding", "Flatten", "functional", "functional_call", "GELU", "GroupNorm", "GRU", "Identity", "init",
-    "LayerNorm", "Linear", "load_file", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Module",
-    "MultiheadAttention", "ReLU", "RNN", "save_file", "seed", "Sequential", "Sigmoid", "SiLU", "Softmax",
-    "Softplus", "split", "Tanh",
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",
+    "BCELoss", "BCEWithLogitsLoss", "CELU", "Conv1d", "Conv2d", "CrossEntropyLoss", "Dropout", "ELU", "Embedding",
+    "Flatten", "functional", "functional_call", "GELU", "GLU", "GroupNorm", "GRU", "Hardsigmoid", "Hardswish",
+    "Hardtanh", "HuberLoss", "Identity", "init", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear",
+    "load_file", "LogSigmoid", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Mish", "Module", "MSELoss",
+    "MultiheadAttention", "NLLLoss", "PReLU", "ReLU", "ReLU6", "RNN", "save_file", "seed", "SELU", "Sequential",
+    "Sigmoid", "SiLU", "SmoothL1Loss", "Softmax", "Softplus", "Softsign", "split", "Tanh",
 ]  # fmt: skip

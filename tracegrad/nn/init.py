@@ -109,6 +109,55 @@ def ones(shape: Shape, dtype: Any = F32) -> Any:
     return np.ones(shape, dtype)
 
 
+def constant(shape: Shape, value: float, dtype: Any = F32) -> Any:
+    return np.full(shape, value, dtype)
+
+
+def trunc_normal(
+    key: Any, shape: Shape, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, dtype: Any = F32
+) -> Any:
+    """Return draws from the normal distribution, those outside [a, b] drawn again.
+
+    The key must be known: not a traced value. Raises ArgumentError when [a, b] holds less than a hundredth of the
+    distribution.
+
+    >>> draws = trunc_normal(random.key(0), (1000,), std=2.0)
+    >>> bool((abs(draws) <= 2.0).all())
+    True
+    """
+    below = [math.erf((end - mean) / (std * math.sqrt(2.0))) / 2.0 for end in (a, b)]
+    if not below[1] - below[0] >= 0.01:
+        raise ArgumentError(
+            f"init.trunc_normal: [{a}, {b}] holds too little of the distribution of mean {mean}, deviation {std}",
+            fix="use a wider interval, or uniform(key, shape, a, b)",
+        )
+    values = np.array(normal(key, shape, mean, std, dtype))
+    flat, count = values.reshape(-1), 0
+    while (outside := np.flatnonzero(~((flat >= a) & (flat <= b)))).size:
+        count += 1
+        flat[outside] = normal(random.fold_in(key, count), (outside.size,), mean, std, dtype)
+    return values
+
+
+def orthogonal(key: Any, shape: Shape, gain: float = 1.0, dtype: Any = F32) -> Any:
+    """Return gain times a matrix [shape[0], rest] with orthonormal rows or columns, whichever are fewer.
+
+    Saxe et al., "Exact solutions to the nonlinear dynamics of learning ...", 2013. The key must be known: not a traced
+    value.
+
+    >>> w = orthogonal(random.key(0), (3, 5), dtype=np.float64)
+    >>> bool(np.allclose(w @ w.T, np.eye(3)))
+    True
+    """
+    if len(shape) < 2:
+        raise ShapeError(f"init.orthogonal: the shape {shape} has fewer than 2 axes", fix="use a shape [out, in, ...]")
+    rows, columns = shape[0], math.prod(shape[1:])
+    draws = np.array(normal(key, (max(rows, columns), min(rows, columns)), dtype=np.float64))
+    q, r = np.linalg.qr(draws)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)
+
+
 def kaiming_uniform(
     key: Any, shape: Shape, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", dtype: Any = F32
 ) -> Any:

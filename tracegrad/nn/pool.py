@@ -82,5 +82,46 @@ class AvgPool1d(AvgPool):
 class AvgPool2d(AvgPool):
     """The mean of every window of [N, C, H, W] or [C, H, W]; see AvgPool1d."""
 
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: float | None = None,
+    ):
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        self.divisor_override = divisor_override
+
     def __call__(self, x: Any) -> Any:
-        return F.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return F.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            self.divisor_override,
+        )  # fmt: skip
+
+
+class AdaptiveAvgPool(Module):
+    """What the adaptive pools share."""
+
+    def __init__(self, output_size: int | tuple[int | None, ...]):
+        self.output_size = output_size
+
+
+class AdaptiveAvgPool1d(AdaptiveAvgPool):
+    """The means of `output_size` windows that cover the last axis of [N, C, L] or [C, L]."""
+
+    def __call__(self, x: Any) -> Any:
+        return F.adaptive_avg_pool1d(x, self.output_size)
+
+
+class AdaptiveAvgPool2d(AdaptiveAvgPool):
+    """The means of windows that cover [N, C, H, W] or [C, H, W]; a size of None keeps that axis.
+
+    >>> import numpy as np
+    >>> AdaptiveAvgPool2d((1, None))(np.ones((2, 3, 4, 5))).shape
+    (2, 3, 1, 5)
+    """
+
+    def __call__(self, x: Any) -> Any:
+        return F.adaptive_avg_pool2d(x, self.output_size)

@@ -1,16 +1,26 @@
 """Functions of torch.nn.functional, with its names, argument order and defaults; pure, on arrays or traced values."""
 
 from tracegrad.nn.functional.activation import (
+    celu,
     elu,
     gelu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
     leaky_relu,
     log_softmax,
     logsigmoid,
+    mish,
+    prelu,
     relu,
+    relu6,
+    selu,
     sigmoid,
     silu,
     softmax,
     softplus,
+    softsign,
     tanh,
 )
 from tracegrad.nn.functional.attention import scaled_dot_product_attention
@@ -18,6 +28,7 @@ from tracegrad.nn.functional.conv import conv1d, conv2d, pad
 from tracegrad.nn.functional.entropy import cross_entropy, nll_loss
 from tracegrad.nn.functional.layers import dropout, embedding, flatten, linear, one_hot
 from tracegrad.nn.functional.loss import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     huber_loss,
     kl_div,
@@ -26,12 +37,21 @@ from tracegrad.nn.functional.loss import (
     smooth_l1_loss,
 )
 from tracegrad.nn.functional.norm import batch_norm, batch_statistics, group_norm, layer_norm, normalize
-from tracegrad.nn.functional.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
+from tracegrad.nn.functional.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
 
 __all__ = [
-    "avg_pool1d", "avg_pool2d", "batch_norm", "batch_statistics", "binary_cross_entropy_with_logits", "conv1d",
-    "conv2d", "cross_entropy", "dropout", "elu", "embedding", "flatten", "gelu", "group_norm", "huber_loss",
-    "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d",
-    "max_pool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "scaled_dot_product_attention",
-    "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "batch_statistics",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "cross_entropy",
+    "dropout", "elu", "embedding", "flatten", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
+    "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
+    "max_pool1d", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "prelu", "relu",
+    "relu6", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
+    "softsign", "tanh",
 ]  # fmt: skip

@@ -34,6 +34,81 @@ def elu(input: Any, alpha: float = 1.0) -> Any:
     return tnp.where(x > 0, x, alpha * tnp.expm1(x))
 
 
+def celu(input: Any, alpha: float = 1.0) -> Any:
+    """Return x where x > 0, else alpha (exp(x / alpha) - 1) (Barron, 2017)."""
+    x = tnp.asarray(input)
+    return tnp.where(x > 0, x, alpha * tnp.expm1(x / alpha))
+
+
+def selu(input: Any) -> Any:
+    """Return s x where x > 0, else s a (exp(x) - 1), with the constants of Klambauer et al., 2017."""
+    return 1.0507009873554805 * elu(input, 1.6732632423543772)
+
+
+def prelu(input: Any, weight: Any) -> Any:
+    """Return x where x > 0, else weight * x; weight has one element, or one for each channel (axis 1)."""
+    x, w = tnp.asarray(input), tnp.asarray(weight)
+    if w.size != 1 and (w.ndim != 1 or x.ndim < 2 or w.shape[0] != x.shape[1]):
+        raise ShapeError(
+            f"prelu: a weight of shape {tuple(w.shape)} does not fit the channels of {tuple(x.shape)}",
+            fix="use one weight, or one for each channel (axis 1)",
+        )
+    w = tnp.reshape(w, (1,) * x.ndim if w.size == 1 else (1, -1, *(1,) * (x.ndim - 2)))
+    return tnp.where(x > 0, x, w * x)
+
+
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """Return x kept between min_val and max_val; the gradient at both is 0."""
+    if min_val >= max_val:
+        raise ArgumentError(f"hardtanh: min_val={min_val} is not below max_val={max_val}", fix="swap them")
+    x = tnp.asarray(input)
+    return tnp.where(x <= min_val, min_val, tnp.where(x >= max_val, max_val, x))
+
+
+def relu6(input: Any) -> Any:
+    """Return x kept between 0 and 6."""
+    return hardtanh(input, 0.0, 6.0)
+
+
+def hardsigmoid(input: Any) -> Any:
+    """Return (x + 3) / 6 kept between 0 and 1."""
+    return relu6(tnp.asarray(input) + 3.0) * (1.0 / 6.0)
+
+
+def hardswish(input: Any) -> Any:
+    """Return x hardsigmoid(x) (Howard et al., 2019)."""
+    x = tnp.asarray(input)
+    return tnp.where(x <= -3.0, 0.0, tnp.where(x < 3.0, x * (x + 3.0) * (1.0 / 6.0), x))
+
+
+def mish(input: Any) -> Any:
+    """Return x tanh(softplus(x)) (Misra, 2019)."""
+    x = tnp.asarray(input)
+    return x * tnp.tanh(softplus(x))
+
+
+def softsign(input: Any) -> Any:
+    """Return x / (1 + |x|)."""
+    x = tnp.asarray(input)
+    return x / (1.0 + tnp.abs(x))
+
+
+def glu(input: Any, dim: int = -1) -> Any:
+    """Return a sigmoid(b) for the halves a and b of x along `dim` (Dauphin et al., 2017).
+
+    >>> import numpy as np
+    >>> glu(np.array([4.0, 0.0])).tolist()
+    [2.0]
+    """
+    x = tnp.asarray(input)
+    if not -x.ndim <= dim < x.ndim or x.shape[dim] % 2:
+        raise ShapeError(
+            f"glu: an array of shape {tuple(x.shape)} has no halves along dim {dim}", fix="use an axis of even size"
+        )
+    a, b = tnp.split(x, 2, axis=dim)
+    return a * elementwise.sigmoid(b)
+
+
 def gelu(input: Any, approximate: str = "none") -> Any:
     """Return x Phi(x), Phi the normal distribution function; `approximate="tanh"` as in Hendrycks and Gimpel, 2016.
 

@@ -8,6 +8,7 @@ import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.nn.functional.activation import softplus
+from tracegrad.ops.elementwise import stop_gradient
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -69,6 +70,28 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
     if beta <= 0:
         raise ArgumentError(f"smooth_l1_loss: beta is {beta}, not positive", fix="use l1_loss, which is its limit at 0")
     return huber_loss(input, target, reduction, beta) / beta
+
+
+def binary_cross_entropy(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
+    """Return -(t log x + (1 - t) log(1 - x)) for probabilities x, with logarithms of at least -100 and a derivative
+    whose denominator x (1 - x) is at least 1e-12, as in PyTorch. Probabilities outside [0, 1] give NaN.
+
+    `binary_cross_entropy_with_logits` is exact for scores of any size, and to be preferred.
+
+    >>> import numpy as np
+    >>> float(binary_cross_entropy(np.array([0.5, 1.0]), np.array([1.0, 0.0])).round(3))
+    50.347
+    """
+    x, t = matching("binary_cross_entropy", input, target)
+    t = t if t.dtype == x.dtype else t.astype(x.dtype)
+    inside = x * (1.0 - x) >= 1e-12
+    safe = tnp.where(inside, x, 0.5)
+    loss = -(t * tnp.log(safe) + (1.0 - t) * tnp.log1p(-safe))
+    held = stop_gradient(x)
+    limit = -(t * tnp.maximum(tnp.log(held), -100.0) + (1.0 - t) * tnp.maximum(tnp.log1p(-held), -100.0))
+    slope = stop_gradient((x - t) * 1e12)
+    loss = tnp.where(inside, loss, limit + (x - held) * slope)
+    return reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
 
 
 def binary_cross_entropy_with_logits(

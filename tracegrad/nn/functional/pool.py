@@ -60,7 +60,7 @@ def avg_pool1d(
 
     Zeros of the padding count as elements unless count_include_pad=False; what `ceil_mode` adds never counts.
     """
-    return averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, 1)
+    return averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
 
 def avg_pool2d(
@@ -70,13 +70,77 @@ def avg_pool2d(
     padding: Size = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    divisor_override: float | None = None,
 ) -> Any:
-    """Return the mean of every window of [N, C, H, W] or [C, H, W]; see `avg_pool1d`.
+    """Return the mean of every window of [N, C, H, W] or [C, H, W]; see `avg_pool1d`. A `divisor_override` divides the
+    sums instead of the number of elements.
 
     >>> avg_pool2d(np.arange(16.0).reshape(1, 4, 4), 2).tolist()
     [[[2.5, 4.5], [10.5, 12.5]]]
     """
-    return averaged("avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, 2)
+    return averaged(
+        "avg_pool2d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2
+    )
+
+
+def adaptive_avg_pool1d(input: Any, output_size: int | tuple[int | None, ...]) -> Any:
+    """Return the means of `output_size` windows along the last axis of [N, C, L] or [C, L].
+
+    Window i reaches from floor(i L / n) to ceil((i + 1) L / n).
+
+    >>> adaptive_avg_pool1d(np.arange(5.0)[None], 2).tolist()
+    [[1.0, 3.0]]
+    """
+    return adaptive("adaptive_avg_pool1d", input, output_size, 1)
+
+
+def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, ...]) -> Any:
+    """Return the means of windows of [N, C, H, W] or [C, H, W]; a size of None keeps that axis. See
+    `adaptive_avg_pool1d`.
+
+    >>> adaptive_avg_pool2d(np.arange(16.0).reshape(1, 4, 4), 1).tolist()
+    [[[7.5]]]
+    """
+    return adaptive("adaptive_avg_pool2d", input, output_size, 2)
+
+
+def adaptive(name: str, input: Any, output_size: Any, n: int) -> Any:
+    x = tnp.asarray(input)
+    if x.ndim not in (n + 1, n + 2) or x.dtype.kind != "f":
+        axes = "[C, L] or [N, C, L]" if n == 1 else "[C, H, W] or [N, C, H, W]"
+        raise ShapeError(
+            f"{name}: {Aval(tuple(x.shape), x.dtype)} is not a floating-point array {axes}", fix="check the input"
+        )
+    wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    spatial = x.shape[x.ndim - n :]
+    if len(wanted) == n:
+        wanted = [d if w is None else w for w, d in zip(wanted, spatial, strict=True)]
+    sizes = sized(name, "output_size", wanted, n)
+    if min(sizes) < 1 or min(spatial) < 1:
+        raise ShapeError(f"{name}: {tuple(spatial)} cannot be pooled to {sizes}", fix="use sizes of 1 or more")
+    if all(d % size == 0 for d, size in zip(spatial, sizes, strict=True)):
+        window = tuple(d // size for d, size in zip(spatial, sizes, strict=True))
+        total = apply(sum_pool, x, window=window, stride=window, padding=((0, 0),) * n)
+        return total * (1.0 / float(np.prod(window)))
+    for axis, size in zip(range(x.ndim - n, x.ndim), sizes, strict=True):
+        x = window_means(x, axis, size)
+    return x
+
+
+def window_means(x: Any, axis: int, n: int) -> Any:
+    """Return the means of `n` windows along one axis; what lies outside a window is selected away, never multiplied
+    by 0."""
+    length = x.shape[axis]
+    if length == n:
+        return x
+    start = np.arange(n) * length // n
+    stop = -(-(np.arange(n) + 1) * length // n)
+    index = start[:, None] + np.arange(int((stop - start).max()))
+    inside = index < stop[:, None]
+    rows = tnp.take(x, np.minimum(index, length - 1), axis=axis)
+    after = (1,) * (x.ndim - axis - 1)
+    total = tnp.sum(tnp.where(inside.reshape(*inside.shape, *after), rows, 0.0), axis=axis + 1)
+    return total * (1.0 / (stop - start)).astype(x.dtype).reshape(n, *after)
 
 
 def pooled(
@@ -98,10 +162,22 @@ def pooled(
 
 
 def averaged(
-    name: str, input: Any, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool, include: bool, n: int
+    name: str,
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    ceil_mode: bool,
+    include: bool,
+    divisor: float | None,
+    n: int,
 ) -> Any:
+    if divisor == 0:
+        raise ArgumentError(f"{name}: divisor_override is 0", fix="leave it out")
     x, window, step, pads = geometry(name, input, kernel_size, stride, padding, ceil_mode, n)
     total = apply(sum_pool, x, window=window, stride=step, padding=pads)
+    if divisor is not None:
+        return total * (1.0 / divisor)
     counts = [
         axis_counts(size, k, s, pad, include) for size, k, s, pad in zip(x.shape[-n:], window, step, pads, strict=True)
     ]
