@@ -10,12 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-NEEDS = {"digits_cnn": "sklearn", "newton_root": "malt"}
+NEEDS = {"digits_augmented": "sklearn", "digits_cnn": "sklearn", "newton_root": "malt", "variable_depth": "malt"}
 PRINTS = {
+    "custom_gradients": "max   goes to the winner:   [0. 1. 0.]",
+    "digits_augmented": "with augmentation",
     "digits_cnn": "held-out accuracy",
     "newton_root": "one compile: True",
+    "regression_three_ways": "all 50 rounds in one program: w = 1.999408",
     "rk4_fit": "the noise's is 0.0100",
     "rnn_lengths": "% solved",
+    "two_layers": "the compiled step is",
+    "variable_depth": "programs compiled for all depths: 1",
 }
 
 
