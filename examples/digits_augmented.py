@@ -1,4 +1,4 @@
-"""Handwritten digits from few examples: the training images are shifted and blurred at random, inside the compiled step.
+"""Handwritten digits from few examples: the training images are shifted at random, inside the compiled step.
 
 The augmentation is ordinary code with explicit keys, so it is traced, compiled and fused with the rest of the step;
 every step draws anew from the same key and its own number, and nothing is compiled again. With 200 training images

@@ -71,7 +71,8 @@ def main():
     print("          " + "".join(f"{name:>11}" for name in ("loss", "dW1", "db1", "dW2", "db2")))
     for name, way in (("compiled", compiled), ("tape", by_tape)):
         value, gradients = way(weights, x, labels)
-        differences = [abs(value - expected[0]), *(np.abs(g - e).max() for g, e in zip(gradients, expected[1]))]
+        pairs = zip(gradients, expected[1], strict=True)
+        differences = [abs(value - expected[0]), *(np.abs(g - e).max() for g, e in pairs)]
         print(f"{name:10}" + "".join(f"{d:11.1e}" for d in differences))
         assert max(differences) < 1e-12
 
@@ -81,7 +82,7 @@ def main():
 
     for _ in range(steps):
         value, gradients = program(weights, x, labels)
-        weights = tuple(w - 0.3 * g for w, g in zip(weights, gradients))
+        weights = tuple(w - 0.3 * g for w, g in zip(weights, gradients, strict=True))
     w1, b1, w2, b2 = weights
     right = np.mean(np.argmax(np.maximum(x @ w1 + b1, 0.0) @ w2 + b2, axis=1) == labels)
     print(f"\nafter {steps} steps: loss {value:.3f}, {100 * right:.0f} % of the points right")
