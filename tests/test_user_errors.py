@@ -86,7 +86,7 @@ def conv_channels() -> None:
 @wrong(
     """
     conv2d at HERE: the kernel of w f64[4, 3, 3, 3] (dilation (1, 1)) is larger than x f64[1, 3, 2, 2] padded by ((0, 0), (0, 0))
-      fix: use a smaller kernel or more padding
+      fix: use a smaller kernel or more padding: size + low + high must reach dilation * (kernel - 1) + 1
     """
 )
 def conv_kernel_larger_than_input() -> None:

@@ -33,7 +33,6 @@ from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
-from tracegrad.codegen.plan_conv_runs import panel_items
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic, transpose_part
@@ -146,7 +145,6 @@ def weight_packing(bits: int, shape: TileShape) -> Any:
     size = bits // 8
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = panel_items(size, shape) * size
     pack = packing(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
@@ -157,6 +155,7 @@ def weight_packing(bits: int, shape: TileShape) -> Any:
         outputs = load_word(run, words.OUTPUTS)
         taps = load_word(run, words.TAPS)
         tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
+        panel_bytes = load_word(run, words.PANEL_BYTES)
         output_stride = load_word(run, words.W_OUTPUT)
         channel_stride = load_word(run, words.W_CHANNEL)
         first = panel_start(outputs, panel, panels)
@@ -195,18 +194,18 @@ def weight_packing(bits: int, shape: TileShape) -> Any:
 
 
 def chunk_sweep(bits: int, shape: TileShape) -> Any:
-    """Return the kernel sweep(packed, outputs, depth, padded, offsets, y, y_pitch, positions)."""
+    """Return the kernel sweep(packed, panel_bytes, outputs, depth, padded, offsets, y, y_pitch, positions)."""
     size = bits // 8
     columns = shape.columns(size)
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    panel_bytes = panel_items(size, shape) * size
     tile = tile_intrinsic(bits, indirect=True)
 
     @kernel
     def sweep(
-        packed: int, outputs: int, depth: int, padded: int, offsets: int, y: int, y_pitch: int, positions: int
-    ) -> None:
+        packed: int, panel_bytes: int, outputs: int, depth: int, padded: int, offsets: int, y: int, y_pitch: int,
+        positions: int,
+    ) -> None:  # fmt: skip
         """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: for each strip of positions all panels of weights."""
         blocks = (depth + depth_limit - 1) // depth_limit
         panels = (outputs + panel_rows - 1) // panel_rows
@@ -343,7 +342,8 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
             group = image % load_word(plan, words.GROUPS)
             packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
             offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
-            sweep(packed, outputs, channels * load_word(run, words.TAPS), padded, offsets, y, y_pitch, rows * pitch)
+            sweep(packed, load_word(run, words.PANEL_BYTES), outputs, channels * load_word(run, words.TAPS),
+                  padded, offsets, y, y_pitch, rows * pitch)  # fmt: skip
         place = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
         result = load_word(operands, 2) + place * size
         compact(run, y, y_pitch, result, first_row, rows, first_column, cut_width)

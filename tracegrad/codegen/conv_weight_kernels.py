@@ -9,7 +9,8 @@ operands have p as their contiguous axis but the tile wants it outermost, so eac
   and the tap is an offset into it.
 * Few: vectors run over o, and the panel of A is gathered from the copy: rows (c, tap), whatever their offsets.
 
-Every thread takes a fixed share of the chunks and sums into an array of its own; a last region adds them up.
+Every task takes a fixed share of the chunks and sums into an array of its own; a last region adds them up. Where the
+weights are large, tasks also differ in their block of output maps, and there are fewer arrays of sums.
 
 Positions that are no output multiply the input by zero, so an inf or NaN of the input also shows in taps of its
 channel that it does not belong to: sums that are not finite are computed again in plain loops.
@@ -66,7 +67,7 @@ def turned_gradient(bits: int, pack: Any) -> Any:
 
 
 def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
-    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, width, turned_dy, turned_x, sums)."""
+    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, width, block, turned_dy, turned_x, sums)."""
     size = bits // 8
     columns = shape.columns(size)
     panel_rows = shape.rows
@@ -94,6 +95,7 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
         plan: int,
         rows: int,
         width: int,
+        block: int,
         turned_dy: int,
         turned_x: int,
         sums: int,
@@ -105,7 +107,10 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
         panels = (outputs + panel_rows - 1) // panel_rows
         positions = rows * load_word(plan, words.G_PITCH)
         panel_items = (load_word(plan, words.G_ROWS) * load_word(plan, words.G_PITCH) + slack) * panel_rows
-        for panel in range(panels):
+        blocks = load_word(plan, words.G_MAP_BLOCKS)
+        first_panel = panels * block // blocks
+        end_panel = panels * (block + 1) // blocks
+        for panel in range(first_panel, end_panel):
             first = panel_start(outputs, panel, panels)
             count = panel_start(outputs, panel + 1, panels) - first
             turn(dy, plan, rows, width, first, count, panel_rows, turned_dy + panel * panel_items * size)
@@ -117,7 +122,7 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
         for p in range(0, positions, words.POSITION_BLOCK):
             k = minimum(words.POSITION_BLOCK, positions - p)
             for c in range(0, channels, columns):
-                for panel in range(panels):
+                for panel in range(first_panel, end_panel):
                     o = panel_start(outputs, panel, panels)
                     count = panel_start(outputs, panel + 1, panels) - o
                     a = turned_dy + (panel * panel_items + p * panel_rows) * size
@@ -128,7 +133,7 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
 
 
 def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
-    """Return the kernel narrow(dy, x, plan, rows, width, turned_dy, panel, sums)."""
+    """Return the kernel narrow(dy, x, plan, rows, width, block, turned_dy, panel, sums)."""
     size = bits // 8
     lanes = shape.lanes(size)
     columns = shape.columns(size)
@@ -147,7 +152,9 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
                 gather(x + p * size, table, rows, minimum(lanes, k - p), target, panel_rows * size)
 
     @kernel
-    def narrow(dy: int, x: int, plan: int, rows: int, width: int, turned_dy: int, panel: int, sums: int) -> None:
+    def narrow(
+        dy: int, x: int, plan: int, rows: int, width: int, block: int, turned_dy: int, panel: int, sums: int
+    ) -> None:
         outputs = load_word(plan, words.G_OUTPUTS)
         offsets = plan + load_word(plan, words.G_OFFSET_TABLE) * WORD
         depth = load_word(plan, words.G_CHANNELS) * load_word(plan, words.G_TAPS)
@@ -155,7 +162,11 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
         positions = rows * load_word(plan, words.G_PITCH)
         dy_pitch = load_word(plan, words.G_ROWS) * load_word(plan, words.G_PITCH)
         sums_pitch = (outputs + columns - 1) // columns * columns
-        for o in range(0, outputs, columns):
+        vectors = (outputs + columns - 1) // columns
+        blocks = load_word(plan, words.G_MAP_BLOCKS)
+        first_map = vectors * block // blocks * columns
+        end_map = minimum(outputs, vectors * (block + 1) // blocks * columns)
+        for o in range(first_map, end_map, columns):
             target = turned_dy + o // columns * dy_pitch * columns * size
             turn(dy, plan, rows, width, o, minimum(columns, outputs - o), columns, target)
         for p in range(0, positions, words.POSITION_BLOCK):
@@ -164,7 +175,7 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
                 first = panel_start(depth, q, panels)
                 count = panel_start(depth, q + 1, panels) - first
                 gather_panel(x + p * size, offsets + first * WORD, count, k, panel)
-                for o in range(0, outputs, columns):
+                for o in range(first_map, end_map, columns):
                     b = turned_dy + (o // columns * dy_pitch + p) * columns * size
                     target = sums + (first * sums_pitch + o) * size
                     tile(count, k, panel, b, columns * size, target, sums_pitch * size, outputs - o, 1)
@@ -233,7 +244,7 @@ def clearing_task(bits: int) -> Any:
 
 
 def summing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds its share of all chunks of all images to its own sums.
+    """Return the task that adds its share of all chunks of all images, for its block of maps, to its share's sums.
 
     Shares are fixed, not claimed: which numbers are added in which order must not depend on timing.
     """
@@ -245,7 +256,7 @@ def summing_task(bits: int, shape: TileShape) -> Any:
     narrow = narrow_gradient(bits, shape, turn)
 
     @kernel
-    def add_chunk(scratch: int, task: int, share: int, thread: int) -> None:
+    def add_chunk(scratch: int, task: int, share: int, block: int, thread: int) -> None:
         """Add one chunk of one image to a share's sums."""
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
@@ -291,18 +302,20 @@ def summing_task(bits: int, shape: TileShape) -> Any:
                 rows + load_word(plan, words.G_HALO), load_word(plan, words.G_PITCH), plane,
                 plan + load_word(plan, words.G_PHASE_TABLE) * WORD, load_word(plan, words.G_PHASES), work)  # fmt: skip
         if load_word(plan, words.G_WIDE):
-            wide(dy, padded, x_plane, x_positions, plan, rows, cut_width, turned_dy, turned_x, sums)
+            wide(dy, padded, x_plane, x_positions, plan, rows, cut_width, block, turned_dy, turned_x, sums)
         else:
-            narrow(dy, padded, plan, rows, cut_width, turned_dy, turned_x, sums)
+            narrow(dy, padded, plan, rows, cut_width, block, turned_dy, turned_x, sums)
 
     @kernel
-    def sum_task(scratch: int, share: int, thread: int) -> None:
+    def sum_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         shares = load_word(plan, words.G_SHARES)
+        blocks = load_word(plan, words.G_MAP_BLOCKS)
+        share = index // blocks
         chunks = load_word(plan, words.G_IMAGES) * load_word(plan, words.G_OUT_D)
         chunks *= load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
         for task in range(chunks * share // shares, chunks * (share + 1) // shares):
-            add_chunk(scratch, task, share, thread)
+            add_chunk(scratch, task, share, index % blocks, thread)
 
     return sum_task
 
@@ -319,7 +332,7 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
         par_for(pool, clear_address(), scratch, load_word(plan, words.G_SHARES))
-        par_for(pool, sum_address(), scratch, load_word(plan, words.G_SHARES))
+        par_for(pool, sum_address(), scratch, load_word(plan, words.G_SHARES) * load_word(plan, words.G_MAP_BLOCKS))
         par_for(pool, fold_address(), scratch, load_word(plan, words.G_GROUPS) * load_word(plan, words.G_OUTPUTS))
 
     return {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import indent
 
 from tracegrad.codegen.calls import plan_call
 from tracegrad.codegen.loops import Function
@@ -59,7 +60,7 @@ class Entry:
         self.plan = plan
         self.inner = symbol == ""
         self.symbol = symbol or f"inner{module.entries}"
-        self.depth = "" if symbol else "  "
+        self.steps: list[str] = []
         module.entries += 1
         self.profile = profile
         self.lines: list[str] = []
@@ -101,18 +102,18 @@ class Entry:
         self.stack.append(f"  {name} = alloca {kind}, align 8")
 
     def write(self) -> None:
-        steps: list[str] = []
         self.stamp(0)
         for number, step in enumerate(self.plan.steps):
             match step:
                 case Kernel():
-                    steps.append(self.kernel(step, number))
+                    self.steps.append(self.kernel(step, number))
                 case Call():
-                    steps.append(self.call(step, number))
+                    self.steps.append(self.call(step, number))
                 case Region():
-                    steps.append(self.region(step, number))
+                    self.steps.append(self.region(step, number))
             self.stamp(number + 1)
-        self.module.steps += [f"{self.depth}{line}" for line in steps] if not self.inner else []
+        if not self.inner:
+            self.module.steps = self.steps
         clear = [] if self.inner else ["  store i64 0, ptr %status"]
         first, last = self.tapes()
         self.module.functions.append(
@@ -292,7 +293,8 @@ class Entry:
                 f"  br i1 {state}.fine, label %go{number}, label %finish",
                 f"go{number}:",
             ]
-        return text
+        inner = [f"{b.plan.graph.name}: {line}" for b in self.bodies[number] for line in b.steps]
+        return "\n".join([text, *(indent(line, "     ") for line in inner)])
 
 
 def same_places(step: Region, plan: Plan) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def plan_conv(
             runs = forward_runs(g) if kind == "forward" else data_runs(g)
             exact = direct_words(kind, g, threads) if kind == "data" else ()
             call = plan_runs(dtype, g, runs, threads, tile_shape(isa), exact)
-    return replace(call, why=why)
+    return replace(call, why=f"{why}; {call.why}" if call.why else why)
 
 
 def choose_path(kind: str, g: Geometry) -> tuple[str, str]:

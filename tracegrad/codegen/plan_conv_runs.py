@@ -172,7 +172,8 @@ def plan_runs(
         plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
         depth = run.channels * len(run.taps)
         panels = ceil_div(run.outputs, shape.rows)
-        group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * panels * panel_items(size, shape) * size)
+        panel = panel_items(depth, size, shape)
+        group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * panels * panel * size)
         padded_bytes = round_up((planes * len(pad.phases) * plane + columns) * size)
         y_pitch = round_up(rows * pad.pitch, columns)
         work = max(work, padded_bytes + round_up(run.outputs * y_pitch * size) + 64)
@@ -187,7 +188,8 @@ def plan_runs(
         words += [run.w_output, run.w_channel, g.outputs * g.channels * g.taps]
         words += run.y_strides
         words += [pack_tasks, tasks, packed, group_bytes, padded_bytes]
-        words += [table_start, offset_table, phase_table, len(pad.phases), column_chunks, slice_table, len(run.slices)]
+        words += [table_start, offset_table, phase_table, len(pad.phases), column_chunks]
+        words += [slice_table, len(run.slices), panel * size]
         tables += run.taps
         tables += [place * size for place in pad.offsets(run, run.channels, plane)]
         tables += [x for phase in pad.phases for x in phase]
@@ -201,6 +203,6 @@ def plan_runs(
     return LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, packed + work * threads, g.flops)
 
 
-def panel_items(size: int, shape: TileShape) -> int:
+def panel_items(depth: int, size: int, shape: TileShape) -> int:
     """Return the elements of a packed panel of weights, with slack for full-vector stores."""
-    return round_up((K_BLOCK[size] + 4 + shape.columns(size) // shape.rows) * shape.rows, 16)
+    return round_up((min(depth, K_BLOCK[size]) + 4 + shape.columns(size) // shape.rows) * shape.rows, 16)

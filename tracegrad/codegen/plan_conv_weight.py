@@ -6,6 +6,7 @@ weights, summed over the output slices.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tracegrad.codegen.conv_geometry import Geometry
@@ -23,6 +24,20 @@ def plane_run(g: Geometry) -> Run:
     taps = g.kernel[1] * g.kernel[2]
     planes = g.channels * g.kernel[0]
     return replace(run, channels=planes, taps=run.taps[:taps], z=[0] * taps, dh=run.dh[:taps], dw=run.dw[:taps])
+
+
+def cut_maps(g: Geometry, sums_bytes: int, panels: int, threads: int, size: int) -> int:
+    """Return into how many blocks the output maps are cut.
+
+    Every share of the positions has sums of its own, and they are as large as the weights. Where those are not small
+    beside the rest, tasks take different maps instead; each then copies the input for itself.
+    """
+    positions = g.images * (g.channels * math.prod(g.size) + g.outputs * math.prod(g.out))
+    weights = g.groups * g.outputs * g.channels * g.taps
+    blocks = 1
+    while threads // blocks * sums_bytes > (positions + weights) * size and 2 * blocks <= min(threads, panels):
+        blocks *= 2
+    return blocks if threads % blocks == 0 else 1
 
 
 def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact: tuple[int, ...]) -> LibraryCall:
@@ -63,15 +78,18 @@ def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact
     dy_bytes = round_up(dy_items * size)
     work = x_bytes + dy_bytes + round_up(turned_items * size) + 64
     sums_bytes = round_up(group_sums * g.groups * size)
-    work_offset = HEADER_BYTES + sums_bytes * threads
+    map_blocks = cut_maps(g, sums_bytes, ceil_div(g.outputs, shape.rows if is_wide else columns), threads, size)
+    shares = threads // map_blocks
+    work_offset = HEADER_BYTES + sums_bytes * shares
     phase_table = GRADIENT_WORDS + len(offsets)
     slice_table = phase_table + 2 * phases
     plan = (
         (g.images, g.groups, channels, *g.size, g.outputs, taps, run.top, run.left, *g.stride, *g.out)
-        + (pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), threads)
+        + (pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), shares)
         + (sums_bytes, work_offset, work, x_bytes, x_bytes + dy_bytes, group_sums)
         + (GRADIENT_WORDS, phase_table, phases, column_chunks, slice_table, len(run.slices))
-        + (slice_table + len(run.slices), *offsets, *(x for phase in pad.phases for x in phase), *run.slices, *exact)
+        + (slice_table + len(run.slices), map_blocks)
+        + (*offsets, *(x for phase in pad.phases for x in phase), *run.slices, *exact)
     )
     name = SHORT_NAMES[dtype]
     return LibraryCall(f"tg_convw_{name}", f"convw_{name}", plan, work_offset + work * threads, g.flops)

@@ -1,8 +1,12 @@
 """Plans of matrix products C[b] = A[b] @ B[b], for any strides: which kernel, how it is cut, how much scratch.
 
+| path   | when                | why                                                                               |
+| loops  | integers            | no tile for them; a row of C at a time vectorises                                 |
+| vector | m == 1 or n == 1    | bound by memory: nothing is packed, four rows or columns share a load of the rest |
+| tile   | else                | panels packed into cache, a block of C in registers                               |
+
 The tile kernel cuts C into row and column blocks (and, where C is small, K into splits whose partial products are
-added at the end).  A task packs what it needs for itself, so blocks are independent.  Shapes with m == 1 or n == 1 go
-to the matrix-vector kernel, integers to plain loops.
+added at the end).  A task packs what it needs for itself, so blocks are independent.
 """
 
 from __future__ import annotations
@@ -79,7 +83,9 @@ def plan_gemm(
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, 2 * batch * m * n * k)
+    why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
+    why += f", {splits} splits of k" if splits > 1 else ""
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, 2 * batch * m * n * k, why)
 
 
 def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
@@ -152,7 +158,8 @@ def _plan_gemv(
     plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial)
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
-    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, 2 * batch * m * n * k)
+    why = f"matrix by vector: {blocks} blocks" + (f", {splits} splits of k" if splits > 1 else "")
+    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, 2 * batch * m * n * k, why)
 
 
 def _plan_loops(
@@ -180,4 +187,5 @@ def _plan_loops(
         + (1, 1, 1, tasks, 0, 0, 0, 0, 0)
     )
     name = SHORT_NAMES[dtype]
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, 2 * batch * m * n * k)
+    why = "plain loops: integers"
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, 2 * batch * m * n * k, why)

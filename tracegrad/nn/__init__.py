@@ -34,7 +34,7 @@ from tracegrad.nn.activation import (
 )
 from tracegrad.nn.attention import MultiheadAttention
 from tracegrad.nn.buffers import functional_call, merge, split
-from tracegrad.nn.conv import Conv1d, Conv2d
+from tracegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from tracegrad.nn.init import seed
 from tracegrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
 from tracegrad.nn.loss import (
@@ -57,10 +57,11 @@ from tracegrad.nn.weights import load_file, save_file
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",
-    "BCELoss", "BCEWithLogitsLoss", "CELU", "Conv1d", "Conv2d", "CrossEntropyLoss", "Dropout", "ELU", "Embedding",
-    "Flatten", "functional", "functional_call", "GELU", "GLU", "GroupNorm", "GRU", "Hardsigmoid", "Hardswish",
-    "Hardtanh", "HuberLoss", "Identity", "init", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear",
-    "load_file", "LogSigmoid", "LogSoftmax", "LSTM", "MaxPool1d", "MaxPool2d", "merge", "Mish", "Module", "MSELoss",
-    "MultiheadAttention", "NLLLoss", "PReLU", "ReLU", "ReLU6", "RNN", "save_file", "seed", "SELU", "Sequential",
-    "Sigmoid", "SiLU", "SmoothL1Loss", "Softmax", "Softplus", "Softsign", "split", "Tanh",
+    "BCELoss", "BCEWithLogitsLoss", "CELU", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d",
+    "ConvTranspose3d", "CrossEntropyLoss", "Dropout", "ELU", "Embedding", "Flatten", "functional", "functional_call",
+    "GELU", "GLU", "GroupNorm", "GRU", "Hardsigmoid", "Hardswish", "Hardtanh", "HuberLoss", "Identity", "init",
+    "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "load_file", "LogSigmoid", "LogSoftmax", "LSTM",
+    "MaxPool1d", "MaxPool2d", "merge", "Mish", "Module", "MSELoss", "MultiheadAttention", "NLLLoss", "PReLU", "ReLU",
+    "ReLU6", "RNN", "save_file", "seed", "SELU", "Sequential", "Sigmoid", "SiLU", "SmoothL1Loss", "Softmax",
+    "Softplus", "Softsign", "split", "Tanh",
 ]  # fmt: skip

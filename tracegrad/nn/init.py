@@ -188,11 +188,16 @@ def xavier_normal(key: Any, shape: Shape, gain: float = 1.0, dtype: Any = F32) -
     return normal(key, shape, 0.0, gain * math.sqrt(2.0 / sum(fans(shape))), dtype)
 
 
-def linear_weight_and_bias(key: Any, shape: Shape, bias: bool, dtype: Any) -> tuple[Any, Any]:
-    """Return PyTorch's default for Linear and Conv: both uniform on +-1/sqrt(fan_in), from two keys."""
+def linear_weight_and_bias(
+    key: Any, shape: Shape, bias: bool, dtype: Any, outputs: int | None = None
+) -> tuple[Any, Any]:
+    """Return PyTorch's default for Linear and Conv: both uniform on +-1/sqrt(fan_in), from two keys.
+
+    outputs: the size of the bias, shape[0] by default.
+    """
     first, second = random.split(key)
     weight = kaiming_uniform(first, shape, a=math.sqrt(5.0), dtype=dtype)
     if not bias:
         return weight, None
     bound = 1.0 / math.sqrt(max(fans(shape)[0], 1))
-    return weight, uniform(second, (shape[0],), -bound, bound, dtype)
+    return weight, uniform(second, (shape[0] if outputs is None else outputs,), -bound, bound, dtype)

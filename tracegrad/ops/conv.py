@@ -81,7 +81,10 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
             f"{name}: x {x} and w {w} must have one floating-point dtype", fix="convert with x.astype(...)"
         )
     if groups < 1 or x.shape[1] % groups or w.shape[0] % groups:
-        raise ShapeError(f"{name}: groups={groups} does not divide the channels of x {x} and w {w}")
+        raise ShapeError(
+            f"{name}: groups={groups} does not divide the channels of x {x} and w {w}",
+            fix="choose channel counts that are multiples of groups",
+        )
     if x.shape[1] != w.shape[1] * groups:
         raise ShapeError(
             f"{name}: x {x} has {x.shape[1]} channels but w {w} expects {w.shape[1] * groups}",
@@ -89,13 +92,15 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
         )
     if min(stride) < 1 or min(dilation) < 1 or min(min(p) for p in padding) < 0 or min(w.shape[2:]) < 1:
         raise ShapeError(
-            f"{name}: stride {stride} and dilation {dilation} must be positive, padding {padding} not negative"
+            f"{name}: x {x} by w {w}: stride {stride}, dilation {dilation} and the kernel's sizes must be positive, "
+            f"padding {padding} not negative",
+            fix="use stride=1, dilation=1, padding=0, and change one at a time",
         )
     out = out_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if min(out) < 1:
         raise ShapeError(
             f"{name}: the kernel of w {w} (dilation {dilation}) is larger than x {x} padded by {padding}",
-            fix="use a smaller kernel or more padding",
+            fix="use a smaller kernel or more padding: size + low + high must reach dilation * (kernel - 1) + 1",
         )
     return out
 

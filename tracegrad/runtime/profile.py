@@ -13,6 +13,11 @@ from tracegrad.runtime.executable import Executable
 from tracegrad.runtime.program import Program, compile_graph
 
 
+def first_line(step: str) -> str:
+    """Return a step without the steps of its loop bodies and branches."""
+    return step.partition("\n")[0]
+
+
 @dataclass(frozen=True)
 class Profile:
     """Median microseconds of every step."""
@@ -25,7 +30,8 @@ class Profile:
         order = sorted(range(len(self.steps)), key=lambda i: -self.microseconds[i])
         lines = [f"{total:10.1f} us in {len(self.steps)} steps"]
         lines += [
-            f"{self.microseconds[i]:10.1f} us {self.microseconds[i] / total:5.1%}  {i}: {self.steps[i]}" for i in order
+            f"{self.microseconds[i]:10.1f} us {self.microseconds[i] / total:5.1%}  {i}: {first_line(self.steps[i])}"
+            for i in order
         ]
         return "\n".join(lines)
 

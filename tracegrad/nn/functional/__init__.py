@@ -24,7 +24,8 @@ from tracegrad.nn.functional.activation import (
     tanh,
 )
 from tracegrad.nn.functional.attention import scaled_dot_product_attention
-from tracegrad.nn.functional.conv import conv1d, conv2d, pad
+from tracegrad.nn.functional.conv import conv1d, conv2d, conv3d
+from tracegrad.nn.functional.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from tracegrad.nn.functional.entropy import cross_entropy, nll_loss
 from tracegrad.nn.functional.layers import dropout, embedding, flatten, linear, one_hot
 from tracegrad.nn.functional.loss import (
@@ -48,10 +49,10 @@ from tracegrad.nn.functional.pool import (
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "batch_statistics",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "cross_entropy",
-    "dropout", "elu", "embedding", "flatten", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
-    "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
-    "max_pool1d", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "prelu", "relu",
-    "relu6", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
-    "softsign", "tanh",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cross_entropy", "dropout", "elu", "embedding",
+    "flatten", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "mish", "mse_loss",
+    "nll_loss", "normalize", "one_hot", "pad", "prelu", "relu", "relu6", "scaled_dot_product_attention", "selu",
+    "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh",
 ]  # fmt: skip
