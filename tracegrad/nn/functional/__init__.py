@@ -38,6 +38,7 @@ from tracegrad.nn.functional.loss import (
     smooth_l1_loss,
 )
 from tracegrad.nn.functional.norm import batch_norm, batch_statistics, group_norm, layer_norm, normalize
+from tracegrad.nn.functional.padding import pad
 from tracegrad.nn.functional.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
