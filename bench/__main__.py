@@ -2,6 +2,7 @@
 
 python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]
 python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,torch]
+python -m bench contractions [gemm resnet18 weight tiny-4096x8 ...] [--peers torch,jax,numpy]
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bench import loops_cases, loops_report, steps_report
+from bench import contractions_cases, contractions_report, loops_cases, loops_report, steps_report
 from bench.cases import CASES
 
 
@@ -53,10 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add(commands, "steps", "whole training steps", CASES, steps_report.PEERS)
     add(commands, "loops", "loops and their gradients", loops_cases.CASES, loops_report.PEERS)
+    contractions = (*contractions_cases.GROUPS, *contractions_cases.DIRECTIONS, *contractions_cases.CASES)
+    add(commands, "contractions", "matrix products and convolutions", contractions, contractions_report.PEERS)
     given = parser.parse_args(arguments)
     known, report = {
         "steps": (CASES, steps_report.report),
         "loops": (tuple(loops_cases.CASES), loops_report.report),
+        "contractions": (contractions_cases.GROUPS, contractions_report.report),
     }[given.command]
     return report(given.cases or known, given.peers, given.peer_python, given.rounds, given.seconds)
 

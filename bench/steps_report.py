@@ -37,7 +37,7 @@ class WorkerError(RuntimeError):
 class Worker:
     """A process that runs one library: `module` answers the commands."""
 
-    def __init__(self, library: str, python: str, caches: str, module: str = "bench.worker"):
+    def __init__(self, library: str, python: str, caches: str, module: str = "bench.worker", cores: int = 0):
         folder = Path(caches)
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
@@ -46,6 +46,7 @@ class Worker:
             "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
+            "BENCH_CORES": str(cores),
         }
         self.library = library
         self.process = subprocess.Popen(

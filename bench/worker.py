@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from bench.session import Session
@@ -25,10 +26,10 @@ MODULES = {
 }
 
 
-def start(library: str, case: str) -> tuple[Session, dict[str, Any]]:
+def start(library: str, case: str, modules: Mapping[str, str]) -> tuple[Session, dict[str, Any]]:
     """Import the library and do the first step."""
     began = time.perf_counter()
-    module = importlib.import_module(MODULES[library])
+    module = importlib.import_module(modules[library])
     imported = time.perf_counter()
     session: Session = module.SESSIONS[library](case)
     loss = session.run(1)
@@ -52,7 +53,7 @@ def burst(session: Session, seconds: float) -> dict[str, Any]:
     return {"step": statistics.median(times)}
 
 
-def serve(library: str) -> None:
+def serve(library: str, modules: Mapping[str, str] = MODULES) -> None:
     """Answer commands from standard input; what the library prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -61,7 +62,7 @@ def serve(library: str) -> None:
         command, _, argument = line.strip().partition(" ")
         try:
             if command == "start":
-                session, answer = start(library, argument)
+                session, answer = start(library, argument, modules)
             else:
                 assert session is not None, "burst before start"
                 answer = burst(session, float(argument))
