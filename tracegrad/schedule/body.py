@@ -16,6 +16,7 @@ import numpy as np
 from tracegrad.errors import Where
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import NAMES
+from tracegrad.ops.contract import dot as dot_primitive
 from tracegrad.ops.index import gather
 from tracegrad.ops.pool import max_pool, max_pool_pick, sum_pool
 from tracegrad.ops.random import random_bits
@@ -23,6 +24,7 @@ from tracegrad.ops.shape import broadcast, iota, pad, reshape, slice_, transpose
 from tracegrad.schedule.index import ZERO, Affine, Index, dot, strides, through_reshape
 from tracegrad.schedule.kernel import Checked, Compute, Const, Guard, IndexValue, Load, Stmt, Test, Value
 from tracegrad.schedule.kinds import lowering
+from tracegrad.schedule.small_dot import point_dot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -306,5 +308,6 @@ POINTS: dict[Any, Rule] = {
     max_pool: point_max_pool,
     sum_pool: point_sum_pool,
     max_pool_pick: point_max_pool_pick,
+    dot_primitive: point_dot,
 }
 """Structural primitives that are computed one element at a time."""

@@ -15,8 +15,10 @@ from __future__ import annotations
 from typing import Literal
 
 from tracegrad.ir import Node
+from tracegrad.ops.contract import dot
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
 from tracegrad.ops.shape import concat, pad
+from tracegrad.schedule.small_dot import is_small_dot, terms
 
 Lowering = Literal["view", "point", "reduce", "nest", "library", "control", "item", "input"]
 
@@ -41,6 +43,8 @@ def lowering(node: Node) -> Lowering:
     """Return how `node` becomes code."""
     if node.prim in WRITERS or (node.prim is pad and any(node.params["gap"])):
         return "nest"
+    if is_small_dot(node):
+        return "point"
     return BY_KIND[node.prim.kind]
 
 
@@ -55,4 +59,6 @@ def cost(node: Node) -> int:
         for k in node.params["window"]:
             taps *= k
         return 2 * taps
+    if node.prim is dot:
+        return 2 * terms(node)
     return 4 if node.prim.kind == "gather" else 1

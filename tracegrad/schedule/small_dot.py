@@ -1,0 +1,65 @@
+"""Products of small matrices, computed one element at a time like element-wise operations, and fused with them.
+
+    y[b, i, j] = a[b, i, 0] * c[b, 0, j] + ... + a[b, i, K-1] * c[b, K-1, j]          written out, K terms
+
+A tile of a library product would be mostly empty, and a call takes longer than the work. Outer products (K = 1) are
+limited by memory at any size.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING
+
+from tracegrad.ir import Node
+from tracegrad.ir.aval import NAMES
+from tracegrad.ops.contract import dot, free
+from tracegrad.schedule.index import Affine, Index
+from tracegrad.schedule.kernel import Const, Value
+
+if TYPE_CHECKING:
+    from tracegrad.schedule.body import Body
+
+SMALL = 16
+"""The most terms of a sum, and columns of a matrix, that count as small."""
+
+
+def terms(node: Node) -> int:
+    """Return K, the number of terms of each sum."""
+    return prod(node.operands[0].aval.shape[a] for a in node.params["contract"][0])
+
+
+def is_small_dot(node: Node) -> bool:
+    """Say whether a node is a product that needs no library kernel."""
+    if node.prim is not dot or node.dtype.kind != "f":
+        return False
+    k = terms(node)
+    if k <= 1:
+        return k == 1
+    contract, batch = node.params["contract"][1], node.params["batch"][1]
+    shape = node.operands[1].aval.shape
+    return k <= SMALL and prod(shape[a] for a in free(len(shape), contract, batch)) <= SMALL
+
+
+def point_dot(body: Body, node: Node, index: Index) -> Value:
+    """Compute one element; the sum starts from 0.0, as that of the library does."""
+    contract, batch = node.params["contract"], node.params["batch"]
+    a, b = node.operands
+    dtype = NAMES[node.dtype]
+    n_batch = len(batch[0])
+    rows = free(a.aval.ndim, contract[0], batch[0])
+    columns = free(b.aval.ndim, contract[1], batch[1])
+    places = [
+        dict(zip((*batch[0], *rows), index[: n_batch + len(rows)], strict=True)),
+        dict(zip((*batch[1], *columns), (*index[:n_batch], *index[n_batch + len(rows) :]), strict=True)),
+    ]
+    total: Value = Const(0.0, dtype)
+    for at in product(*(range(a.aval.shape[axis]) for axis in contract[0])):
+        factors = []
+        for side, operand in enumerate((a, b)):
+            inner = places[side] | {axis: Affine(i) for axis, i in zip(contract[side], at, strict=True)}
+            factors.append((body.value(operand, tuple(inner[axis] for axis in range(operand.aval.ndim))), dtype))
+        term = body.compute("{0} * {1}", factors, dtype, node.where)
+        total = body.compute("{0} + {1}", [(total, dtype), (term, dtype)], dtype, node.where)
+    return total
