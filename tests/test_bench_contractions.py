@@ -39,7 +39,6 @@ def test_products_and_their_operations(name):
     "case",
     [
         Conv("plain", (2, 4, 9), (6, 2, 3), stride=2, padding=1, dilation=2, groups=2, dtype="float64"),
-        Conv("turned", (2, 4, 5, 5), (4, 3, 2, 2), stride=2, transposed=True, dtype="float64"),
     ],
 )
 def test_the_directions_of_convolutions(case):

@@ -44,7 +44,8 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...] |
     "mean_of_squares": (lambda x: np.mean(3.0 * (x - 2.0) ** 2), (np.ones((2, 2)),), (0,)),
     "softmax": (softmax, (np.ones((3, 5), f32),), None),
     "column_moments": (lambda x: (x.mean(axis=0), x.var(axis=0)), (np.ones((6, 40), f32),), None),
-    "dense_loss": (dense_loss, tuple(np.ones(s, f32) for s in [(4, 3), (3,), (5, 4), (5, 3)]), (0, 1)),
+    "dense_loss": (dense_loss, tuple(np.ones(s, f32) for s in [(40, 30), (30,), (50, 40), (50, 30)]), (0, 1)),
+    "small_dense_loss": (dense_loss, tuple(np.ones(s, f32) for s in [(4, 3), (3,), (5, 4), (5, 3)]), None),
     "lookup": (lookup, (np.ones((4, 3)), np.array([1, 3, 1])), (0,)),
     "views": (lambda x: np.pad(x.T[::-1], ((1, 0), (0, 2))) + 1.0, (np.ones((2, 3), np.int32),), None),
 }

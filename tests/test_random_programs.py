@@ -51,7 +51,7 @@ class Nowhere:
         return None
 
     @staticmethod
-    def store(key: str, facts: Any, data: bytes) -> bool:
+    def store(key: str, facts: Any, data: bytes, label: str = "") -> bool:
         return False
 
 
