@@ -72,6 +72,7 @@ class Body:
 class CompiledCall(Primitive):
     name = "call"
     kind = "control"
+    private = True
 
     def aval(self, *operands: Aval, body: Body) -> Aval:  # type: ignore[override]
         return Avals.of(o.aval for o in body.graph.outputs)

@@ -51,9 +51,12 @@ class CustomVjp:
                 fix=f"call {self.__name__}.defvjp(fwd, bwd) first",
             )
         args = self.positional(args, kwargs)
-        if not STATE.get().traces:
+        state = STATE.get()
+        arguments = self.parameters.split(args, {})
+        on_tape = state.grad_off < 0 and any(getattr(x, "requires_grad", False) for x in arguments.leaves)
+        if not state.traces and not on_tape:
             return self.fn(*args)
-        return call(VjpRecipe(self, self.parameters.split(args, {}), args))
+        return call(VjpRecipe(self, arguments, args))
 
     def positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return all arguments by position, defaults included: the rule knows no names."""

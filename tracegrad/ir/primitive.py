@@ -35,12 +35,14 @@ class Primitive:
     """One op. Subclasses fill in the rules; an instance registers itself under its name.
 
     `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a
-    rule keeps a zero cotangent zero whatever the values are.
+    rule keeps a zero cotangent zero whatever the values are. `private` says that the rule reads only such parts of the
+    result as nobody else sees.
     """
 
     name: str
     kind: Kind = "opaque"
     linear: bool = False
+    private: bool = False
     samples: list[Sample] = []
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tracegrad.errors import ShapeError
+from tracegrad.errors import ShapeError, TracerError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, joining, products, reductions, selecting, shaping
 from tracegrad.numpy.promote import Array, ArrayLike, Axis, array, one_axis, shown
 from tracegrad.ops import elementwise as ops
@@ -311,5 +311,12 @@ def dim(x: Any) -> int:
     return len(x.shape)
 
 
-PLAIN: dict[str, Function] = {"dim": dim, "ndimension": dim, "numel": numel, "nelement": numel}
-"""Methods that return Python numbers."""
+def backward(x: Any, *args: Any, **kwargs: Any) -> None:
+    """Refuse: gradients of a traced function are asked for from outside."""
+    raise TracerError(
+        "backward: a traced function cannot run the tape", fix="use tg.grad of the function, or call backward outside"
+    )
+
+
+PLAIN: dict[str, Function] = {"backward": backward, "dim": dim, "ndimension": dim, "numel": numel, "nelement": numel}
+"""Methods whose results are not arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tracegrad.tape import custom as _custom  # noqa: F401  (tg.Function on tensors)
 from tracegrad.tape import engine, hooks, inplace, values
 from tracegrad.tape.create import as_tensor, from_dlpack, from_numpy, tensor, track, untrack
 from tracegrad.tape.hooks import RemovableHandle

@@ -236,10 +236,11 @@ def backward(
         leaves = [leaf for leaf in leaves if leaf in wanted]
         active = leading_to(wanted, nodes)
     found = this.run(seeds, nodes, active)
+    constant = {o for node in nodes if node.prim.kind != "control" for o in node.operands}
     with GradMode(create_graph):
         for leaf in leaves:
-            ct = found[leaf] if leaf in found else np.zeros(leaf.shape, leaf.dtype)
-            this.accumulate(leaf, ct)
+            if leaf in found or leaf in constant:  # what is constant, like floor, gives zeros; a Function may give None
+                this.accumulate(leaf, found[leaf] if leaf in found else np.zeros(leaf.shape, leaf.dtype))
 
 
 def required(tensor: Any, what: str) -> Node:

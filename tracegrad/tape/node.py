@@ -69,6 +69,11 @@ class Node:
         return "".join(word.capitalize() for word in words) + "Backward0"
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.prim.name
+
+    @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """The nodes that the cotangents of the operands go to, with the number of the result that is meant."""
         return tuple((None if n is None else n, part_of(n)) for n in self.operands)
@@ -87,15 +92,16 @@ class Node:
         """Refuse to go on if what the rule reads has been freed, or changed in place."""
         if self.saved is None:
             raise TapeError(
-                f"backward: the values that {self.prim.name} (at {self.where}) kept for its gradient have been freed by"
+                f"backward: the values that {self.label} (at {self.where}) kept for its gradient have been freed by"
                 " an earlier backward",
                 fix="pass retain_graph=True to the earlier call, or compute the result again",
             )
         for position, version, count in self.versions:
             if version.count != count:
                 what = "its result" if position == 0 else f"operand {position - 1}"
+                what = f"{what} {aval_of(self.saved[position])}" if position >= 0 else "a tensor that it saved"
                 raise TapeError(
-                    f"backward: {self.prim.name} (at {self.where}) needs {what} {aval_of(self.saved[position])} as it"
+                    f"backward: {self.label} (at {self.where}) needs {what} as it"
                     f" was at version {count}, but it was changed in place at {where_of(version.changed)} (version"
                     f" {version.count})",
                     fix="write y = x + 1 instead of x += 1, or change a copy: x.clone()",
@@ -143,6 +149,8 @@ SETTLED = ("elementwise", "reduce", "shape", "gather", "scatter", "contract", "w
 
 def reads_of(prim: Primitive, needed: tuple[bool, ...], values: Sequence[Any], result: Any, params: Any) -> Reads:
     """Return what the rule reads when the cotangents `needed` are asked for: trace it once, and look."""
+    if prim is item:
+        return (False, False)
     found = READS.get((prim, needed))
     if found is None:
         settled = prim.kind in SETTLED and not isinstance(result, tuple)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegrad.errors import TapeError, TracegradError, TracerError, Where, user_place
 from tracegrad.ir import Aval, Primitive
+from tracegrad.ops.control import item as pick
 from tracegrad.ops.elementwise import convert, stop_gradient
 from tracegrad.tape.node import AccumulateGrad, Node, Version, aval_of, reads_of
 from tracegrad.tape.views import View, replay
@@ -33,6 +34,8 @@ class Tape:
     level = 0
     computes = True
     live = True
+    line: Where | None = None
+    """Set by those who add nodes to a trace in someone's name; the tape looks for the line itself."""
 
     def bind(self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None = None) -> Any:
         """Compute `prim(*operands)`; inside a traced function, add it to that function's graph instead."""
@@ -325,6 +328,8 @@ def hold_array(prim: Primitive, operands: Sequence[Any], params: dict[str, Any],
         return wrap(result)
     if result.base is None and prim.kind == "shape":
         return wrap(result)
+    if prim is pick:
+        return wrap(result if result.flags.writeable else result.copy(), None, operands[0]._counter)
     source = next((o for o in operands if isinstance(o, Tensor) and np.may_share_memory(o._data, result)), None)
     if source is None:
         return wrap(result if result.flags.writeable else result.copy())
@@ -365,7 +370,8 @@ def record(
             saved.append(aval_of(value) if target is None else target)
     if reads[0]:
         saved[0] = result._data
-        node.versions.append((0, result._counter, result._counter.count))
+        if not prim.private:
+            node.versions.append((0, result._counter, result._counter.count))
     node.saved = saved
     node.keeps = True in reads
     node.aval = None
