@@ -13,9 +13,22 @@ pass it as an argument. None of them ever compiles again.
 For the tape there are `SGD`, `Adam`, `AdamW`, `RMSprop` and `Adagrad`, which hold tensors and change them in `step()`.
 """
 
-from tracegrad.optim.adaptive import adagrad, adam, adamw, rmsprop
+from tracegrad.optim.adaptive import adagrad, adam, adamw, lamb, rmsprop
+from tracegrad.optim.groups import frozen, groups, masked
 from tracegrad.optim.optimizer import Optimizer, apply_updates, chain
-from tracegrad.optim.schedule import constant, cosine, exponential, one_cycle, step_decay, warmup
+from tracegrad.optim.plateau import plateau
+from tracegrad.optim.schedule import (
+    constant,
+    cosine,
+    cosine_restarts,
+    exponential,
+    linear,
+    multistep,
+    one_cycle,
+    polynomial,
+    step_decay,
+    warmup,
+)
 from tracegrad.optim.sgd import sgd
 from tracegrad.optim.stateful import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm_
 from tracegrad.optim.transform import (
@@ -29,7 +42,9 @@ from tracegrad.optim.transform import (
 )
 
 __all__ = [
-    "Adagrad", "adagrad", "Adam", "adam", "AdamW", "adamw", "apply_updates", "chain", "clip_by_global_norm",
-    "clip_by_value", "clip_grad_norm_", "constant", "cosine", "exponential", "global_norm", "l1_decay", "l2_decay",
-    "one_cycle", "Optimizer", "RMSprop", "rmsprop", "scale", "SGD", "sgd", "step_decay", "warmup", "weight_decay",
+    "adagrad", "Adagrad", "Adam", "adam", "AdamW", "adamw", "apply_updates", "chain", "clip_by_global_norm",
+    "clip_by_value", "clip_grad_norm_", "constant", "cosine", "cosine_restarts", "exponential", "frozen",
+    "global_norm", "groups", "l1_decay", "l2_decay", "lamb", "linear", "masked", "multistep", "one_cycle",
+    "Optimizer", "plateau", "polynomial", "rmsprop", "RMSprop", "scale", "sgd", "SGD", "step_decay", "warmup",
+    "weight_decay",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 
 import tracegrad.numpy as tnp
 from tracegrad import tree
-from tracegrad.errors import ArgumentError
+from tracegrad.errors import ArgumentError, DTypeError
 from tracegrad.ops.elementwise import convert
 from tracegrad.trace import is_scalar
 
@@ -27,10 +27,12 @@ class Optimizer:
 
     `init(params)` returns a state; `update(grads, state, params)` returns `(updates, state)`, and updates are to be
     added to params. States are pytrees of arrays: they can be donated, saved, and passed to compiled functions.
+    `descends` is False for a transformation of gradients, whose updates are not to be added yet.
     """
 
     init: Callable[[PyTree], PyTree]
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    descends: bool = True
 
     def step(self, grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
         """Return the new params and state.
@@ -71,7 +73,7 @@ def chain(*parts: Optimizer) -> Optimizer:
             after.append(held)
         return grads, tuple(after)
 
-    return Optimizer(init, update)
+    return Optimizer(init, update, any(part.descends for part in parts))
 
 
 def start() -> Any:
@@ -80,7 +82,32 @@ def start() -> Any:
 
 
 def zeros(params: PyTree) -> PyTree:
+    """Return zeros like params, all of which must be floating point."""
+    for name, leaf in zip(tree.paths(params), tree.leaves(params), strict=True):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is not None and np.dtype(dtype).kind != "f":
+            raise DTypeError(
+                f"optim: the parameter {name or 'given'} is {dtype}, not floating point",
+                fix="optimise params alone: params, buffers = nn.split(model)",
+            )
     return tree.map(tnp.zeros_like, params)
+
+
+def rows(params: PyTree, grads: PyTree, *held: PyTree) -> Iterator[tuple[Any, ...]]:
+    """Yield gradient, parameter and what is held for it, leaf by leaf; what is held may be None as a whole."""
+    structure = tree.flatten(params)[1]
+    leaves, given = tree.flatten(grads)
+    if given != structure:
+        raise ArgumentError(
+            f"optim: the gradients have the structure {given}, but the params {structure}",
+            fix="pass the gradients of exactly these params",
+        )
+    columns = [tree.leaves(h) if h is not None else [None] * len(leaves) for h in held]
+    if any(len(column) != len(leaves) for column in columns):
+        raise ArgumentError(
+            "optim: the state belongs to other params", fix="make it with optimizer.init(params), and keep it"
+        )
+    return zip(leaves, tree.leaves(params), *columns, strict=True)
 
 
 def rate_at(rate: Rate, count: Any) -> Number:

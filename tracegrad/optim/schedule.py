@@ -6,7 +6,7 @@ The count may be a Python int or a traced integer, so one compiled step serves e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tracegrad.numpy as tnp
@@ -36,6 +36,38 @@ def step_decay(learning_rate: float, step_size: int, gamma: float = 0.1) -> Sche
     return lambda count: learning_rate * gamma ** tnp.floor(as_float(count) / step_size)
 
 
+def multistep(learning_rate: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """Multiply by gamma when the count reaches each of the milestones, as torch's MultiStepLR.
+
+    >>> [float(multistep(1.0, [2, 4], 0.5)(n)) for n in (1, 2, 3, 4)]
+    [1.0, 0.5, 0.5, 0.25]
+    """
+    steps = tuple(milestones)
+
+    def at(count: Any) -> Any:
+        n = as_float(count)
+        return learning_rate * gamma ** sum((tnp.where(n >= m, 1.0, 0.0) for m in steps), 0.0)
+
+    return at
+
+
+def linear(learning_rate: float, steps: int, start: float = 1.0 / 3.0, end: float = 1.0) -> Schedule:
+    """Go in a line from the fraction `start` to the fraction `end` in `steps` updates, and stay there, as torch's
+    LinearLR."""
+    positive("linear", "steps", steps)
+    return lambda count: learning_rate * (start + (end - start) * tnp.minimum(as_float(count) / steps, 1.0))
+
+
+def polynomial(learning_rate: float, steps: int, power: float = 1.0) -> Schedule:
+    """Fall as (1 - count / steps)^power to 0 at `steps`, and stay there, as torch's PolynomialLR.
+
+    >>> float(polynomial(1.0, 4, 2.0)(2))
+    0.25
+    """
+    positive("polynomial", "steps", steps)
+    return lambda count: learning_rate * (1.0 - tnp.minimum(as_float(count) / steps, 1.0)) ** power
+
+
 def exponential(learning_rate: float, gamma: float, steps: int = 1) -> Schedule:
     """Fall smoothly by the factor gamma in every `steps` updates; with steps=1 as torch's ExponentialLR."""
     positive("exponential", "steps", steps)
@@ -53,6 +85,33 @@ def cosine(learning_rate: float, steps: int, minimum: float = 0.0) -> Schedule:
     def at(count: Any) -> Any:
         t = tnp.minimum(as_float(count) / steps, 1.0)
         return minimum + (learning_rate - minimum) * 0.5 * (1.0 + tnp.cos(math.pi * t))
+
+    return at
+
+
+def cosine_restarts(learning_rate: float, steps: int, factor: int = 1, minimum: float = 0.0) -> Schedule:
+    """Fall along half a cosine in `steps` updates, start again, and so on; every period is `factor` times as long as
+    the one before. As torch's CosineAnnealingWarmRestarts (Loshchilov and Hutter, 2017).
+
+    >>> [round(float(cosine_restarts(1.0, 2, 2)(n)), 3) for n in range(7)]
+    [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+    positive("cosine_restarts", "steps", steps)
+    positive("cosine_restarts", "factor", factor)
+
+    def first_of(period: Any) -> Any:
+        return steps * (tnp.rint(float(factor) ** period) - 1.0) / (factor - 1.0)
+
+    def at(count: Any) -> Any:
+        n = as_float(count)
+        if factor == 1:
+            done = n % float(steps) / steps
+        else:
+            period = tnp.floor(tnp.log(n * (factor - 1.0) / steps + 1.0) / math.log(factor))
+            period = tnp.where(n < first_of(period), period - 1.0, period)
+            period = tnp.where(n >= first_of(period + 1.0), period + 1.0, period)
+            done = (n - first_of(period)) / (steps * tnp.rint(float(factor) ** period))
+        return minimum + (learning_rate - minimum) * 0.5 * (1.0 + tnp.cos(math.pi * done))
 
     return at
 

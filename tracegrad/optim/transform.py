@@ -15,7 +15,7 @@ Rule = Callable[[PyTree, PyTree], PyTree]
 
 def stateless(rule: Rule) -> Optimizer:
     """Make an optimizer of a function of gradients and params."""
-    return Optimizer(lambda params: (), lambda grads, state, params: (rule(grads, params), state))
+    return Optimizer(lambda params: (), lambda grads, state, params: (rule(grads, params), state), descends=False)
 
 
 def global_norm(grads: PyTree) -> Any:
