@@ -31,7 +31,8 @@ PAGES = ("README.md", "tracegrad/ARCHITECTURE.md")
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<text>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 MODULES = (
     *sorted({getattr(tg, name).__module__ for name in tg.__all__ if inspect.isroutine(getattr(tg, name))}),
-    "tracegrad.ir.text", "tracegrad.random", "tracegrad.testing", "tracegrad.tree",
+    "tracegrad.ir.text", "tracegrad.random", "tracegrad.tape", "tracegrad.tape.engine", "tracegrad.tape.hooks",
+    "tracegrad.tape.modes", "tracegrad.tape.node", "tracegrad.tape.tensor", "tracegrad.testing", "tracegrad.tree",
 )  # fmt: skip
 """The modules whose examples are run: those that define public functions, and some more."""
 NAMESPACES = ("tracegrad.numpy", "tracegrad.nn", "tracegrad.nn.functional", "tracegrad.optim", "tracegrad.data")

@@ -59,7 +59,14 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """Return a tensor on the memory of a NumPy array: changes of one are seen in the other."""
+    """Return a tensor on the memory of a NumPy array: changes of one are seen in the other.
+
+    >>> a = np.zeros(2)
+    >>> x = from_numpy(a)
+    >>> a[0] = 5.0
+    >>> x
+    tensor([5., 0.])
+    """
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise ArgumentError(f"from_numpy: a {type(array).__name__} is not a NumPy array", fix="use tg.tensor(data)")
     return wrap(checked(np.asarray(array)))
