@@ -92,10 +92,10 @@ def run_warmup(given: argparse.Namespace) -> int:
     began = time.perf_counter()
     for family in library.families():
         at = time.perf_counter()
-        made = not library.is_at_hand(family)
+        made = not library.is_kept(family)
         if made:
             library.build_family(family)
-        if not library.is_at_hand(family):
+        if not library.is_kept(family):
             print(f"{config.cache_dir} cannot be written: the library kernels are not kept")
             return 1
         print(f"{family:20} " + (f"{time.perf_counter() - at:.2f} s" if made else "there"), flush=True)

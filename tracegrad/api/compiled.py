@@ -6,14 +6,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracegrad import tree
 from tracegrad.api import saved
-from tracegrad.api.function import Function, Static
+from tracegrad.api.bound import Bound
+from tracegrad.api.function import MISS, Function, Static
 from tracegrad.api.saved import Parts
 from tracegrad.api.signature import Arguments
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
+from tracegrad.runtime.executable import Executable
 from tracegrad.runtime.profile import Profile, profile
+
+
+def missed(args: Any) -> Any:
+    """Stand for the short way of a call that cannot take it: some arguments are static."""
+    return MISS
 
 
 class Compiled:
@@ -28,15 +36,22 @@ class Compiled:
         self._function = parts.function
         self._specialised = parts.specialised
         self._parameters = parts.parameters
+        self._direct = missed if parts.static else parts.specialised.direct
         self._treedef = parts.treedef
         self._static = parts.static
         self.__name__ = parts.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and (found := self._direct(args)) is not MISS:
+            return found
+        return self._specialised(self.matching(args, kwargs).leaves)
+
+    def matching(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Take a call apart, and refuse it when its structure or static values are not those compiled for."""
         arguments = self._parameters.split(args, kwargs)
         if arguments.treedef != self._treedef or arguments.static != self._static:
             raise self.refusal(arguments)
-        return self._specialised(arguments.leaves)
+        return arguments
 
     def refusal(self, arguments: Arguments) -> ArgumentError:
         """Say how a call differs in structure, or in its static values, from the one that was compiled."""
@@ -83,6 +98,26 @@ class Compiled:
         arguments = self._parameters.split(args, kwargs)
         captured = [source.read() for source in self._specialised.captures]
         return profile(self._specialised.program, [*arguments.leaves, *captured])
+
+    def bind(self, *args: Any, **kwargs: Any) -> Bound:
+        """Fix the arguments: the result is called without any, reads these buffers, and returns the same arrays anew.
+
+        Everything is checked once, here; captured arrays are read here, too. Arrays must be C-contiguous. Raises the
+        errors of a call.
+
+        >>> import numpy as np, tracegrad as tg
+        >>> x = np.zeros(2)
+        >>> bound = tg.compile(lambda x: x + 1.0, x).bind(x)
+        >>> x += 5.0
+        >>> bound()
+        array([6., 6.])
+        """
+        arguments = self.matching(args, kwargs)
+        executable = self._specialised.program.executable
+        if not isinstance(executable, Executable):
+            raise ArgumentError("bind: this back end has no native code", fix='compile with backend="cpu"')
+        values = [*arguments.leaves, *[source.read() for source in self._specialised.captures]]
+        return Bound(executable, values, lambda leaves: tree.unflatten(self._specialised.out_tree, leaves))
 
     def save(self, path: str | Path, levels: Sequence[str] = ()) -> None:
         """Write the program to a file that `tg.load` runs without its source, without tracing and without Numba.

@@ -17,24 +17,45 @@ from tracegrad.api.call import Body, on_tape
 from tracegrad.api.captures import Environment, Source
 from tracegrad.api.signature import Arguments, Parameters, describe, leaf_aval
 from tracegrad.api.transform import Argnums, Call, Grad, Jit, Lowered, Transform
+from tracegrad.codegen.caller_layout import AS_LIST
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.runtime import caller
+from tracegrad.runtime.executable import Executable
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Tracer, inline
 
 Static = Sequence[int | str] | int | str
 RETRACE_WARNING = 8
+RECENT = 3
+"""Programs of a function that are tried, in turn, before a call's signature is worked out."""
+MISS = object()
 
 
 class Specialised:
     """A program for one signature, with what is needed to call it and to put its results together."""
 
-    def __init__(self, program: Program, out_tree: tree.TreeDef, captures: tuple[Source, ...]):
+    def __init__(
+        self,
+        program: Program,
+        out_tree: tree.TreeDef,
+        captures: tuple[Source, ...],
+        treedef: tree.TreeDef,
+        leaves: Sequence[Any],
+        environment: tuple[Any, ...] = (),
+    ):
         self.program = program
         self.out_tree = out_tree
         self.captures = captures
         self.body: Body | None = None
+        self.environment = environment
+        self.leaves = [leaf if type(leaf) in (bool, int, float) else None for leaf in leaves]
+        self.native: Callable[[Any], Any] | None = None
+        if isinstance(program.executable, Executable) and caller.usable(program.executable):
+            found = caller.tree_caller(program.executable, treedef, leaves, len(captures), out_tree)
+            self.native = None if found is None else found.call
+        self.unflatten = out_tree.unflatten if caller.form_of(out_tree) == AS_LIST else None
 
     def __call__(self, leaves: list[Any]) -> Any:
         inputs = [*leaves, *[source.read() for source in self.captures]] if self.captures else leaves
@@ -53,6 +74,25 @@ class Specialised:
         avals = [n.aval for n in self.program.graph.inputs]
         return on_tape(self.body, self.program.donate, [typed_as(x, a) for x, a in zip(inputs, avals, strict=True)])
 
+    def fail(self, status: int) -> None:
+        """Raise the error behind a status."""
+        assert isinstance(self.program.executable, Executable)
+        self.program.executable.fail(status)
+
+    def direct(self, args: tuple[Any, ...]) -> Any:
+        """Run on positional arguments without taking them apart in Python; MISS when they are not as expected."""
+        if self.native is None:
+            return MISS
+        try:
+            found = self.native((args, tuple([s.read() for s in self.captures])) if self.captures else args)
+            if found is None:
+                return MISS
+            if type(found) is int:
+                self.fail(found)
+            return found if self.unflatten is None else self.unflatten(found)
+        except MemoryError:
+            return MISS  # the long way says how much was asked for
+
 
 class Function:
     """A function that is traced, transformed and compiled once per signature."""
@@ -69,6 +109,7 @@ class Function:
         self.backend = backend
         self.parameters = Parameters(fn, static)
         self.programs: dict[Any, Specialised] = {}
+        self.recent: tuple[Specialised, ...] = ()
         self._environment: Environment | None = None
 
     @property
@@ -83,14 +124,21 @@ class Function:
         return len(self.programs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        arguments = self.parameters.split(args, kwargs)
         state = STATE.get()
         if state.traces or state.eager:
-            return self.run_traced(arguments)
-        key = (arguments.key, self.environment.key())
+            return self.run_traced(self.parameters.split(args, kwargs))
+        outside = self.environment.key()
+        if not kwargs:
+            for recent in self.recent:
+                if recent.environment == outside and (result := recent.direct(args)) is not MISS:
+                    return result
+        arguments = self.parameters.split(args, kwargs)
+        key = (arguments.key, outside)
         found = self.programs.get(key)
         if found is None:
             found = self.compile(arguments, key)
+        if not arguments.static:
+            self.recent = (found, *[s for s in self.recent if s is not found][: RECENT - 1])
         return found(arguments.leaves)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -136,7 +184,8 @@ class Function:
             total = time.perf_counter() - began
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
         captures = tuple(self.environment.locate(value) for value in lowered.captures)
-        return Specialised(program, lowered.out_tree, captures)
+        outside = self.environment.key()
+        return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, outside)
 
     def explain_retrace(self, arguments: Arguments, key: Any) -> None:
         """Say what changed in the signature when `config.verbose`; warn when a function is traced again and again."""

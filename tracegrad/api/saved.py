@@ -20,6 +20,8 @@ from tracegrad.runtime.artefact import Artefact
 from tracegrad.runtime.objects import ObjectError
 from tracegrad.runtime.program import Program, build
 
+NUMBERS: dict[str | None, Any] = {"bool": False, "int": 0, "float": 0.0}
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -44,6 +46,7 @@ def save(parts: Parts, path: str | Path, levels: Sequence[str]) -> None:
         "arguments": structure.encode(parts.treedef),
         "results": structure.encode(specialised.out_tree),
         "leaves": parts.parameters.leaf_names(parts.treedef),
+        "numbers": [type(leaf).__name__ if type(leaf) in (bool, int, float) else None for leaf in specialised.leaves],
         "outputs": result_names(specialised.out_tree),
     }
     arrays = [np.array(source.read(), order="C") for source in specialised.captures]
@@ -72,7 +75,10 @@ def load(path: str | Path, strict: bool) -> Parts:
     inputs = len(program.executable.facts.inputs)
     if treedef.num_leaves + len(captures) != inputs or out_tree.num_leaves != len(program.executable.facts.outputs):
         raise ArtefactError(f"load: the signature in {path} is not that of its program", fix="save the program again")
-    return Parts(absent, found.name, parameters, Specialised(program, out_tree, captures), treedef, static)
+    numbers = found.signature.get("numbers", [None] * treedef.num_leaves)
+    leaves = [NUMBERS.get(kind) for kind in numbers]
+    specialised = Specialised(program, out_tree, captures, treedef, leaves)
+    return Parts(absent, found.name, parameters, specialised, treedef, static)
 
 
 def program_of(found: Artefact, names: Sequence[str], strict: bool) -> Program:

@@ -14,6 +14,7 @@ BUSY = 24  # 1 while a caller owns the pool
 PARKS = 32  # how often a worker has parked
 THREADS = 40  # workers + the caller
 STOP = 41  # 1: workers return at once
+WAKES = 42  # how often a worker has been woken
 STATES = 48  # one word per thread: 1 awake, 0 parked
 
 WORD_BYTES = 8

@@ -60,6 +60,7 @@ class Emitted:
     families: tuple[str, ...]
     symbols: tuple[str, ...]
     steps: tuple[str, ...]
+    parallel: bool
     timings: dict[str, float]
 
 
@@ -99,6 +100,7 @@ def emit(
         tuple(module.families),
         tuple(module.symbols),
         tuple(module.steps),
+        bool(module.symbols) or "call void @tg_par_for" in text,
         {"emit": written - began, "llvm": done - written},
     )
 

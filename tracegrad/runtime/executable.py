@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.codegen.caller_layout import ALIGNED_C
 from tracegrad.codegen.cpu import target
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
-from tracegrad.runtime import library
+from tracegrad.runtime import caller, library
 from tracegrad.runtime.objects import define_symbols, load_object
 
 Libraries = Mapping[str, tuple[list[str], bytes]]
@@ -47,6 +48,8 @@ class Facts:
     steps: list[str]
     kernels: int
     refusals: list[str]
+    parallel: bool
+    """Whether it enters the pool: if not, no thread need be woken."""
     narrowed: list[tuple[int, str]]
     """Integer scalars that the program converts to a narrower dtype: input number and that dtype."""
 
@@ -86,21 +89,53 @@ class Executable:
         self.stamps = np.zeros(facts.kernels + 1, np.int64)
         self.stamp_address = int(self.stamps.ctypes.data)
         self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs) + 1)
+        self._blocks: caller.Blocks | None = None
+        self.native = caller.list_caller(self).call if caller.usable(self) else None
+
+    @property
+    def blocks(self) -> caller.Blocks:
+        """The memory of calls that native code takes."""
+        if self._blocks is None:
+            self._blocks = caller.Blocks(len(self.inputs), len(self.outputs), self.facts.arena_bytes)
+        return self._blocks
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Run the program on arrays and numbers; return new arrays, or the donated ones."""
+        if self.native is None:
+            return self.run(self.checked(values))
+        try:
+            found = self.native(values)
+            if found is None:  # for Python to look at, or as many calls are in flight as there are blocks
+                arrays = self.checked(values)
+                found = self.native(arrays)
+                if found is None and self.blocks.add():
+                    found = self.native(arrays)
+                if found is None:
+                    return self.run(arrays)
+        except MemoryError:
+            raise self.out_of_memory() from None
+        if type(found) is int:
+            self.fail(found)
+        return found  # type: ignore[no-any-return]
+
+    def checked(self, values: Sequence[Any]) -> list[Any]:
+        """Return the arguments as the arrays that the code needs, or raise the user's error."""
         arrays: list[Any] = []
         for position, ((dtype, shape), value) in enumerate(zip(self.inputs, values, strict=True)):
             if (
                 type(value) is not np.ndarray
                 or value.dtype is not dtype
                 or value.shape != shape
-                or not value.flags.c_contiguous
+                or value.flags.num & ALIGNED_C != ALIGNED_C
             ):
                 value = self.convert(position, value)
             arrays.append(value)
         if self.donated:
             self.check_donated(values, arrays)
+        return arrays
+
+    def run(self, arrays: Sequence[Any]) -> list[Any]:
+        """Run the program from Python: where native code cannot read its arguments from Python's objects."""
         try:
             results = [arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in self.outputs]
             arena = self.take_arena()
@@ -109,7 +144,8 @@ class Executable:
         addresses = [a.__array_interface__["data"][0] for a in arrays]
         addresses += [r.__array_interface__["data"][0] for r in results]
         table = self.table_type(self.pool.ctl, arena[1], 0, *addresses, self.stamp_address)
-        self.pool.wake()
+        if self.facts.parallel:
+            self.pool.wake()
         status = self.entry(ctypes.addressof(table))
         self.arenas.append(arena)
         if status:
@@ -154,7 +190,7 @@ class Executable:
                 f"{name}: compiled for {wanted} but called with {found}",
                 fix="pass an array of that shape, or compile for this one",
             )
-        return np.ascontiguousarray(value).reshape(shape)
+        return np.require(value, requirements=["C", "A"]).reshape(shape)
 
     def number(self, name: str, position: int, value: bool | int | float) -> Any:
         """Return a Python number as the scalar argument it stands for; nothing is rounded or wrapped in silence."""

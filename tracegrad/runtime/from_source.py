@@ -41,6 +41,7 @@ class SourceExecutable:
             steps=[step.name for step in self.plan.steps],
             kernels=len(self.plan.steps),
             refusals=[str(r) for r in self.plan.refusals],
+            parallel=False,
             narrowed=[],
         )
 

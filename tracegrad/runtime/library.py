@@ -35,7 +35,12 @@ def ensure(families: Iterable[str], theirs: Collection[str] = (), wait: Callable
 
 def is_at_hand(family: str) -> bool:
     """Say whether a family is loaded or in the cache."""
-    return family in _LOADED or cache.load(cache.entry_key(["library", family])) is not None
+    return family in _LOADED or is_kept(family)
+
+
+def is_kept(family: str) -> bool:
+    """Say whether the cache has a sound copy of a family."""
+    return cache.load(cache.entry_key(["library", family])) is not None
 
 
 def load_family(family: str) -> float:

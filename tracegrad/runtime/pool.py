@@ -42,14 +42,13 @@ class Pool:
         ctypes.memset(self.ctl, 0, ctypes.sizeof(self._words))
         self._words[pool_layout.THREADS] = self.threads
         self._words[pool_layout.PARKS] = self.threads - 1
-        self._wakes = 0
         self._lock = threading.Lock()
         self._parking = [threading.Semaphore(0) for _ in range(self.threads)]
         self._running: list[threading.Thread] = []
 
     def wake(self) -> None:
         """Make all workers spin for work; costs a comparison where they already do."""
-        if self._words[pool_layout.PARKS] != self._wakes:
+        if self._words[pool_layout.PARKS] != self._words[pool_layout.WAKES]:
             self._wake_parked()
 
     def close(self) -> None:
@@ -72,7 +71,7 @@ class Pool:
             for thread in range(1, self.threads):
                 if not self._words[pool_layout.STATES + thread]:
                     self._words[pool_layout.STATES + thread] = 1
-                    self._wakes += 1
+                    self._words[pool_layout.WAKES] += 1
                     self._parking[thread].release()
 
     def _start(self) -> None:

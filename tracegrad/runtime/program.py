@@ -184,6 +184,7 @@ def compile_graph(
         steps=list(emitted.steps),
         kernels=len(plan.steps),
         refusals=[str(r) for r in plan.refusals],
+        parallel=emitted.parallel,
         narrowed=narrowed_inputs(graph),
     )
     return facts, emitted.data, plan, memory

@@ -1,0 +1,340 @@
+"""Calls: native code takes arguments apart as Python does, in any thread, and leaves the unexpected to Python."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import random
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+import tracegrad.numpy
+from tracegrad import nn, tree
+from tracegrad.api.function import MISS
+from tracegrad.codegen import caller_layout as at
+from tracegrad.codegen import words
+from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
+from tracegrad.runtime import caller
+
+X = np.arange(12.0).reshape(3, 4)
+needs_native = pytest.mark.skipif(caller.method() is None, reason="another Python: calls go the long way")
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+# --- the same results by both ways ------------------------------------------------------------------------------------
+
+CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "one": (lambda x: x * 2.0, (X,)),
+    "none": (lambda: np.ones(3) * 2.0, ()),
+    "several": (lambda x, y: (x + y, x.sum()), (X, X)),
+    "dict": (lambda p: {"b": p["b"] * 2.0, "a": p["a"].sum()}, ({"b": X, "a": X.T.copy()},)),
+    "keys": (lambda p: p[3] - p[1], ({3: X, 1: X * 2.0},)),
+    "nested": (lambda t: [t[0][0] * t[1]["k"], (t[2],)], (([X], {"k": X, "none": None}, X, ()),)),
+    "named": (lambda p: Pair(p.second * 1.0, [p.first]), (Pair(X, X + 1.0),)),
+    "module": (lambda m, x: m(x), (nn.Linear(4, 2), X.astype(np.float32))),
+    "float": (lambda x, s: x * s, (X, 2.5)),
+    "int": (lambda x, n: x * n, (X, 3)),
+    "bool": (lambda x, b: np.where(b, x, -x), (X, True)),
+    "scalar": (lambda x, s: x * s, (X, np.float32(0.1))),
+    "number": (lambda s: s * 2.0, (1.5,)),
+    "dtypes": (lambda *a: [x + x.dtype.type(1) for x in a], tuple(X.astype(d) for d in "fdilBHIL")),
+    "empty": (lambda x: x + 1.0, (np.ones((0, 3)),)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_ways_agree(name: str) -> None:
+    fn, args = CASES[name]
+    compiled, jitted = tg.compile(fn, *args), tg.jit(fn)
+    expected = compiled._specialised(compiled._parameters.split(args, {}).leaves)
+    jitted(*args)
+    for _ in range(3):
+        for found in (compiled(*args), jitted(*args)):
+            check_same(found, expected)
+    assert jitted.traces == 1
+
+
+def check_same(found: Any, expected: Any) -> None:
+    (ours, structure), (theirs, other) = tree.flatten(found), tree.flatten(expected)
+    assert structure == other
+    for a, b in zip(ours, theirs, strict=True):
+        assert type(a) is type(b)
+        np.testing.assert_array_equal(a, b)
+
+
+@needs_native
+@pytest.mark.parametrize("name", [n for n in CASES if n != "module"])
+def test_the_short_way_is_taken(name: str) -> None:
+    fn, args = CASES[name]
+    compiled = tg.compile(fn, *args)
+    found = compiled._specialised.direct(args)
+    assert found is not MISS
+    check_same(found, compiled(*args))
+
+
+def test_without_native_code_everything_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller, "method", lambda: None)
+    for name, (fn, args) in CASES.items():
+        compiled = tg.compile(fn, *args)
+        assert compiled._specialised.native is None, name
+        compiled(*args)
+    kept = np.ones(3)
+    step = tg.compile(lambda w: w + 1.0, tg.spec(3), donate=("w",))
+    assert step(kept) is kept
+    with pytest.raises(ShapeError):
+        step(np.ones(4))
+
+
+# --- what is not as expected ------------------------------------------------------------------------------------------
+
+
+@needs_native
+def test_what_native_code_must_refuse() -> None:
+    compiled = tg.compile(lambda p, s: p["a"] * s, {"a": X}, 2.0)
+    direct = compiled._specialised.direct
+    refused: list[Any] = [
+        ({"a": X.T}, 2.0), ({"a": X[:, :3]}, 2.0), ({"a": X.astype(np.float32)}, 2.0), ({"a": X.tolist()}, 2.0),
+        ({"b": X}, 2.0), ({"a": X, "b": X}, 2.0), ({}, 2.0), ({"a": None}, 2.0), ([X], 2.0), (X, 2.0), ({"a": X}, 2),
+        ({"a": X}, np.float64(2.0)), ({"a": X}, True), ({"a": X}, None), ({"a": X},), ({"a": X}, 2.0, 3.0), (),
+        ({"a": np.ma.masked_array(X)}, 2.0), ({"a": X.view(np.recarray)}, 2.0), ({"a": X.astype(">f8")}, 2.0),
+        ({"a": X[::-1]}, 2.0), ({"a": X.reshape(3, 4, 1)}, 2.0), ({"a": X.reshape(12)}, 2.0), ({"a": "x"}, 2.0),
+    ]  # fmt: skip
+    for args in refused:
+        assert direct(args) is MISS, args
+    np.testing.assert_array_equal(direct(({"a": X}, 2.0)), X * 2.0)
+
+
+def test_what_python_makes_of_it() -> None:
+    compiled = tg.compile(lambda x, s: x * s, X, 2.0)
+    raw = np.frombuffer(bytes(1) + X.tobytes(), np.uint8)[1:].view(np.float64).reshape(3, 4)
+    assert not raw.flags.aligned
+    for x in (np.asfortranarray(X), X.repeat(2, axis=0)[::2], raw):
+        np.testing.assert_array_equal(compiled(x, 3.0), X * 3.0)
+    np.testing.assert_array_equal(compiled(X, np.float64(3.0)), X * 3.0)
+    with pytest.raises(DTypeError):
+        compiled(X.astype(np.float32), 2.0)
+    with pytest.raises(ArgumentError):
+        compiled(X)
+    ints = tg.compile(lambda x, n: x * n, X, 2)
+    with pytest.raises(DTypeError, match="too large"):
+        ints(X, 2**70)
+    assert ints(X, -(2**40))[0, 1] == -(2.0**40)
+
+
+def test_weak_and_strong_numbers_are_two_signatures() -> None:
+    x = np.ones(3, np.float32)
+    f = tg.jit(lambda x, s: x * s)
+    for _ in range(3):
+        assert f(x, 2.0).dtype == np.float32
+        assert f(x, np.float64(2.0)).dtype == np.float64
+        assert f(x, 2).dtype == np.float32
+    assert f.traces == 3
+
+
+def test_other_captured_values_are_seen_by_the_short_way() -> None:
+    scale, offset = 2.0, np.ones(3)
+    f = tg.jit(lambda x: x * scale + offset)
+    x = np.ones(3)
+    for _ in range(3):
+        np.testing.assert_array_equal(f(x), np.full(3, 3.0))
+    scale = 5.0
+    np.testing.assert_array_equal(f(x), np.full(3, 6.0))
+    offset = np.zeros(3)
+    np.testing.assert_array_equal(f(x), np.full(3, 5.0))
+    offset = np.zeros(1)
+    np.testing.assert_array_equal(f(x), np.full(3, 5.0))
+    assert f.traces == 3
+
+
+def test_errors_of_the_program_come_through() -> None:
+    f = tg.jit(lambda x, i: x[i])
+    f(X, np.array([1]))
+    for _ in range(3):
+        with pytest.raises(IndexOutOfBounds):
+            f(X, np.array([7]))
+    np.testing.assert_array_equal(f(X, np.array([2])), X[[2]])
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_references_are_given_up() -> None:
+    x, s = np.ones(3), np.float64(2.0)
+    f = tg.compile(lambda p, s: ({"y": p["x"] * s}, p["x"].sum()), {"x": x}, s)
+    g = tg.compile(lambda x, i: x[i], x, np.array([1]))
+    wrong = np.array([9])
+
+    def counts() -> list[int]:
+        gc.collect()
+        return [sys.getrefcount(o) for o in (x, s, x.dtype, wrong, None)]
+
+    def work() -> None:
+        for _ in range(300):
+            f({"x": x}, s)
+            f({"x": x}, 2.0)
+            with pytest.raises(IndexOutOfBounds):
+                g(x, wrong)
+        del _
+
+    work()
+    before = counts()
+    work()
+    assert max(abs(a - b) for a, b in zip(counts(), before, strict=True)) < 40
+
+
+def test_donated_arrays_are_checked_at_every_call() -> None:
+    step = tg.compile(lambda a, b: (a + b, b * 2.0), tg.spec(4), tg.spec(4), donate=("a", "b"))
+    base = np.ones(6)
+    for _ in range(2):
+        a, b = np.ones(4), np.ones(4)
+        first, second = step(a, b)
+        assert first is a and second is b
+        step(a, b)
+        for bad in ((base[:4], base[2:]), (a, a), (base[2:], base[:4])):
+            with pytest.raises(ArgumentError, match="share memory"):
+                step(*bad)
+    a.flags.writeable = False
+    with pytest.raises(ArgumentError, match="read-only"):
+        step(a, b)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+@needs_native
+def test_the_gil_is_released_in_the_program() -> None:
+    """The entry is replaced by a function of Python's that says whether this thread holds the GIL."""
+    compiled = tg.compile(lambda x: x * 2.0, X)
+    executable: Any = compiled._specialised.program.executable
+    executable.address = ctypes.cast(ctypes.pythonapi.PyGILState_Check, ctypes.c_void_p).value
+    native = caller.list_caller(executable).call
+    assert type(native([X])) is list  # a status of 1 would come back as an int
+
+
+def test_many_threads_call_at_once() -> None:
+    compiled = tg.compile(lambda x, k: np.tanh(x @ x.T) * k, np.ones((60, 60)), 1.0)
+    x = np.random.default_rng(0).standard_normal((60, 60)) * 0.1
+    expected = np.tanh(x @ x.T)
+    failures: list[str] = []
+
+    def work(k: float) -> None:
+        for _ in range(40):
+            if not np.allclose(compiled(x, k), expected * k, rtol=1e-9, atol=1e-12):
+                failures.append("a wrong result")
+
+    threads = [threading.Thread(target=work, args=(float(i),)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+@needs_native
+def test_more_calls_at_once_than_blocks() -> None:
+    executable: Any = tg.compile(lambda x: x * 2.0, X)._specialised.program.executable
+    for _ in range(caller.BLOCKS + 2):  # every block is taken, as by a call in flight
+        np.testing.assert_array_equal(executable([X])[0], X * 2.0)
+        for i in range(caller.BLOCKS):
+            executable.blocks.free[i] = 0
+    assert len(executable.blocks.memory) == caller.BLOCKS
+
+
+# --- fixed buffers ----------------------------------------------------------------------------------------------------
+
+
+def test_bound_buffers_are_read_and_written_in_place() -> None:
+    compiled = tg.compile(lambda p, s: {"y": p["x"] * s, "sum": p["x"].sum()}, {"x": X}, 2.0)
+    x, s = X.copy(), np.array(2.0)
+    bound = compiled.bind({"x": x}, s)
+    first = bound()
+    np.testing.assert_array_equal(first["y"], X * 2.0)
+    x += 1.0
+    s[()] = 3.0
+    second = bound()
+    assert second["y"] is first["y"] and second is bound.results
+    np.testing.assert_array_equal(first["y"], (X + 1.0) * 3.0)
+    assert first["sum"] == (X + 1.0).sum()
+    with pytest.raises(ArgumentError, match=r"p\['x'\].*: bind needs"):
+        compiled.bind({"x": X.repeat(2, axis=0)[::2]}, 2.0)
+    with pytest.raises(ShapeError):
+        compiled.bind({"x": X[:2]}, 2.0)
+    with pytest.raises(ArgumentError, match="compiled for the arguments"):
+        compiled.bind(X, 2.0)
+
+
+def test_bound_donated_buffers_are_the_results() -> None:
+    step = tg.compile(lambda w, g: w - 0.5 * g, tg.spec(2), tg.spec(2), donate=("w",))
+    w = np.ones(2)
+    bound = step.bind(w, np.ones(2))
+    assert bound() is w
+    bound()
+    np.testing.assert_array_equal(w, np.zeros(2))
+    with pytest.raises(ArgumentError, match="share"):
+        step.bind(w, w)
+
+
+def test_a_bound_program_raises_its_errors() -> None:
+    index = np.array([1])
+    bound = tg.compile(lambda x, i: x[i], X, index).bind(X, index)
+    np.testing.assert_array_equal(bound(), X[[1]])
+    index[0] = 5
+    with pytest.raises(IndexOutOfBounds):
+        bound()
+
+
+# --- the translator ---------------------------------------------------------------------------------------------------
+
+SOURCE = '''
+def helper(a: int, b: int) -> int:
+    return a * FACTOR if a < b else b - a
+
+def f(a: int, b: int, words: int) -> int:
+    total = 0
+    for i in range(b & 7):
+        if i == 2 or not i < 6 and a > 0:
+            continue
+        total += helper(i, a)
+        for j in range(2):
+            store_word(words, j, load_word(words, j) + total)
+    if a == b:
+        return 1 if (a > 0) == (b != 4) else load_word(words, 0)
+    elif a >= 0 and (b <= 0 or total != 0):
+        total -= (a | 5) * -3
+    return total
+'''
+
+
+def test_translated_functions_compute_what_python_computes() -> None:
+    namespace: dict[str, Any] = {"FACTOR": 3, "load_word": words.load_word, "store_word": words.store_word}
+    exec(SOURCE, namespace)
+    data = words.compile_words(words.translate(SOURCE, namespace, ("f",)))
+    address = caller.load_object(data, ["f"])["f"]
+    native = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
+    rng = random.Random(0)
+    for _ in range(300):
+        a, b = rng.randrange(-9, 9), rng.randrange(-9, 9)
+        ours, theirs = caller.words_of([a, b]), caller.words_of([a, b])
+        expected = namespace["f"](a, b, ctypes.addressof(theirs))
+        assert (native(a, b, ctypes.addressof(ours)), list(ours)) == (expected, list(theirs)), (a, b)
+
+
+@pytest.mark.parametrize("body", ["return a / 2", "while a:\n        a -= 1", "return g(a)", "a.b = 1", "return b"])
+def test_the_translator_refuses_what_it_does_not_know(body: str) -> None:
+    with pytest.raises(NotImplementedError):
+        words.translate(f"def f(a: int) -> int:\n    {body}\n", {}, ("f",))
+
+
+def test_objects_lie_where_the_tables_say() -> None:
+    assert caller.as_expected() or caller.method() is None
+    assert at.PROCESS_WORDS == at.NONE + 1 and at.CALL_WORDS == at.OBJECTS + 1
