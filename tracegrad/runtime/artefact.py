@@ -27,7 +27,7 @@ from tracegrad.config import child_environment
 from tracegrad.errors import ArtefactError
 from tracegrad.ir import Graph
 from tracegrad.ir.text import parse, show
-from tracegrad.runtime import library
+from tracegrad.runtime import caller, library
 from tracegrad.runtime.cache import PACKAGE
 from tracegrad.runtime.executable import Executable, Facts, Libraries
 from tracegrad.runtime.program import Program
@@ -35,7 +35,7 @@ from tracegrad.runtime.sealed import LONGEST_HEADER, SealError, read_header, sea
 
 MAGIC = "tracegrad-artefact"
 FORMAT = 1
-LAYOUTS = ("table_layout.py", "pool_layout.py", "pool_kernels.py")
+LAYOUTS = ("table_layout.py", "pool_layout.py", "pool_kernels.py", "caller_layout.py", "caller_kernels.py")
 
 
 @cache
@@ -49,7 +49,7 @@ def interface() -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """A program compiled for one CPU. `libraries` holds, by family, symbols and object code; the pool is among them."""
+    """A program compiled for one CPU. `libraries` holds, by family, symbols and object code."""
 
     cpu: Cpu
     facts: dict[str, Any]
@@ -97,8 +97,14 @@ def build_of(program: Program) -> Build:
     if executable.libraries:  # it was loaded from a file, and may differ from what this version would compile
         libraries: Libraries = executable.libraries
     else:
-        libraries = {f: library.object_of(f) for f in ("pool", *executable.facts.families)}
+        libraries = libraries_of(executable.facts.families)
     return Build(executable.cpu, executable.facts.as_json(), executable.data, libraries)
+
+
+def libraries_of(families: Sequence[str]) -> Libraries:
+    """Return what a program of these families is linked to, with the pool and the native half of calls."""
+    found = {f: library.object_of(f) for f in ("pool", *families)}
+    return found | {"caller": ([caller.SYMBOL], caller.native_code())}
 
 
 def build_for(name: str, graph: Graph, donate: Sequence[int]) -> Build:

@@ -77,6 +77,7 @@ class Executable:
             library.ensure(["pool", *facts.families])
             self.address = load_object(data, ["tg_entry"])["tg_entry"]
         else:
+            caller.bring(libraries["caller"][1])
             self.address = load_object(data, ["tg_entry"], library.load_apart(libraries))["tg_entry"]
         self.entry = ENTRY(self.address)
         self.pool = library.pool(min(facts.threads, config.threads))  # scratch is there for facts.threads

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tracegrad.codegen.cpu import target
-from tracegrad.runtime import artefact, library
+from tracegrad.runtime import artefact
 from tracegrad.runtime.program import compile_graph
 
 
@@ -17,8 +17,7 @@ def main(asked: Path, made: Path) -> None:
     """Compile the graph of one file into another."""
     found = artefact.read(asked)
     facts, data, _, _ = compile_graph(found.graph(), found.donate, {}, load=False)
-    libraries = {f: library.object_of(f) for f in ("pool", *facts.families)}
-    found.builds = [artefact.Build(target(), facts.as_json(), data, libraries)]
+    found.builds = [artefact.Build(target(), facts.as_json(), data, artefact.libraries_of(facts.families))]
     artefact.save(found, made)
 
 

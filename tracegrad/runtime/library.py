@@ -92,7 +92,7 @@ def load_apart(families: Mapping[str, tuple[list[str], bytes]]) -> dict[str, int
             adopt("pool", *families["pool"])
         addresses: dict[str, int] = {}
         for family, (symbols, data) in families.items():
-            if family != "pool":
+            if family not in ("pool", "caller"):
                 addresses |= load_object(data, symbols)
         return addresses
 
