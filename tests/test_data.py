@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -68,6 +69,19 @@ def test_normalise():
         data.normalise(x, 5)
 
 
+def test_a_mapped_file_is_normalised_part_by_part(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).normal(3, 2, (50, 3, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    whole = data.Normaliser.fit(x, (0, 2))
+    monkeypatch.setattr(sys.modules["tracegrad.data.normalise"], "PART", 7 * 12)
+    fit = data.Normaliser.fit(mapped, (0, -1))
+    np.testing.assert_allclose(fit.mean, whole.mean, rtol=1e-6)
+    np.testing.assert_allclose(fit.deviation, x.std((0, 2), keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(fit(x[3]), ((x - fit.mean) / fit.deviation)[3])
+    assert data.Normaliser.fit(x, 2).mean.shape == (50, 3, 1)
+
+
 def test_digits_are_split_without_overlap():
     pytest.importorskip("sklearn")
     split = data.digits(0.2, seed=1)
@@ -113,3 +127,40 @@ def test_damaged_idx_files_are_refused(tmp_path):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(IdxError, match=text):
             data.read_idx(tmp_path / "x")
+
+
+def test_a_mapped_idx_file_gives_native_batches(tmp_path):
+    array = np.arange(40, dtype=np.float32).reshape(10, 4)
+    (tmp_path / "x").write_bytes(idx_bytes(array, 13))
+    mapped = data.read_idx(tmp_path / "x", mmap=True)
+    assert isinstance(mapped, np.memmap) and mapped.shape == (10, 4) and not mapped.flags.writeable
+    for shuffle in (False, True):
+        rows = np.concatenate([b for (b,) in data.batches(mapped, 5, shuffle=shuffle)])
+        assert rows.dtype.isnative and type(rows) is np.ndarray
+        np.testing.assert_array_equal(rows[np.argsort(rows[:, 0])], array)
+    (tmp_path / "x").write_bytes(gzip.compress(idx_bytes(array, 13)))
+    with pytest.raises(IdxError, match="is gzipped, and cannot be mapped"):
+        data.read_idx(tmp_path / "x", mmap=True)
+    (tmp_path / "x").write_bytes(idx_bytes(array, 13)[:-1])
+    with pytest.raises(IdxError, match="has 171 bytes"):
+        data.read_idx(tmp_path / "x", mmap=True)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_random_damage_never_gives_another_error(tmp_path, zipped):
+    rng = np.random.default_rng(0)
+    raw = idx_bytes(np.arange(24, dtype=np.int16).reshape(4, 6), 11)
+    whole = gzip.compress(raw) if zipped else raw
+    messages = []
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[at] = rng.integers(256)
+        if rng.random() < 0.3:
+            damaged = damaged[: rng.integers(1, len(whole) + 1)]
+        (tmp_path / "x").write_bytes(damaged)
+        try:
+            data.read_idx(tmp_path / "x")
+        except IdxError as error:
+            messages.append(str(error))
+    assert len(messages) > 60 and all("\n  fix: " in message for message in messages)

@@ -69,10 +69,16 @@ def slices(columns: list[Any], order: Any, batch_size: int, shuffle: bool) -> It
         rows = order[start : start + batch_size]
         if not shuffle:
             first, last = int(rows[0]), int(rows[-1]) + 1
-            yield tuple(np.array(c[first:last]) for c in columns)
+            yield tuple(native(np.array(c[first:last])) for c in columns)
             continue
         ascending = np.argsort(rows)
         back = np.argsort(ascending)
         yield tuple(
-            np.asarray(c[rows[ascending]])[back] if isinstance(c, np.memmap) else np.asarray(c)[rows] for c in columns
+            native(np.asarray(c[rows[ascending]])[back] if isinstance(c, np.memmap) else np.asarray(c)[rows])
+            for c in columns
         )
+
+
+def native(rows: Any) -> Any:
+    """Return rows in this machine's byte order."""
+    return rows.astype(rows.dtype.newbyteorder("="), copy=False)

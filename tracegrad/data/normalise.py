@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,8 @@ import numpy as np
 from tracegrad.errors import DTypeError, ShapeError
 
 Axes = int | tuple[int, ...]
+PART = 1 << 20
+"""Elements that are converted to float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +33,26 @@ class Normaliser:
         """Measure mean and deviation over `axis`; the deviation is at least `eps`, so that a constant channel stays
         finite.
 
-        Sums run in float64. Floating-point data keep their dtype; integers give float32. For images [N, C, H, W] take
-        axis=(0, 2, 3). Raises ShapeError when there is nothing to average over.
+        Sums run in float64, over some rows at a time: a memory-mapped array is never held as a whole. Floating-point
+        data keep their dtype; integers give float32. For images [N, C, H, W] take axis=(0, 2, 3). Raises
+        ShapeError when there is nothing to average over.
         """
         x = np.asarray(x)
         if x.dtype.kind not in "fiub":
             raise DTypeError(f"normalise: the data have dtype {x.dtype}", fix="pass an array of real numbers")
         dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
-        try:
-            mean = np.mean(x, axis=axis, keepdims=True, dtype=np.float64)
-        except np.exceptions.AxisError:
-            raise ShapeError(f"normalise: axis {axis} does not fit data of shape {x.shape}") from None
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        if any(not -x.ndim <= a < x.ndim for a in axes):
+            raise ShapeError(
+                f"normalise: axis {axis} does not fit data of shape {x.shape}", fix="use axes of the data, once each"
+            )
+        axes = tuple(sorted({a % x.ndim for a in axes}))
         if x.size == 0:
             raise ShapeError(f"normalise: the data of shape {x.shape} are empty", fix="pass at least one example")
-        deviation = np.sqrt(np.mean(np.square(x - mean), axis=axis, keepdims=True))
+        count = math.prod(x.shape[a] for a in axes)
+        mean = sum(np.sum(part, axes, np.float64, keepdims=True) for part in parts(x, axes)) / count
+        squares = sum(np.sum(np.square(part - mean), axes, keepdims=True) for part in parts(x, axes))
+        deviation = np.sqrt(squares / count)
         return cls(mean.astype(dtype), np.maximum(deviation, eps).astype(dtype))
 
     def __call__(self, x: Any) -> Any:
@@ -58,6 +68,12 @@ class Normaliser:
         """Drop leading axes of size 1 that `x` does not have."""
         extra = max(0, statistic.ndim - len(np.shape(x)))
         return statistic.reshape(statistic.shape[extra:]) if set(statistic.shape[:extra]) <= {1} else statistic
+
+
+def parts(x: Any, axes: tuple[int, ...]) -> Iterator[Any]:
+    """Yield the array some rows at a time where rows are averaged over, else as a whole."""
+    rows = max(1, PART // max(math.prod(x.shape[1:]), 1)) if 0 in axes else max(len(x), 1)
+    return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
 def normalise(x: Any, axis: Axes = 0, eps: float = 1e-3) -> tuple[Any, Any, Any]:
