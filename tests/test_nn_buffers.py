@@ -214,3 +214,13 @@ def test_names_that_collide_are_refused():
 
     with pytest.raises(ArgumentError, match="two arrays have the name held.a.b"):
         Collide().state_dict()
+
+
+def test_tracked_models_load_tensors_and_give_arrays():
+    tracked = tg.track(nn.split(network())[0])
+    state = {name: np.full(value.shape, 2.0) for name, value in tracked.state_dict().items()}
+    loaded = tracked.load_state_dict(state)
+    assert all(isinstance(w, tg.Tensor) and w.requires_grad and w.is_leaf for w in tree.leaves(loaded))
+    assert (loaded[0].weight.detach().numpy() == 2.0).all()
+    plain = nn.split(network())[0].load_state_dict(loaded.state_dict())
+    assert all(type(w) is np.ndarray and (w == 2.0).all() for w in tree.leaves(plain))

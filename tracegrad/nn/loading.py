@@ -9,6 +9,8 @@ import numpy as np
 
 from tracegrad.errors import TracegradError
 from tracegrad.ir import Aval
+from tracegrad.tape.create import tensor
+from tracegrad.tape.tensor import Tensor
 
 
 class StateDictError(TracegradError, ValueError):
@@ -67,7 +69,15 @@ def kind(value: Any) -> str:
 
 
 def converted(value: Any, like: Any) -> Any:
-    """Return a copy of an array in the dtype of `like`; a traced value is converted only where dtypes differ."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return np.array(value, dtype=like.dtype)
+    """Return a copy of an array in the dtype of `like`, as a leaf tensor where `like` is a tensor; a traced value is
+    converted only where dtypes differ."""
+    if isinstance(like, Tensor) and isinstance(value, (np.ndarray, np.generic, Tensor)):
+        return tensor(value, like.dtype, like.requires_grad)
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        return np.array(as_array(value), dtype=like.dtype)
     return value if value.dtype == like.dtype else value.astype(like.dtype)
+
+
+def as_array(value: Any) -> Any:
+    """Return an array, also of a tensor that records its gradient."""
+    return np.asarray(value.detach() if isinstance(value, Tensor) else value)

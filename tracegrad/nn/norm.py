@@ -68,7 +68,8 @@ class BatchNorm(Module):
             if self.track_running_stats:
                 self.move(x)
             return y
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        mean, variance = stop_gradient(self.running_mean), stop_gradient(self.running_var)
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
 
     def move(self, x: Any) -> None:
         """Hand over the running statistics after this batch, in the dtypes they have: no step traces again."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, TracegradError
+from tracegrad.nn.loading import as_array
 from tracegrad.nn.module import Module
 
 DTYPES = {
@@ -74,7 +75,7 @@ def save_file(tensors: Any, path: str | os.PathLike[str], metadata: Mapping[str,
 
 def native(value: Any) -> Any:
     """Return a contiguous array in this machine's byte order."""
-    array = np.asarray(value)
+    array = as_array(value)
     return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
