@@ -62,7 +62,7 @@ SURFACE = [
     "compile", "cond", "config", "custom_vjp", "eager", "enable_grad", "fori_loop", "from_dlpack", "from_numpy",
     "grad", "hessian", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "load", "map", "no_grad", "numpy", "scan",
     "set_grad_enabled", "spec", "stop_gradient", "switch", "tensor", "track", "untrack", "value_and_grad", "vjp",
-    "while_loop",
+    "vmap", "while_loop",
 ]  # fmt: skip
 NAMESPACES = {
     "tracegrad.numpy": 200, "tracegrad.numpy.linalg": 5, "tracegrad.nn": 20, "tracegrad.nn.functional": 30,

@@ -5,6 +5,7 @@ from typing import Any
 
 from tracegrad import numpy
 from tracegrad.api.associative import associative_scan
+from tracegrad.api.batching import vmap
 from tracegrad.api.benchmark import benchmark
 from tracegrad.api.compiled import Compiled, compile, load
 from tracegrad.api.control import checkpoint, cond, fori_loop, map, scan, switch, while_loop
@@ -58,6 +59,7 @@ __all__ = [
     "untrack",
     "value_and_grad",
     "vjp",
+    "vmap",
     "while_loop",
 ]
 
