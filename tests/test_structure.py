@@ -38,7 +38,7 @@ FLOORS = (
     ("demo", "__init__"),
     ("__main__",),
 )
-BESIDE = {"numpy": "ops", "testing": "grad"}
+BESIDE = {"numpy": "ops", "testing": "api"}
 """What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {

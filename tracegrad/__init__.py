@@ -74,7 +74,7 @@ def __getattr__(name: str) -> Any:
     """Import the tape, `nn`, `optim`, `random` and `data` when they are first used: gradients alone need none."""
     if name in TAPE:
         found = getattr(importlib.import_module("tracegrad.tape"), name)
-    elif name in ("autograd", "data", "nn", "optim", "random"):
+    elif name in ("autograd", "data", "nn", "optim", "random", "testing"):
         found = importlib.import_module(f"tracegrad.{name}")
     else:
         raise AttributeError(f"module 'tracegrad' has no attribute {name!r}")

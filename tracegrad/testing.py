@@ -1,14 +1,16 @@
-"""Checks for the tests of programs that use tracegrad: `check_grads` compares gradients with finite differences."""
+"""Checks for the tests of programs that use tracegrad: gradients against finite differences, and traces counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api.retrace import OBSERVERS
 from tracegrad.errors import ArgumentError
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Aval, Graph, interpret
@@ -89,3 +91,32 @@ def contracted(fn: Callable[..., Any], values: Sequence[Any], rng: np.random.Gen
         return reduce(add, sums) if sums else np.float64(0.0)
 
     return trace(weighted, [Aval(v.shape, v.dtype) for v in values], name="weighted")
+
+
+@contextmanager
+def assert_max_traces(n: int) -> Iterator[None]:
+    """Raise AssertionError when a transformed function is traced more than `n` times inside the block.
+
+    Every function is counted on its own, by name; the message says what in its signatures changed. It works as a
+    decorator, too. Only this thread is watched.
+
+    >>> import tracegrad as tg
+    >>> double = tg.jit(lambda x: 2.0 * x)
+    >>> with assert_max_traces(1):
+    ...     [float(double(x)) for x in (1.0, 2.0, 3.0)]
+    [2.0, 4.0, 6.0]
+    """
+    seen: dict[str, list[str]] = {}
+
+    def observe(name: str, reason: str) -> None:
+        reasons = seen.setdefault(name, [])
+        reasons.append(reason or "its first call")
+        if len(reasons) > n:
+            lines = "\n".join(f"  {i + 1}: {text}" for i, text in enumerate(reasons))
+            raise AssertionError(f"{name} is traced {len(reasons)} times, more than {n}:\n{lines}")
+
+    token = OBSERVERS.set((*OBSERVERS.get(), observe))
+    try:
+        yield
+    finally:
+        OBSERVERS.reset(token)

@@ -26,6 +26,10 @@ class Cell:
     """A variable of an enclosing function."""
 
     cell: types.CellType
+    name: str = ""
+
+    def label(self) -> str:
+        return self.name
 
     def read(self) -> Any:
         try:
@@ -41,6 +45,9 @@ class Global:
     namespace: dict[str, Any]
     name: str
 
+    def label(self) -> str:
+        return self.name
+
     def read(self) -> Any:
         return self.namespace.get(self.name)
 
@@ -50,6 +57,9 @@ class Fixed:
     """An array that hangs somewhere else: kept by reference."""
 
     value: Any
+
+    def label(self) -> str:
+        return "array"
 
     def read(self) -> Any:
         return self.value
@@ -90,7 +100,8 @@ def sources(fn: Callable[..., Any]) -> list[Source]:
         ):
             continue
         seen.add(id(function))
-        here: list[Source] = [Cell(c) for c in function.__closure__ or ()]
+        names = function.__code__.co_freevars
+        here: list[Source] = [Cell(c, n) for c, n in zip(function.__closure__ or (), names, strict=True)]
         here += [
             Global(function.__globals__, n) for n in sorted(names_of(function.__code__)) if n in function.__globals__
         ]

@@ -6,16 +6,16 @@ from __future__ import annotations
 import functools
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api import retrace
 from tracegrad.api.call import Body, on_tape
 from tracegrad.api.captures import Environment, Source
-from tracegrad.api.signature import Arguments, Parameters, describe, leaf_aval
+from tracegrad.api.signature import Arguments, Parameters, leaf_aval
 from tracegrad.api.transform import Argnums, Call, Grad, Jit, Lowered, Transform
 from tracegrad.codegen.caller_layout import AS_LIST
 from tracegrad.config import config
@@ -27,7 +27,6 @@ from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Tracer, inline
 
 Static = Sequence[int | str] | int | str
-RETRACE_WARNING = 8
 RECENT = 3
 """Programs of a function that are tried, in turn, before a call's signature is worked out."""
 MISS = object()
@@ -168,7 +167,11 @@ class Function:
 
     def compile(self, arguments: Arguments, key: Any) -> Specialised:
         """Compile for a new signature and keep the program."""
-        self.explain_retrace(arguments, key)
+        name, known = self.__name__, len(self.programs)
+        reason = retrace.reason(self.parameters, self.environment, self.programs, key)
+        if config.verbose and known:
+            print(f"tracegrad: {name} is traced again because of {reason}", file=sys.stderr)
+        retrace.announce(name, reason, known, stacklevel=3)
         found = self.programs[key] = self.specialise(arguments)
         return found
 
@@ -186,34 +189,6 @@ class Function:
         captures = tuple(self.environment.locate(value) for value in lowered.captures)
         outside = self.environment.key()
         return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, outside)
-
-    def explain_retrace(self, arguments: Arguments, key: Any) -> None:
-        """Say what changed in the signature when `config.verbose`; warn when a function is traced again and again."""
-        if not self.programs:
-            return
-        changes = "; ".join(self.changes(arguments, key)) or "its structure or static arguments"
-        name = self.__name__
-        if config.verbose:
-            print(f"tracegrad: {name} is traced again because of {changes}", file=sys.stderr)
-        if len(self.programs) == RETRACE_WARNING:
-            warnings.warn(
-                f"{name} has been traced {RETRACE_WARNING} times, now because of {changes}; every new signature costs a"
-                " compilation. fix: keep shapes and dtypes fixed (pad the last batch), pass changing numbers as"
-                " arguments",
-                stacklevel=4,
-            )
-
-    def changes(self, arguments: Arguments, key: Any) -> Iterator[str]:
-        """Name the leaves whose key differs from the last signature's."""
-        last = next(reversed(self.programs))
-        (old_tree, old_leaves, _), _ = last
-        (new_tree, new_leaves, _), _ = key
-        if old_tree != new_tree:
-            return
-        names = self.parameters.leaf_names(arguments.treedef)
-        for name, old, new in zip(names, old_leaves, new_leaves, strict=True):
-            if old != new:
-                yield f"{name}: {describe(old)} became {describe(new)}"
 
 
 def typed_as(value: Any, aval: Aval) -> Any:
