@@ -36,9 +36,8 @@ def reason(parameters: Parameters, environment: Environment, known: Iterable[Any
     A signature is ((structure, leaves, static values), captured values), as `Function` keeps it.
     """
     found = [list(differences(parameters, environment, old, key)) for old in known]
-    if not found:
-        return ""
-    return "; ".join(min(reversed(found), key=lambda texts: len(texts)))
+    fewest = min((len(texts) for texts in found), default=0)
+    return next(("; ".join(texts) for texts in reversed(found) if len(texts) == fewest), "")
 
 
 def differences(parameters: Parameters, environment: Environment, old: Any, new: Any) -> Iterator[str]:
