@@ -61,6 +61,16 @@ def two_results(x: Any) -> Any:
     return e + 1.0, np.tanh(e)
 
 
+def gates(a: Any, b: Any, row: Any) -> Any:
+    i, f, g, o = np.split(a + b + row, 4, axis=1)
+    return np.tanh(i) * np.tanh(f) + np.tanh(g) * np.tanh(o)
+
+
+def overlapping(a: Any, b: Any) -> Any:
+    s = a + b
+    return np.tanh(s[:, :5]) * np.tanh(s[:, 4:9])
+
+
 def planned(fn: Callable[..., Any], *arrays: Any, wrt: Any = None, donate: tuple[int, ...] = ()) -> tuple[Plan, Memory]:
     graph = graph_of(fn, *arrays)
     plan = build_plan(simplify(graph if wrt is None else joint(graph, wrt)), 2)
@@ -76,6 +86,8 @@ CASES: list[tuple[str, int, Callable[..., Any], tuple[Any, ...], Any]] = [
     ("batch norm", 1, batch_norm, (IMAGES,), None),
     ("relu of a sum", 1, lambda x, b: tnp.maximum(x + b, 0.0), (X, ROW), None),
     ("gelu", 1, gelu, (X,), None),
+    ("a sum that is read in pieces", 1, gates, (X, X, ROW), None),
+    ("a sum whose pieces overlap", 2, overlapping, (X, X), None),
     ("gelu and its gradient", 1, lambda x: gelu(x).sum(), (X,), (0,)),
     ("adam", 1, adam, (X, X, X, X, SCALE, SCALE), None),
     ("two results", 1, two_results, (X,), None),

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tracegrad.ir import Graph, Node
-from tracegrad.ops.shape import broadcast, reshape
+from tracegrad.ops.shape import broadcast, reshape, slice_
 from tracegrad.schedule.index import Affine, through_reshape
 from tracegrad.schedule.kinds import cost, lowering
 
@@ -92,6 +92,7 @@ class Fusion:
         self.units: list[Unit] = []
         self.refusals: list[Refusal] = []
         self.forced = forced_nodes(graph)
+        self.split = split_nodes(graph)
         self._inline: dict[Node, bool] = {}
         self._reads: dict[Node, tuple[Node, ...]] = {}
         self._unit_reads: dict[Unit, tuple[Node, ...]] = {}
@@ -321,9 +322,8 @@ class Fusion:
     # --- inlining -----------------------------------------------------------------------------------------------------
 
     def inlines(self, node: Node) -> bool:
-        """Say whether readers outside the unit compute `node` again instead of loading it: it is cheap and reads
-        at most one
-        array of its own size, so that loading it would move as many bytes."""
+        """Say whether readers outside the unit compute `node` again instead of loading it: it is cheap, and reads at
+        most one array of its own size, so that loading it would move as many bytes, or is read in pieces."""
         if node not in self._inline:
             self._inline[node] = self.decide_inline(node)
         return self._inline[node]
@@ -350,7 +350,7 @@ class Fusion:
                     pending.append(under)
                 elif under.aval.size * 2 >= node.aval.size and under.prim.name != "iota":
                     sources.add(under)
-        return len(sources) <= 1
+        return len(sources) <= 1 or node in self.split
 
 
 def under_views(node: Node) -> Node:
@@ -389,6 +389,42 @@ def forced_nodes(graph: Graph) -> set[Node]:
         if lowering(node) in ("library", "control"):
             found.update(under_views(operand) for operand in node.nodes())
     return found
+
+
+def split_nodes(graph: Graph) -> set[Node]:
+    """Return the values that are read in slices that share no element, and what only such values read: computing them
+    where they are read computes nothing twice."""
+    readers: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        for operand in set(node.nodes()):
+            readers.setdefault(operand, []).append(node)
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        by = readers.get(node, [])
+        if by and all(r.prim is slice_ for r in by):
+            if are_disjoint([box(r) for r in by]):
+                found.add(node)
+        elif len(by) == 1 and by[0] in found and by[0].prim.kind == "elementwise" and by[0].shape == node.shape:
+            found.add(node)
+    return found
+
+
+def box(node: Node) -> tuple[tuple[int, int], ...]:
+    """Return the first and last index that a slice takes of each axis."""
+    ends = [
+        sorted((a, a + d * (n - 1)))
+        for a, d, n in zip(node.params["start"], node.params["step"], node.shape, strict=True)
+    ]
+    return tuple((low, high) for low, high in ends)
+
+
+def are_disjoint(boxes: Sequence[tuple[tuple[int, int], ...]]) -> bool:
+    """Say whether no two boxes share an element."""
+    return all(
+        any(a[1] < b[0] or b[1] < a[0] for a, b in zip(one, other, strict=True))
+        for i, one in enumerate(boxes)
+        for other in boxes[:i]
+    )
 
 
 def ordered(fusion: Fusion) -> list[Unit]:
