@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tracegrad.errors import GradientError
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Avals, TapeAval, has_gradient
@@ -67,15 +69,34 @@ class Values:
         return self.found[node]
 
 
+class Parts(tuple[Any, ...]):
+    """The cotangents of the parts of a control-flow result (None: nothing reads it), and the masks under which they
+    matter (None: always)."""
+
+    masks: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What a control-flow rule gives for an operand that matters under a mask only."""
+
+    ct: Any
+    mask: Any
+
+
 class Masks:
-    """For each active node, the condition under which its value matters; absent means always."""
+    """For each active node, the condition under which its value matters; absent means always.
+
+    A control-flow result has one for each of its parts, under (node, index). Its rule hands them on to the operands.
+    """
 
     def __init__(self) -> None:
-        self.found: dict[Node, Any] = {}
-        self.always: set[Node] = set()
+        self.found: dict[Any, Any] = {}
+        self.always: set[Any] = set()
 
-    def add(self, node: Node, mask: Any | None) -> None:
-        if mask is None:
+    def add(self, node: Any, mask: Any | None) -> None:
+        aval = node[0].aval.parts[node[1]] if isinstance(node, tuple) else node.aval
+        if mask is None or (node in self.found and isinstance(aval, TapeAval)):
             self.always.add(node)
             self.found.pop(node, None)
         elif node not in self.always:
@@ -85,6 +106,11 @@ class Masks:
     def visit(self, node: Node, active: Container[Any], values: Values) -> None:
         """Pass the mask of `node` on to its operands."""
         mask = self.found.get(node)
+        if node.prim is item:
+            self.add((node.operands[0], node.params["index"]), mask)
+            return
+        if node.prim.kind == "control":
+            return
         for position, operand in enumerate(node.operands):
             if operand not in active or isinstance(operand, Literal):
                 continue
@@ -95,6 +121,10 @@ class Masks:
                     self.add(operand, taken if mask is None else both(mask, taken))
                     continue
             self.add(operand, self.through(node, position, mask, values))
+
+    def part(self, node: Node, index: int) -> Any | None:
+        """Return the mask of one part of a control-flow result."""
+        return self.found.get((node, index))
 
     @staticmethod
     def condition(node: Node, values: Values) -> Any | None:
@@ -137,6 +167,7 @@ def pullback(
     cts: Sequence[Any],
     values: Mapping[Node, Any],
     trace: Trace | None = None,
+    masks: Masks | None = None,
 ) -> list[Any]:
     """Pull the cotangents of `outputs` back to `wrt`; `values` holds what every node is (tracers or arrays).
 
@@ -146,7 +177,7 @@ def pullback(
     active = active_nodes(nodes, wrt, outputs)
     seeds = [(o, ct) for o, ct in zip(outputs, cts, strict=True) if isinstance(o, Node) and o in active]
     enter = None if trace is None else partial(set_line, trace)
-    found = walk(nodes, active, [(o, ct) for o, ct in seeds if ct is not None], Values(values), enter)
+    found = walk(nodes, active, [(o, ct) for o, ct in seeds if ct is not None], Values(values), enter, masks=masks)
     if trace is not None:
         trace.line = None
     return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
@@ -165,13 +196,17 @@ def walk(
     values: Any,
     enter: Callable[[Any, Any], Any] | None = None,
     leave: Callable[[Any], None] | None = None,
+    masks: Masks | None = None,
 ) -> dict[Any, Any]:
     """Apply the rules of `nodes` (operands first) from last to first, and return the cotangents that are left over.
 
     `enter(node, ct)` sees each cotangent once it is complete, and returns the one to go on with; `leave(node)` follows
-    when the rule has been applied. `values` is asked for operands and results: see `Values`.
+    when the rule has been applied. `values` is asked for operands and results: see `Values`. `masks` holds those of the
+    seeds, if some do not always matter.
     """
-    masks = Masks() if any(node.prim is where for node in nodes) else None
+    seeded = masks is not None
+    if masks is None and any(node.prim is where for node in nodes):
+        masks = Masks()
     found: dict[Any, Any] = {}
 
     def accumulate(node: Any, ct: Any) -> None:
@@ -181,7 +216,7 @@ def walk(
 
     for output, ct in seeds:
         accumulate(output, ct)
-        if masks is not None:
+        if masks is not None and not seeded:
             masks.add(output, None)
     for node in reversed(nodes):
         if node not in found or node not in active:
@@ -196,12 +231,15 @@ def walk(
         selects = masks is not None and node.prim.kind == "elementwise" and not node.prim.linear
         mask = masks.found.get(node) if masks is not None and selects else None
         needed = [o in active for o in node.operands]
-        cts = node_vjp(node, whole_ct(node, found.pop(node)), values, needed)
+        cts = node_vjp(node, whole_ct(node, found.pop(node), masks), values, needed)
         for operand, ct, wanted in zip(node.operands, cts, needed, strict=True):
             if not wanted or ct is None:
                 continue
             if isinstance(ct, Refusal):
                 raise GradientError(ct.message, fix=ct.fix, where=node.where)
+            if masks is not None and node.prim.kind == "control":
+                masks.add(operand, ct.mask if isinstance(ct, Masked) else None)
+            ct = ct.ct if isinstance(ct, Masked) else ct
             accumulate(operand, where(mask, ct, 0.0) if mask is not None and operand.shape == node.shape else ct)
         if leave is not None:
             leave(node)
@@ -228,9 +266,14 @@ def give_part(found: dict[Any, Any], node: Any) -> None:
     parts[index] = ct if index not in parts else parts[index] + ct
 
 
-def whole_ct(node: Node, ct: Any) -> Any:
-    """Return the cotangents of all parts of a control-flow result as a tuple; None where nothing reads a part."""
-    return tuple(ct.get(i) for i in range(len(node.aval.parts))) if isinstance(node.aval, Avals) else ct
+def whole_ct(node: Node, ct: Any, masks: Masks | None) -> Any:
+    """Return the cotangents of all parts of a control-flow result."""
+    if not isinstance(node.aval, Avals):
+        return ct
+    n = len(node.aval.parts)
+    parts = Parts(ct.get(i) for i in range(n))
+    parts.masks = tuple(masks.part(node, i) if masks is not None else None for i in range(n))
+    return parts
 
 
 def node_vjp(node: Any, ct: Any, values: Any, needed: Sequence[bool]) -> tuple[Any, ...]:
@@ -267,13 +310,16 @@ def differentiated(node: Node, active: set[Node]) -> dict[str, Any]:
     return {**node.params, "body": rule.primal} if isinstance(rule, Rule) and rule.primal else dict(node.params)
 
 
-def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = None, name: str = "") -> Graph:
+def joint(
+    graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = None, name: str = "", masked: bool = False
+) -> Graph:
     """Return the joint graph.
 
     Its inputs are the graph's, then cotangents of the outputs `seeds`; its outputs the graph's, then cotangents of the
     inputs `wrt`.
 
-    Without `seeds`, the first output is a scalar whose cotangent is the literal 1.
+    Without `seeds`, the first output is a scalar whose cotangent is the literal 1. With `masked`, the masks under which
+    the seeds matter are further inputs, and those under which the inputs `wrt` matter further outputs.
     """
     with new_trace(name or f"{graph.name}_adjoint") as trace:
         inputs = [trace.input(n.aval, graph.names.get(n, ""), where=n.where) for n in graph.inputs]
@@ -285,9 +331,33 @@ def joint(graph: Graph, wrt: Sequence[int], *, seeds: Sequence[int] | None = Non
         else:
             for position in seeds:
                 cts[position] = trace.input(graph.outputs[position].aval, f"ct{position}")
-        gradients = pullback(graph.nodes, targets, graph.outputs, cts, values, trace)
+        masks = seed_masks(graph, seeds or (), trace) if masked else None
+        gradients = pullback(graph.nodes, targets, graph.outputs, cts, values, trace, masks)
         outputs = [values[o] if isinstance(o, Node) else o for o in graph.outputs]
-        return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients)])
+        found = [] if masks is None else [mask_of(masks, n, values[n]) for n in targets]
+        return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients, *found)])
+
+
+def seed_masks(graph: Graph, seeds: Sequence[int], trace: Trace) -> Masks:
+    """Add an input for the mask of each seed."""
+    masks = Masks()
+    for position in seeds:
+        output = graph.outputs[position]
+        mask = trace.input(output.aval.with_dtype(np.bool_), f"mask{position}")
+        if isinstance(output, Node):
+            masks.add(output, mask)
+    return masks
+
+
+def mask_of(masks: Masks, node: Node, like: Any) -> Any:
+    """Return the mask of an input as an array: true throughout if it always matters, false if it never does."""
+    found = masks.found.get(node)
+    return found if found is not None else flag(node in masks.always, node.shape, like)
+
+
+def flag(value: bool, shape: Sequence[int], like: Any) -> Any:
+    """Return a mask that is the same everywhere."""
+    return broadcast.beside(like, np.bool_(value), shape=tuple(shape), axes=())
 
 
 __all__ = ["Builder", "Literal", "active_nodes", "joint", "pullback", "replay", "zeros"]

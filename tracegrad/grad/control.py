@@ -8,6 +8,10 @@ cond      the pullback of each branch is a branch of a second cond.
 
 The pullback of a body computes the body again from its inputs: between forward and backward only carries are kept, and
 what costs more to compute than to load (matrix products, convolutions, sorts).
+
+Where results pass a `where`, the masks under which they matter (`adjoint.Masks`) go the way of their cotangents: into
+the pullback of a branch or body, from round to round beside the cotangents of the carries, or-ed over the rounds
+beside the sums of those of the constants, and out again to the operands.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.grad.adjoint import joint
-from tracegrad.ir import Builder, Graph, Literal, Node, Operand
+from tracegrad.grad.adjoint import Masked, flag, joint
+from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import has_gradient
 from tracegrad.ir.build import mapped
 from tracegrad.ops import control
-from tracegrad.ops.elementwise import add
+from tracegrad.ops.elementwise import add, bitwise_or, where
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast
 
@@ -40,11 +44,13 @@ def anchor(*values: Any) -> Any:
     return next((v for v in values if hasattr(v, "_trace")), None)
 
 
-def pullback_of(graph: Graph, wanted: Sequence[int], given: Sequence[int], kept: Sequence[Node] = ()) -> Graph:
+def pullback_of(
+    graph: Graph, wanted: Sequence[int], given: Sequence[int], kept: Sequence[Node] = (), *, masked: bool = False
+) -> Graph:
     """Return inputs, values of the nodes `kept`, cotangents of the outputs `given` -> cotangents of the inputs
-    `wanted`."""
+    `wanted`. With `masked`, the masks of the outputs come last, and those of the inputs."""
     whole = Graph(graph.name, graph.inputs, graph.nodes, (*graph.outputs, *kept), graph.names)
-    both = joint(whole, wanted, seeds=given, name=f"{graph.name}_pullback")
+    both = joint(whole, wanted, seeds=given, name=f"{graph.name}_pullback", masked=masked)
     n_in, n_out = len(graph.inputs), len(graph.outputs)
     builder = Builder(both.name)
 
@@ -68,12 +74,43 @@ def cond_vjp(ct: Any, y: Any, index: Any, *operands: Any, branches: tuple[Graph,
     """Run the pullback of the branch that was taken."""
     given = [i for i, c in enumerate(ct) if c is not None]
     wanted = floats([n.aval for n in branches[0].inputs])
-    pulled = tuple(pullback_of(b, wanted, given) for b in branches)
-    whole = control.cond(index, *operands, *(ct[i] for i in given), branches=pulled)
-    found: list[Any] = [None] * len(operands)
-    for position, i in enumerate(wanted):
-        found[i] = control.item(whole, index=position)
-    return (None, *found)
+    forced = any(selects(b, b.inputs) for b in branches)
+    masks = masks_of(ct, given, anchor(*operands, *(ct[i] for i in given)), forced)
+    pulled = tuple(pullback_of(b, wanted, given, masked=bool(masks)) for b in branches)
+    whole = control.cond(index, *operands, *(ct[i] for i in given), *masks, branches=pulled)
+    return (None, *results(whole, len(operands), wanted, range(len(wanted)), len(wanted) if masks else 0))
+
+
+def selects(graph: Graph, by: Sequence[Node]) -> bool:
+    """Say whether a `where` follows one of the masks among the inputs `by`, so that its operands have masks, too: the
+    pullback of a loop or branch that has had masks does."""
+    reached = {n for n in by if n.dtype == np.bool_}
+    for node in graph.nodes:
+        if not any(o in reached for o in node.nodes()):
+            continue
+        inner = [g for p in node.params.values() for g in (p if isinstance(p, tuple) else (p,)) if isinstance(g, Graph)]
+        if (node.prim is where and node.operands[0] in reached) or any(selects(g, g.inputs) for g in inner):
+            return True
+        reached.add(node)
+    return False
+
+
+def masks_of(ct: Any, given: Sequence[int], like: Any, forced: bool) -> list[Any]:
+    """Return the masks under which parts of a result matter, or nothing if all of them always do."""
+    masks = getattr(ct, "masks", (None,) * len(ct))
+    if not forced and all(masks[i] is None for i in given):
+        return []
+    return [masks[i] if masks[i] is not None else flag(True, ct[i].shape, like) for i in given]
+
+
+def results(whole: Any, n: int, wanted: Sequence[int], places: Sequence[int], gap: int) -> list[Any]:
+    """Return n cotangents, of which those `wanted` stand at `places`, with their masks `gap` places further on."""
+    found: list[Any] = [None] * n
+    for i, place in zip(wanted, places, strict=True):
+        found[i] = control.item(whole, index=place)
+        if gap:
+            found[i] = Masked(found[i], control.item(whole, index=place + gap))
+    return found
 
 
 @dataclass(frozen=True)
@@ -97,7 +134,8 @@ class Loop:
 def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the cotangents of carry, xs and constants."""
     body, n_carry, n_xs = loop.body, loop.n_carry, loop.n_xs
-    ct = (*ct[:n_carry], *ct[n_carry + loop.gap :])
+    masks = without(getattr(ct, "masks", (None,) * len(ct)), n_carry, loop.gap)
+    ct = without(ct, n_carry, loop.gap)
     avals = [n.aval for n in body.inputs]
     n_ys = len(body.outputs) - n_carry
     carried = floats([o.aval for o in body.outputs[:n_carry]])
@@ -106,7 +144,10 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
     consts_wanted = [i for i in floats(avals) if i >= n_carry + n_xs]
     costly = [n for n in body.nodes if n.prim.kind in COSTLY]
     wanted, given = [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)]
-    pulled = pullback_of(body, wanted, given, costly)
+    masked_ys = [i for i in given_ys if masks[n_carry + i] is not None]
+    masked = bool(masked_ys) or any(masks[i] is not None for i in carried)
+    masked = masked or selects(body, body.inputs[: n_carry + n_xs])
+    pulled = pullback_of(body, wanted, given, costly, masked=masked)
     saved = [i for i in range(n_carry) if reads(pulled, pulled.inputs[i])]
     kept = [i for i in range(len(costly)) if reads(pulled, pulled.inputs[len(body.inputs) + i])]
     outputs = (*body.outputs, *(body.inputs[i] for i in saved), *(costly[i] for i in kept))
@@ -115,17 +156,35 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
     records = [
         control.item(recorded, index=len(body.outputs) + loop.gap + i) for i in range(len(saved) + len(kept))
     ]
-    step = backward_body(pulled, body, n_carry, n_xs, carried, saved, (costly, kept), given_ys, len(xs_wanted))
+    rows = given_ys, masked_ys if masked else None
+    step = backward_body(pulled, body, n_carry, n_xs, carried, saved, (costly, kept), rows, len(xs_wanted))
     like = anchor(*loop.carry, *loop.xs, *loop.consts, *[c for c in ct if c is not None])
     first = [ct[i] if ct[i] is not None else zeros_like(like, body.outputs[i].aval) for i in carried]
     sums = [zeros_like(like, avals[i]) for i in consts_wanted]
-    xs = [*records, *loop.xs, *(ct[n_carry + i] for i in given_ys)]
-    whole = loop.back(recorded, step, [*first, *sums], xs, loop.consts)
-    found: list[Any] = [None] * len(body.inputs)
-    stacked = len(first) + len(sums)
-    for position, i in enumerate([*carried, *consts_wanted, *xs_wanted]):
-        found[i] = control.item(whole, index=position + (loop.gap if position >= stacked else 0))
-    return found[:n_carry], found[n_carry : n_carry + n_xs], found[n_carry + n_xs :]
+    flags = first_masks(ct, masks, carried, first, sums) if masked else []
+    xs = [*records, *loop.xs, *(ct[n_carry + i] for i in given_ys), *(masks[n_carry + i] for i in masked_ys)]
+    whole = loop.back(recorded, step, [*first, *sums, *flags], xs, loop.consts)
+    n_sums, n_dx = len(first) + len(sums), len(xs_wanted)
+    stacked = n_sums + len(flags) + loop.gap
+    found = results(whole, len(avals), [*carried, *consts_wanted], range(n_sums), len(flags))
+    slices = results(whole, len(avals), xs_wanted, range(stacked, stacked + n_dx), n_dx if masked else 0)
+    return found[:n_carry], slices[n_carry : n_carry + n_xs], found[n_carry + n_xs :]
+
+
+def without(parts: Sequence[Any], n_carry: int, gap: int) -> tuple[Any, ...]:
+    """Leave out what stands between the carries and what the body gives per round."""
+    return (*parts[:n_carry], *parts[n_carry + gap :])
+
+
+def first_masks(
+    ct: Sequence[Any], masks: Sequence[Any], carried: Sequence[int], first: Sequence[Any], sums: Sequence[Any]
+) -> list[Any]:
+    """Return the masks of the last carries, and of the constants as long as no round has read them."""
+    ends = [
+        masks[i] if masks[i] is not None else flag(ct[i] is not None, v.shape, v)
+        for i, v in zip(carried, first, strict=True)
+    ]
+    return [*ends, *(flag(False, s.shape, s) for s in sums)]
 
 
 def scan_vjp(ct: Any, y: Any, *operands: Any, body: Graph, n_carry: int, n_xs: int, length: int, reverse: bool) -> Any:
@@ -185,16 +244,17 @@ def rewound_vjp(
     n_carry, avals = len(carry), [n.aval for n in body.inputs]
     carried = floats(avals[:n_carry])
     wanted = [i for i in floats(avals) if i >= n_carry]
-    pulled = pullback_of(body, [*carried, *wanted], carried)
-    step = backward_body(pulled, body, n_carry, 0, carried, range(n_carry), ([], []), [], 0)
+    masks = getattr(ct, "masks", (None,) * len(ct))
+    masked = any(masks[i] is not None for i in carried) or selects(body, body.inputs[:n_carry])
+    pulled = pullback_of(body, [*carried, *wanted], carried, masked=masked)
+    step = backward_body(pulled, body, n_carry, 0, carried, range(n_carry), ([], []), ([], [] if masked else None), 0)
     like = anchor(*carry, *consts, *[c for c in ct if c is not None])
     first = [ct[i] if ct[i] is not None else zeros_like(like, avals[i]) for i in carried]
     sums = [zeros_like(like, avals[i]) for i in wanted]
-    whole = rewind(rounds, *carry, *first, *sums, *consts, advance=body, step=step, n_carry=n_carry, slots=slots)
-    found: list[Any] = [None] * len(avals)
-    for position, i in enumerate([*carried, *wanted]):
-        found[i] = control.item(whole, index=position)
-    return tuple(found)
+    flags = first_masks(ct, masks, carried, first, sums) if masked else []
+    back = [*first, *sums, *flags]
+    whole = rewind(rounds, *carry, *back, *consts, advance=body, step=step, n_carry=n_carry, slots=slots)
+    return tuple(results(whole, len(avals), [*carried, *wanted], range(len(first) + len(sums)), len(flags)))
 
 
 def zeros_like(like: Any, aval: Any) -> Any:
@@ -207,30 +267,55 @@ def reads(graph: Graph, node: Node) -> bool:
 
 def backward_body(
     pulled: Graph, body: Graph, n_carry: int, n_xs: int, carried: Sequence[int], saved: Sequence[int],
-    records: tuple[Sequence[Node], Sequence[int]], given_ys: Sequence[int], n_dx: int,
+    records: tuple[Sequence[Node], Sequence[int]], rows: tuple[Sequence[int], Sequence[int] | None], n_dx: int,
 ) -> Graph:  # fmt: skip
-    """Return (ct of carry, sums, saved carries, kept values, x, ct of y, consts) -> (ct of carry, sums, ct of x)."""
+    """Return (ct of carry, sums, saved carries, kept values, x, ct of y, consts) -> (ct of carry, sums, ct of x).
+
+    Where the masks of some y are given, the masks of carries and of constants come after the sums, those of y after
+    their cotangents, and those of x after theirs.
+    """
     builder = Builder(f"{body.name}_backward")
     costly, kept = records
+    given_ys, masked_ys = rows
+    n = len(pulled.outputs) // (1 if masked_ys is None else 2)
     avals = [n.aval for n in body.inputs]
     cts = [builder.input(body.outputs[i].aval, f"ct{i}") for i in carried]
-    consts_wanted = pulled.outputs[len(carried) + n_dx :]
+    consts_wanted = pulled.outputs[len(carried) + n_dx : n]
     sums = [builder.input(o.aval, f"sum{i}") for i, o in enumerate(consts_wanted)]
+    flags = [builder.input(o.aval.with_dtype(np.bool_)) for o in (*cts, *sums)] if masked_ys is not None else []
     carries = {i: builder.input(avals[i], f"carry{i}") for i in saved}
     values = {i: builder.input(costly[i].aval, f"value{i}") for i in kept}
     xs = [builder.input(avals[n_carry + i], f"x{i}") for i in range(n_xs)]
     ct_ys = [builder.input(body.outputs[n_carry + i].aval, f"ct_y{i}") for i in given_ys]
+    y_flags = {i: builder.input(body.outputs[n_carry + i].aval.with_dtype(np.bool_)) for i in masked_ys or ()}
     consts = [builder.input(a, f"const{i}") for i, a in enumerate(avals[n_carry + n_xs :])]
     first = [carries.get(i) or unread(builder, avals[i]) for i in range(n_carry)]
     middle = [values.get(i) or unread(builder, n.aval) for i, n in enumerate(costly)]
-    found = builder.inline(pulled, [*first, *xs, *consts, *middle, *cts, *ct_ys])
-    totals = [builder.add(add, [s, c], {}) for s, c in zip(sums, found[len(carried) + n_dx :], strict=True)]
-    return builder.finish([*found[: len(carried)], *totals, *found[len(carried) : len(carried) + n_dx]])
+    seen = [
+        y_flags.get(i) or constant(builder, c.aval.with_dtype(np.bool_), 1)
+        for i, c in zip(given_ys, ct_ys, strict=True)
+    ]
+    seeds = [*flags[: len(carried)], *seen] if masked_ys is not None else []
+    found = builder.inline(pulled, [*first, *xs, *consts, *middle, *cts, *ct_ys, *seeds])
+
+    def sorted_out(prim: Primitive, parts: Sequence[Operand], so_far: Sequence[Node]) -> tuple[list[Any], list[Any]]:
+        """Return (of carries, of constants with those of earlier rounds), and of x."""
+        sums = [builder.add(prim, [s, c], {}) for s, c in zip(so_far, parts[len(carried) + n_dx :], strict=True)]
+        return [*parts[: len(carried)], *sums], [*parts[len(carried) : len(carried) + n_dx]]
+
+    carry, slices = sorted_out(add, found[:n], sums)
+    carry_flags, slice_flags = sorted_out(bitwise_or, found[n:], flags[len(carried) :]) if seeds else ([], [])
+    return builder.finish([*carry, *carry_flags, *slices, *slice_flags])
 
 
 def unread(builder: Builder, aval: Any) -> Node:
     """Stand in for a value that the pullback does not read."""
-    return builder.add(broadcast, [Literal(aval.dtype.type(0).item(), aval.dtype)], {"shape": aval.shape, "axes": ()})
+    return constant(builder, aval, 0)
+
+
+def constant(builder: Builder, aval: Any, value: int) -> Node:
+    literal = Literal(aval.dtype.type(value).item(), aval.dtype)
+    return builder.add(broadcast, [literal], {"shape": aval.shape, "axes": ()})
 
 
 control.RULES.update(cond=cond_vjp, scan=scan_vjp, while_loop=while_vjp)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.grad.control import floats, pullback_of
+from tracegrad.grad.adjoint import Masked
+from tracegrad.grad.control import anchor, floats, masks_of, pullback_of, selects
 from tracegrad.ir import Aval, Builder, Graph
 from tracegrad.ops import control
 from tracegrad.ops.control import item, while_loop
@@ -36,10 +37,12 @@ def rewind_vjp(ct: Any, y: Any, *operands: Any, advance: Graph, step: Graph, n_c
     avals = [Aval((), np.dtype(np.int64)), *(n.aval for n in inputs)]
     loops = as_loops(avals, advance, step, n_carry)
     given, wanted = [i for i, c in enumerate(ct) if c is not None], floats(avals)
-    pulled = inline(pullback_of(loops, wanted, given), [*operands, *(ct[i] for i in given)])
+    masks = masks_of(ct, given, anchor(*operands, *(ct[i] for i in given)), selects(step, step.inputs[:n_sums]))
+    graph = pullback_of(loops, wanted, given, masked=bool(masks))
+    pulled = inline(graph, [*operands, *(ct[i] for i in given), *masks])
     found: list[Any] = [None] * len(operands)
-    for i, value in zip(wanted, pulled, strict=True):
-        found[i] = value
+    for position, i in enumerate(wanted):
+        found[i] = Masked(pulled[position], pulled[len(wanted) + position]) if masks else pulled[position]
     return tuple(found)
 
 

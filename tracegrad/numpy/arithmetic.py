@@ -150,8 +150,10 @@ def logaddexp2(x: ArrayLike, y: ArrayLike, /) -> Array:
 def where(condition: ArrayLike, x: ArrayLike = None, y: ArrayLike = None, /) -> Array:
     """Choose x where `condition` holds, else y, with broadcasting, as `numpy.where`.
 
-    The gradient flows to the chosen element only: NaN or inf in the other one never reaches it. Raises ArgumentError
-    for the form with one argument, whose size depends on values.
+    The gradient flows to the chosen element only: NaN or inf in the other one never reaches it, nor in what it was
+    computed from by element-wise functions, reductions, indexing, branches and loops. Matrix products, convolutions and
+    maximum pooling end this: before them, use `where` on their operands. Raises ArgumentError for the form with one
+    argument, whose size depends on values.
 
     >>> where(np.array([True, False]), 1.0, np.array([2.0, 3.0]))
     array([1., 3.])
