@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -268,3 +270,35 @@ def test_initial_values_have_torchs_distributions():
         assert ours.dtype == expected.dtype and ours.shape == expected.shape
         assert abs(ours.mean() - expected.mean()) < 0.05 and abs(ours.std() - expected.std()) < 0.03
         assert abs(np.abs(ours).max() / np.abs(expected).max() - 1) < 0.35
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+OTHER_DEFAULTS = {"Softmax", "LogSoftmax", "softmax", "log_softmax", "pad", "batch_norm"}
+"""`dim` is -1 here and guessed from the rank there; `value` is 0.0 and None; running statistics may be left out."""
+
+
+def positional(function, leave_out):
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = [p for p in inspect.signature(function).parameters.values() if p.kind in kinds and p.name != "self"]
+    return [(p.name, p.default) for p in found if p.name not in leave_out]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(nn, torch.nn), (F, TF)], ids=["nn", "functional"])
+def test_positional_arguments_and_defaults_are_torchs(ours, theirs):
+    compared = 0
+    for name in ours.__all__:
+        mine, peer = getattr(ours, name), getattr(theirs, name, None)
+        if peer is None or inspect.ismodule(mine) or name in ("Sequential", "RNN", "GRU", "LSTM"):
+            continue
+        try:
+            expected = positional(peer.__init__ if inspect.isclass(peer) else peer, ("size_average", "reduce"))
+        except ValueError:  # written in C++
+            continue
+        found = positional(mine.__init__ if inspect.isclass(mine) else mine, ())
+        if not expected:  # dispatched by overload
+            continue
+        if name in OTHER_DEFAULTS:
+            found, expected = [n for n, _ in found], [n for n, _ in expected]
+        assert found == expected[: len(found)], name
+        compared += 1
+    assert compared > 25

@@ -131,6 +131,28 @@ def test_modules(ours, theirs, shape):
     compare_module(ours, theirs, normal(0, *shape))
 
 
+def test_all_modules_in_one_compiled_function():
+    modules = [(ours, theirs, normal(i, *shape)) for i, (ours, theirs, shape) in enumerate(MODULES)]
+    names = [list(ours.named_parameters()) for ours, _, _ in modules]
+    inputs = [x for _, _, x in modules]
+    weights = [np.array(w) for ours, _, _ in modules for w in ours.named_parameters().values()]
+
+    def given(values):
+        """Return the parameters of each module by name."""
+        rest = iter(values[len(inputs) :])
+        return [{name: next(rest) for name in own} for own in names]
+
+    def ours(*values):
+        loaded = [m.load_state_dict(w) for (m, _, _), w in zip(modules, given(values), strict=True)]
+        return [m(x) for m, x in zip(loaded, values, strict=False)]
+
+    def theirs(*values):
+        call = torch.func.functional_call
+        return [call(m, w, (x,)) for (_, m, _), w, x in zip(modules, given(values), values, strict=False)]
+
+    check(ours, theirs, *inputs, *weights, compiled=True)
+
+
 def test_default_initialisation_has_torchs_distribution():
     for ours, theirs in [
         (nn.Linear(300, 200), torch.nn.Linear(300, 200)),

@@ -6,6 +6,14 @@ compiled step like any other value, and gradients, optimizer states and updated 
     model = nn.Sequential(nn.Linear(784, 64, key=k0), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10, key=k1))
     y = model(x)                                # evaluation: dropout is the identity
     y = model(x, key=step_key, training=True)   # training: every layer that draws gets its own key from step_key
+
+Running statistics are values, too. `split` takes them out of a model, and `functional_call` returns the new ones:
+
+    params, buffers = nn.split(model)           # gradients and optimizers see the params alone
+    y, buffers = nn.functional_call(params, buffers, x, key=step_key, training=True)
+    model = nn.merge(params, buffers)
+    nn.save_file(model, "model.safetensors")    # PyTorch's names: its files load here, and these load there
+    model = model.load_state_dict(nn.load_file("model.safetensors"))
 """
 
 from tracegrad.nn import functional, init
