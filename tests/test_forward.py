@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled import Batch
-from test_compiled_ops import is_three_dimensional
 from test_ops import SAMPLES, applied, avals, draw, order_of
 
 import tracegrad as tg
@@ -83,8 +82,6 @@ def test_primitive_forward_to_second_order(prim: Primitive, sample: dict[str, An
 def test_primitives_forward_compiled(rng: np.random.Generator) -> None:
     batch = Batch()
     for number, (prim, sample) in enumerate(p.values for p in FLOATING):
-        if is_three_dimensional(prim, sample):
-            continue
         arrays = draw(prim, sample, rng)
         graph, wrt = applied(prim, sample, arrays), floating(arrays)
         batch.add(pushforward(graph, wrt), [*arrays, *directions(graph, wrt, rng)], f"{prim.name}-{number}")
