@@ -79,7 +79,7 @@ def run(
     function = ENTRY(load_family(call.family, isa)[call.symbol])
     pairs = [guarded_copy(array, side) for array in [*inputs, output]]
     plan_memory, plan = guarded_copy(np.array(call.plan, np.int64), side)
-    operands = np.array([view.ctypes.data for _, view in pairs], np.int64)
+    operands = np.array([view.ctypes.data for _, view in pairs] + [0, 0], np.int64)  # no epilogue
     assert call.scratch_bytes % 64 == 0
     scratch = Guarded(call.scratch_bytes, side)
     pool = pool_of(threads)

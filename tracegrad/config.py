@@ -8,6 +8,7 @@
 | TRACEGRAD_CPU         | cpu         | the CPU to compile for: host, or x86-64-v2, -v3, -v4       |
 | TRACEGRAD_VERBOSE     | verbose     | 1 prints what is traced and compiled, with times           |
 | TRACEGRAD_FAST_MATH   | fast_math   | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
+| TRACEGRAD_EPILOGUES   | epilogues   | 0 keeps element-wise work out of products and convolutions |
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Config:
     cpu: str = field(default_factory=lambda: os.environ.get("TRACEGRAD_CPU", "host"))
     verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
     fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
+    epilogues: bool = field(default_factory=lambda: _flag("TRACEGRAD_EPILOGUES", "1"))
 
 
 config = Config()

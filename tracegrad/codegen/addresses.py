@@ -153,6 +153,20 @@ def call_task(typing_context: Any, function: Any, arguments: Any, index: Any, th
 
 
 @intrinsic
+def call_block(
+    typing_context: Any, function: Any, table: Any, first: Any, rows: Any, row_step: Any, columns: Any
+) -> Any:
+    """Call `void epilogue(i64 table, i64 first, i64 rows, i64 row_step, i64 columns)` by its address."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        block_type = ir.FunctionType(VOID, [I64] * 5)
+        builder.call(builder.inttoptr(args[0], block_type.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
 def par_for(typing_context: Any, pool: Any, function: Any, arguments: Any, count: Any) -> Any:
     """Run a task for 0..count-1 on the pool: a call of the external symbol `tg_par_for`."""
 

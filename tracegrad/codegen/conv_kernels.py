@@ -30,6 +30,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.direct_kernels import direct_entries
+from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
@@ -225,9 +226,10 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
 
 
 def result_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel compact(run, y, y_pitch, image, first_row, rows, first_column, width).
+    """Return the kernel compact(run, y, y_pitch, operands, origin, rows, width).
 
-    It writes a chunk to its place in the result, without the junk positions.
+    It writes a chunk to its place in the result, from element `origin` on, without the junk positions, and finishes it:
+    map by map, or all maps at once.
     """
     size = bits // 8
     lanes = shape.lanes(size)
@@ -237,18 +239,20 @@ def result_copy(bits: int, shape: TileShape) -> Any:
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def compact(
-        run: int, y: int, y_pitch: int, image: int, first_row: int, rows: int, first_column: int, width: int
-    ) -> None:
+    def compact(run: int, y: int, y_pitch: int, operands: int, origin: int, rows: int, width: int) -> None:
         pitch = load_word(run, words.PITCH)
         row_stride = load_word(run, words.Y_ROW)
         column_stride = load_word(run, words.Y_COLUMN)
         has_taps = load_word(run, words.TAPS)
-        for m in range(load_word(run, words.OUTPUTS)):
+        result = load_word(operands, 2)
+        outputs = load_word(run, words.OUTPUTS)
+        plane = load_word(run, words.Y_PLANE)
+        is_whole = rows * width == plane
+        for m in range(outputs):
+            first = origin + m * plane
             for r in range(rows):
                 source = y + (m * y_pitch + r * pitch) * size
-                place = m * load_word(run, words.Y_PLANE) + (first_row + r) * row_stride + load_word(run, words.Y_FIRST)
-                target = image + (place + first_column * column_stride) * size
+                target = result + (first + r * row_stride) * size
                 if has_taps == 0:
                     for j in range(width):
                         store(target, j * column_stride, zero)
@@ -258,6 +262,10 @@ def result_copy(bits: int, shape: TileShape) -> Any:
                 else:
                     for j in range(width):
                         store(target, j * column_stride, load(source, j))
+            if not is_whole:
+                finish(operands, first, rows, row_stride, width)
+        if is_whole:
+            finish(operands, origin, outputs, plane, plane)
 
     return compact
 
@@ -344,9 +352,9 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
             offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
             sweep(packed, load_word(run, words.PANEL_BYTES), outputs, channels * load_word(run, words.TAPS),
                   padded, offsets, y, y_pitch, rows * pitch)  # fmt: skip
-        place = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
-        result = load_word(operands, 2) + place * size
-        compact(run, y, y_pitch, result, first_row, rows, first_column, cut_width)
+        origin = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
+        origin += first_row * load_word(run, words.Y_ROW) + first_column * load_word(run, words.Y_COLUMN)
+        compact(run, y, y_pitch, operands, origin + load_word(run, words.Y_FIRST), rows, cut_width)
 
     return conv_task
 

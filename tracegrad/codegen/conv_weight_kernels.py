@@ -35,6 +35,7 @@ from tracegrad.codegen.addresses import (
 )
 from tracegrad.codegen.conv_kernels import WORD, padded_copy
 from tracegrad.codegen.direct_kernels import exact_tap_gradient
+from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
@@ -222,6 +223,7 @@ def fold_task(bits: int, shape: TileShape) -> Any:
                 for tap in range(taps):
                     found = exact_tap(exact, x, dy, task, c // slices, c % slices * taps + tap)
                     store(result, c * taps + tap, found)
+        finish(load_word(scratch, 1), task * channels * taps, 1, channels * taps, channels * taps)
 
     return fold
 

@@ -22,6 +22,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
+from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
@@ -380,9 +381,11 @@ def _entry(symbol: str, compute: Any, count_planes: Any) -> dict[str, tuple[Any,
         operands = load_word(scratch, 1)
         planes = count_planes(plan)
         tasks = load_word(plan, words.D_TASKS)
+        items = load_word(plan, words.D_ITEMS)
         first, second, result = load_word(operands, 0), load_word(operands, 1), load_word(operands, 2)
         for plane in range(planes * index // tasks, planes * (index + 1) // tasks):
             compute(plan, first, second, result, plane)
+            finish(operands, plane * items, 1, items, items)
 
     @kernel
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:

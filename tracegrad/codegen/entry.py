@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import indent
 
+from tracegrad.codegen.blocks import on_blocks
 from tracegrad.codegen.calls import plan_call
 from tracegrad.codegen.loops import Function
-from tracegrad.codegen.plan import LibraryCall, round_up
+from tracegrad.codegen.plan import EPILOGUE, EPILOGUE_TABLE, LibraryCall, round_up
 from tracegrad.codegen.region_text import may_stop
 from tracegrad.codegen.regions import RegionWriter
 from tracegrad.codegen.rewind_region import RewindWriter
@@ -47,6 +48,15 @@ class Module:
     symbols: dict[str, None] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     entries: int = 0
+
+    def function(self, text: tuple[str, str], hint: str) -> str:
+        """Define a kernel's function from its parameters and its body, unless an equal one is; return its name."""
+        symbol = self.kernels.get(text)
+        if symbol is None:
+            symbol = self.kernels[text] = f"kernel{len(self.kernels)}"
+            params, body = text
+            self.functions.append(f"define internal void @{symbol}({params}) {hint} nounwind {{\n{body}\n}}")
+        return symbol
 
 
 class Entry:
@@ -172,14 +182,8 @@ class Entry:
     def kernel(self, kernel: Kernel, number: int) -> str:
         module = self.module
         kernel = self.without_aliases(kernel)
-        text = Function(kernel, module.emitter).text()
-        symbol = module.kernels.get(text)
-        if symbol is None:
-            symbol = module.kernels[text] = f"kernel{len(module.kernels)}"
-            params, body = text
-            inlined = self.inner and kernel.work <= INLINED_WORK
-            hint = "alwaysinline" if inlined else "noinline"
-            module.functions.append(f"define internal void @{symbol}({params}) {hint} nounwind {{\n{body}\n}}")
+        inlined = self.inner and kernel.work <= INLINED_WORK
+        symbol = module.function(Function(kernel, module.emitter).text(), "alwaysinline" if inlined else "noinline")
         tasks = self.tasks(kernel)
         if tasks == 1:
             finds, args = self.arguments_of(kernel, f"%k{number}.")
@@ -246,13 +250,26 @@ class Entry:
     def call(self, step: Call, number: int) -> str:
         """Call library kernels with their plan as a constant and their operands in a small table on the stack."""
         planned = plan_call(step, self.module.threads)
+        fused = step.epilogue is not None and len(planned) == 1 and planned[0].takes_epilogue
+        epilogue = self.epilogue(step.epilogue, planned[0].grain, number) if step.epilogue and fused else "0"
         for part, one in enumerate(planned):
-            self.library_call(step, f"{number}.{part}", one)
+            self.library_call(step, f"{number}.{part}", one, epilogue)
         flops = sum(one.flops for one in planned) / 1e6
         why = "".join(f"; {one.why}" for one in planned if one.why)
-        return f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop{why}"
+        text = f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop{why}"
+        if fused and step.epilogue:
+            return f"{text}; {step.epilogue.name} on its blocks"
+        return f"{text}; then {self.kernel(step.epilogue, number)}" if step.epilogue else text
 
-    def library_call(self, step: Call, number: str, planned: LibraryCall) -> None:
+    def epilogue(self, kernel: Kernel, grain: int, number: int) -> str:
+        """Write the function that a library kernel calls for each block; return its address."""
+        blocks = on_blocks(self.without_aliases(kernel), grain, self.module.emitter)
+        symbol = self.module.function(blocks.function.text(), "noinline")
+        name = f"{self.symbol}.block{number}"
+        self.module.functions.append(blocks.task(self, name, symbol))
+        return f"ptrtoint (ptr @{name} to i64)"
+
+    def library_call(self, step: Call, number: str, planned: LibraryCall, epilogue: str = "0") -> None:
         self.module.families[planned.family] = None
         self.module.symbols[planned.symbol] = None
         self.scratch_bytes = max(self.scratch_bytes, planned.scratch_bytes)
@@ -261,7 +278,7 @@ class Entry:
         self.module.constants.append(f"{constant} = internal constant [{len(planned.plan)} x i64] [{words}], align 64")
         names = [buffer_name(v.node) for v in step.operands] + [buffer_name(step.node)]
         table = f"%ops{number}"
-        self.reserve(table, f"[{len(names)} x i64]")
+        self.reserve(table, f"[{max(len(names), EPILOGUE_TABLE + 1)} x i64]")
         for i, name in enumerate(names):
             pointer = f"%p{number}.{i}"
             self.lines += self.pointer(pointer, self.memory.places[name])
@@ -271,6 +288,11 @@ class Entry:
                 f"  {pointer}.o = add i64 {pointer}.i, {offset}",
                 f"  {pointer}.s = getelementptr i64, ptr {table}, i64 {i}",
                 f"  store i64 {pointer}.o, ptr {pointer}.s",
+            ]
+        for i, word in ((EPILOGUE, epilogue), (EPILOGUE_TABLE, "%address")) if len(names) <= EPILOGUE else ():
+            self.lines += [
+                f"  %e{number}.{i} = getelementptr i64, ptr {table}, i64 {i}",
+                f"  store i64 {word}, ptr %e{number}.{i}",
             ]
         args = f"i64 ptrtoint (ptr {constant} to i64), i64 {table}.i, i64 %scratch{number}, i64 %pool"
         self.lines += [

@@ -26,6 +26,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
+from tracegrad.codegen.finish import finish
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
@@ -209,14 +210,14 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
         b_start = batch * load_word(plan, words.B_BATCH) + k0 * b_row + n0 * b_column
         a = load_word(operands, load_word(plan, words.A)) + a_start * size
         b = load_word(operands, load_word(plan, words.B)) + b_start * size
-        c = (
-            load_word(operands, load_word(plan, words.C))
-            + (batch * load_word(plan, words.C_BATCH) + m0 * c_row + n0) * size
-        )
+        origin = batch * load_word(plan, words.C_BATCH) + m0 * c_row + n0
+        c = load_word(operands, load_word(plan, words.C)) + origin * size
         if splits > 1:
             c_row = n
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
         block(a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work)
+        if splits == 1:
+            finish(operands, origin, m1 - m0, c_row, n1 - n0)
 
     return run_unit
 
@@ -241,6 +242,7 @@ def partial_sum(dtype: str) -> Any:
                 for split in range(1, splits):
                     total += load(partial, (split * m + i) * n + j)
                 store(c, i * c_row + j, total)
+        finish(operands, 0, m, c_row, n)
 
     return add_partials
 

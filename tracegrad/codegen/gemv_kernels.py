@@ -10,6 +10,7 @@ from typing import Any
 
 from tracegrad.codegen import plan_gemm as words
 from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, par_for, store_word, storer, task_address
+from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES
@@ -142,13 +143,15 @@ def block_of_results(dtype: str) -> Any:
         else:
             strided(matrix, p_stride, r_stride, vector, results, count, work)
         y_stride = load_word(plan, words.RESULT_P)
-        y = load_word(operands, load_word(plan, words.RESULT))
-        y += (batch * load_word(plan, words.RESULT_BATCH) + p0 * y_stride) * size
+        origin = batch * load_word(plan, words.RESULT_BATCH) + p0 * y_stride
+        y = load_word(operands, load_word(plan, words.RESULT)) + origin * size
         if splits > 1:
             y_stride = 1
             y = scratch + HEADER_BYTES + (split * total_p + p0) * size
         for p in range(results):
             store(y, p * y_stride, load(work, p))
+        if splits == 1:
+            finish(operands, origin, 1, results, results)
 
     return run_unit
 
@@ -193,5 +196,6 @@ def gemv_entries(bits: int) -> dict[str, tuple[Any, Any]]:
                 for split in range(1, splits):
                     total += load(partial, split * results + p)
                 store(y, p * y_stride, total)
+            finish(operands, 0, 1, results, results)
 
     return {f"tg_gemv_{name}": (gemv, ENTRY_SIGNATURE), f"tg_gemv_{name}_task": (gemv_task, TASK_SIGNATURE)}

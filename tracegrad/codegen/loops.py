@@ -48,6 +48,9 @@ REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
 class Function:
     """Writes one kernel."""
 
+    ranges: tuple[str, ...] = ("%lo", "%hi")
+    """The parameters that say which part of the work to do."""
+
     def __init__(self, kernel: Kernel, emitter: Emitter):
         self.kernel = kernel
         self.emitter = emitter
@@ -66,7 +69,7 @@ class Function:
         self.slots()
         self.parallel()
         params = [f"ptr noalias nocapture %b{i}" for i in range(len(self.buffers))]
-        params += ["i64 %lo", "i64 %hi", "ptr nocapture %status"]
+        params += [*(f"i64 {word}" for word in self.ranges), "ptr nocapture %status"]
         body = ["entry:", *self.entry, "  br label %start", "start:", *self.lines, "  ret void"]
         return ", ".join(params), "\n".join(body)
 
@@ -90,17 +93,19 @@ class Function:
             return
         with_index = outer[0][0] if len(outer) == 1 else "p"
         start, after = self.open_loop(with_index, "%lo", "%hi")
-        if len(outer) > 1:
-            rest = self.values[with_index]
-            for var, n in reversed(outer[1:]):
-                remainder = self.values[var] = self.emitter.name()
-                self.add(f"{remainder} = urem i64 {rest}, {n}")
-                quotient = self.emitter.name()
-                self.add(f"{quotient} = udiv i64 {rest}, {n}")
-                rest = quotient
-            self.values[outer[0][0]] = rest
+        self.unravel(self.values[with_index], outer)
         self.body(self.kernel.body)
         self.close_loop(with_index, "%hi", start, after)
+
+    def unravel(self, rest: str, loops: Sequence[tuple[str, int]]) -> None:
+        """Give each loop its variable, from the number of the round of all of them."""
+        for var, n in reversed(loops[1:]):
+            remainder = self.values[var] = self.emitter.name()
+            self.add(f"{remainder} = urem i64 {rest}, {n}")
+            quotient = self.emitter.name()
+            self.add(f"{quotient} = udiv i64 {rest}, {n}")
+            rest = quotient
+        self.values[loops[0][0]] = rest
 
     def loop(self, s: Loop) -> None:
         low = self.offset(s.start)

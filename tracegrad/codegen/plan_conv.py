@@ -95,20 +95,22 @@ def _plan_product(kind: str, dtype: str, g: Geometry, threads: int, isa: str | N
 
 def direct_words(kind: str, g: Geometry, threads: int) -> tuple[int, ...]:
     """Return the plan of plain loops; a task is a range of planes of the result."""
-    planes = {
-        "forward": g.images * g.outputs,
-        "data": g.images * g.channels,
-        "weight": g.groups * g.outputs * g.channels,
+    out = [max(0, n) for n in g.out]
+    planes, items = {
+        "forward": (g.images * g.outputs, math.prod(out)),
+        "data": (g.images * g.channels, math.prod(g.size)),
+        "weight": (g.groups * g.outputs * g.channels, g.taps),
     }[kind]
     tasks = max(0, min(planes, 16 * threads if g.flops > 1 << 17 else 1))
-    out = [max(0, n) for n in g.out]
     return (
         (g.images, g.groups, g.channels, *g.size, g.outputs, *out, *g.kernel, *g.stride, *g.low, *g.dilation)
-        + (tasks, int(g.is_window_outside))
+        + (tasks, int(g.is_window_outside), items)
     )  # fmt: skip
 
 
 def _plan_direct(kind: str, dtype: str, g: Geometry, threads: int) -> LibraryCall:
     name = SHORT_NAMES[dtype]
     plan = direct_words(kind, g, threads)
-    return LibraryCall(f"tg_direct_{kind}_{name}", f"direct_{kind}_{name}", plan, HEADER_BYTES, max(0, g.flops))
+    symbol = f"direct_{kind}_{name}"
+    flops = max(0, g.flops)
+    return LibraryCall(f"tg_{symbol}", symbol, plan, HEADER_BYTES, flops, takes_epilogue=True, grain=plan[-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tracegrad.codegen.conv_geometry import Geometry, Triple
 from tracegrad.codegen.conv_layout import RUN_TABLE, RUN_WORDS
@@ -163,6 +163,7 @@ def plan_runs(
     tables: list[int] = []
     packed = HEADER_BYTES
     pack_tasks = tasks = work = 0
+    grains: list[int] = []
     for run in runs:
         pad = padded_copy(run)
         planes = run.channels * len(run.slices)
@@ -195,12 +196,18 @@ def plan_runs(
         tables += [x for phase in pad.phases for x in phase]
         tables += run.slices
         packed += group_bytes * g.groups
+        _, _, _, *steps, _ = run.y_strides
+        is_dense = column_chunks == 1 and steps == [run.out[2], 1]
+        grains.append((run.out[1] * run.out[2] if chunks == 1 else run.out[2]) if is_dense else 0)
         pack_tasks += panels * g.groups if run.taps else 0
         tasks += g.images * run.out[0] * chunks * column_chunks
     name = SHORT_NAMES[dtype]
     exact_plan = RUN_TABLE + len(words) + len(tables) if exact else 0
     plan = (g.images, g.groups, len(runs), pack_tasks, tasks, packed, work, exact_plan, *words, *tables, *exact)
-    return LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, packed + work * threads, g.flops)
+    scratch = packed + work * threads
+    has_gaps = any(run.y_strides[4] != 1 for run in runs)
+    call = LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, scratch, g.flops)
+    return replace(call, takes_epilogue=not has_gaps, grain=min(grains))
 
 
 def panel_items(depth: int, size: int, shape: TileShape) -> int:

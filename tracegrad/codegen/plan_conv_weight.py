@@ -92,4 +92,6 @@ def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact
         + (*offsets, *(x for phase in pad.phases for x in phase), *run.slices, *exact)
     )
     name = SHORT_NAMES[dtype]
-    return LibraryCall(f"tg_convw_{name}", f"convw_{name}", plan, work_offset + work * threads, g.flops)
+    scratch = work_offset + work * threads
+    call = LibraryCall(f"tg_convw_{name}", f"convw_{name}", plan, scratch, g.flops)
+    return replace(call, takes_epilogue=True, grain=channels * taps)

@@ -83,9 +83,11 @@ def plan_gemm(
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
+    flops = 2 * batch * m * n * k
+    grain = n if column_blocks == 1 or splits > 1 else 0
     why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
     why += f", {splits} splits of k" if splits > 1 else ""
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, 2 * batch * m * n * k, why)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
 
 
 def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
@@ -158,8 +160,10 @@ def _plan_gemv(
     plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial)
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
+    flops = 2 * batch * m * n * k
+    grain = results if blocks == 1 or splits > 1 else 1
     why = f"matrix by vector: {blocks} blocks" + (f", {splits} splits of k" if splits > 1 else "")
-    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, 2 * batch * m * n * k, why)
+    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, flops, why, True, grain)
 
 
 def _plan_loops(

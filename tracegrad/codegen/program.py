@@ -121,4 +121,7 @@ def show_source(plan: Plan, memory: Memory) -> str:
             parts.append(f"{results} = {step.name}({args})  # {step.node.aval}\n{body}")
         else:
             parts.append(f"{names[buffer_name(step.node)]} = {step.name}({args})  # {step.node.aval}")
+            if step.epilogue is not None:
+                text = show_kernel(step.epilogue, {b: names[b] for b in step.epilogue.buffers()})
+                parts.append(f"# on each finished block of {names[buffer_name(step.node)]}:\n{text}")
     return "\n\n".join(parts)

@@ -23,7 +23,7 @@ from tracegrad.ir.aval import DTYPES, Aval
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
-from tracegrad.schedule.plan import Call, Plan, Region, View
+from tracegrad.schedule.plan import Call, Plan, Region, Step, View
 
 BACKENDS = ("python-source", "numba-source")
 UNWRITTEN = 0xC5
@@ -70,7 +70,8 @@ class Reference:
         self.plan = plan
         self.memory = memory
         names = namespace(backend)
-        self.kernels = {i: compile_kernel(s, backend, names) for i, s in enumerate(plan.steps) if isinstance(s, Kernel)}
+        loops = {i: loops_of(s) for i, s in enumerate(plan.steps)}
+        self.kernels = {i: compile_kernel(k, backend, names) for i, k in loops.items() if k is not None}
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Run every step in order; donated arrays are overwritten and returned."""
@@ -81,14 +82,21 @@ class Reference:
         run = Run(self, arrays, results)
         with np.errstate(all="ignore"):
             for number, step in enumerate(self.plan.steps):
-                if isinstance(step, Kernel):
-                    run.kernel(step, self.kernels[number])
-                else:
+                if not isinstance(step, Kernel):
                     run.call(step)
+                if (loops := loops_of(step)) is not None:
+                    run.kernel(loops, self.kernels[number])
         if run.status[0]:
             node, size = self.plan.checks[int(run.status[0])]
             raise IndexOutOfBounds(f"index: an index is out of bounds for an axis of size {size}", where=node.where)
         return [r if r.shape else r[()] for r in results]
+
+
+def loops_of(step: Step) -> Kernel | None:
+    """Return the loops that a step consists of, or ends with."""
+    if isinstance(step, Call):
+        return step.epilogue
+    return step if isinstance(step, Kernel) else None
 
 
 class Run:

@@ -46,7 +46,7 @@ class Source:
 
     def text(self) -> str:
         kernel = self.kernel
-        args = ", ".join(["lo", "hi", *self.names.values(), "status"])
+        args = ", ".join(["lo", "hi", *dict.fromkeys(self.names.values()), "status"])
         loops = " * ".join(str(n) for _, n in kernel.outer) or "1"
         self.lines.append(f"def {identifier(kernel.name)}({args}):  # {loops} rounds")
         self.lines += [f"    # {note}" for note in kernel.notes]

@@ -106,7 +106,10 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
     timings: dict[str, float] = {}
     began = time.perf_counter()
     text = show(graph, lines=has_checks(graph))
-    settings = f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math}"
+    settings = (
+        f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math} "
+        f"epilogues={config.epilogues}"
+    )
     key = cache.entry_key([text, settings])
     found = cache.load(key)
     timings["key"] = time.perf_counter() - began

@@ -1,16 +1,12 @@
 """Fusion: which nodes share loops.
 
 A group has a domain (a shape) and, once a reduction has joined, the axes that it reduces. Its nodes live on two
-levels: `inner`
-nodes have the domain's shape, `outer` nodes the shape that is left after reducing. An inner node may read an outer
-one through a
-broadcast over the reduced axes: that makes the group a sequence of passes over the same data (softmax, layer norm)
-with the
-reduced values kept in registers.
+levels: `inner` nodes have the domain's shape, `outer` nodes the shape that is left after reducing. An inner node
+may read an outer one through a broadcast over the reduced axes: that makes the group a sequence of passes over the
+same data (softmax, layer norm) with the reduced values kept in registers.
 
-Nodes join greedily in topological order, groups merge when a node joins two of them; both only if no path leads
-out of the group
-and back. Every refusal is kept with its reason.
+Nodes join greedily in topological order, groups merge when a node joins two of them; both only if no path leads out
+of the group and back. Every refusal is kept with its reason.
 """
 
 from __future__ import annotations
@@ -95,7 +91,7 @@ class Fusion:
         self.split = split_nodes(graph)
         self._inline: dict[Node, bool] = {}
         self._reads: dict[Node, tuple[Node, ...]] = {}
-        self._unit_reads: dict[Unit, tuple[Node, ...]] = {}
+        self.memory_reads: dict[Unit, tuple[Node, ...]] = {}
 
     def run(self) -> Fusion:
         for node in self.graph.inputs:
@@ -148,7 +144,7 @@ class Fusion:
         elif node.shape != unit.shape:
             unit.outer.add(node)
         unit.nodes.append(node)
-        self._unit_reads.pop(unit, None)
+        self.memory_reads.pop(unit, None)
         unit.last = self.position[node]
         self.unit_of[node] = unit
         return unit
@@ -157,7 +153,7 @@ class Fusion:
         a.nodes = sorted([*a.nodes, *b.nodes], key=self.position.__getitem__)
         a.axes = a.axes if a.axes is not None else b.axes
         a.outer |= b.outer
-        self._unit_reads.pop(a, None)
+        self.memory_reads.pop(a, None)
         a.last = max(a.last, b.last)
         for node in b.nodes:
             self.unit_of[node] = a
@@ -238,13 +234,14 @@ class Fusion:
     # --- dependencies -------------------------------------------------------------------------------------------------
 
     def dependencies(self, unit: Unit) -> Iterator[Unit]:
-        """Yield the units whose values `unit` reads from memory."""
-        found = self._unit_reads.get(unit)
+        """Yield the other units whose values `unit` reads from memory."""
+        found = self.memory_reads.get(unit)
         if found is None:
             reads = (read for node in unit.nodes for read in self.unit_reads(node, unit))
-            found = self._unit_reads[unit] = tuple(dict.fromkeys(reads))
+            found = self.memory_reads[unit] = tuple(dict.fromkeys(reads))
         for read in found:
-            yield self.unit_of[read]
+            if self.unit_of[read] is not unit:
+                yield self.unit_of[read]
 
     def unit_reads(self, node: Node, unit: Unit) -> Iterator[Node]:
         """Yield what `node`, computed in the loops of `unit`, reads from memory."""
@@ -252,7 +249,7 @@ class Fusion:
             row = operand.operands[0] if operand.prim is broadcast else operand
             if self.unit_of[operand] is not unit and not (isinstance(row, Node) and self.unit_of[row] is unit):
                 yield from self.reads(operand)
-            if unit.how in ("library", "control"):
+            if node is unit.nodes[0] and unit.how in ("library", "control"):
                 yield from views_of(operand)
 
     def reads(self, node: Node) -> tuple[Node, ...]:

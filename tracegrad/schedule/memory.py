@@ -4,7 +4,8 @@ The arena holds what lives between two steps only. Buffers whose lifetimes do no
 multiples of 64
 bytes. A result may take over the memory of a donated argument when nothing reads the argument afterwards, or when
 the one kernel
-that writes the result reads the argument at exactly the element it writes.
+that writes the result reads the argument at exactly the element it writes; the epilogue of a library call counts as
+such a kernel. A result of a library call that only its epilogue reads lies where a value of the epilogue replaces it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.index import Affine
-from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store
-from tracegrad.schedule.plan import Plan, Region, Step
+from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, walk
+from tracegrad.schedule.plan import Call, Plan, Region, Step
 
 ALIGNMENT = 64
 
@@ -48,7 +49,8 @@ def touched(step: Step) -> set[str]:
         return set(step.buffers())
     if isinstance(step, Region):
         return {*step.results, *step.workspace, *(buffer_name(v.node) for v in step.operands)}
-    return {buffer_name(step.node), *(buffer_name(v.node) for v in step.operands)}
+    epilogue = step.epilogue.buffers() if step.epilogue else ()
+    return {buffer_name(step.node), *(buffer_name(v.node) for v in step.operands), *epilogue}
 
 
 def round_up(n: int) -> int:
@@ -77,6 +79,9 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
                 lifetimes[name] = (first, at)
     for name in plan.tapes:
         lifetimes[name] = (0, len(plan.steps))
+    replaced = replacements(plan, lifetimes, places)
+    for name in replaced:
+        del lifetimes[name]
     arena = 0
     held: list[tuple[int, int, int, int]] = []
     for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):
@@ -86,7 +91,31 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
         held.append((offset, offset + size, first, last))
         arena = max(arena, offset + size)
         places[name] = Place("arena", offset, sizes[name])
+    places |= {name: places[other] for name, other in replaced.items()}
     return Memory(places, arena, donated)
+
+
+def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place]) -> dict[str, str]:
+    """Return, for the results of calls that only their epilogue reads, the value that is written over them.
+
+    It has the same dtype, and does not live in an argument that the call or its epilogue reads.
+    """
+    found: dict[str, str] = {}
+    arguments = [buffer_name(n) for n in plan.graph.inputs]
+    for at, step in enumerate(plan.steps):
+        if not isinstance(step, Call) or step.epilogue is None:
+            continue
+        name = buffer_name(step.node)
+        if lifetimes.get(name) != (at, at):
+            continue
+        read = {places[b] for b in touched(step) if b in arguments}
+        for stored in walk(step.epilogue.body):
+            if not isinstance(stored, Store) or plan.buffers[stored.buffer] != plan.buffers[name]:
+                continue
+            if places.get(stored.buffer) not in read:
+                found[name] = stored.buffer
+                break
+    return found
 
 
 def lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
@@ -128,7 +157,11 @@ def is_safe(plan: Plan, given: str, result: str, uses: Sequence[set[str]]) -> bo
     if first not in reads:
         return True
     step = plan.steps[first]
-    return isinstance(step, Kernel) and same_element(step.body, given, result)
+    if isinstance(step, Call):
+        kernel = None if given in {buffer_name(v.node) for v in step.operands} else step.epilogue
+    else:
+        kernel = step if isinstance(step, Kernel) else None
+    return kernel is not None and same_element(kernel.body, given, result)
 
 
 def same_element(body: Sequence[Stmt], given: str, result: str) -> bool:

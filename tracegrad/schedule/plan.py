@@ -6,8 +6,9 @@ Units are lowered from the last to the first, so that each one knows which of it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tracegrad.config import config
 from tracegrad.ir import Graph, Literal, Node, Operand
 from tracegrad.ir.aval import NAMES, Avals, TapeAval
 from tracegrad.ops.contract import dot as dot_primitive
@@ -17,6 +18,7 @@ from tracegrad.ops.elementwise import convert
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import Checks, buffer_name, view_index
+from tracegrad.schedule.epilogue import fuse_epilogues
 from tracegrad.schedule.form import Context
 from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
 from tracegrad.schedule.index import Affine, dot, strides
@@ -38,10 +40,15 @@ class View:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a library kernel; the code generator plans it."""
+    """A call of a library kernel; the code generator plans it.
+
+    `epilogue` runs on every element of the result once, after it has been written and before the call returns: block
+    by block where the library kernel can, else at the end.
+    """
 
     node: Node
     operands: tuple[View, ...]
+    epilogue: Kernel | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +101,8 @@ class Planner:
     def __init__(self, graph: Graph, threads: int, checks: Checks | None = None):
         self.graph, self.roots = with_own_outputs(graph)
         self.fusion = Fusion(self.graph).run()
+        if config.epilogues:
+            fuse_epilogues(self.fusion, threads)
         self.plan = Plan(self.graph, refusals=self.fusion.refusals, checks={} if checks is None else checks)
         self.context = Context(self.fusion.inlines, self.plan.checks, threads)
         self.wanted: set[Node] = set()
@@ -119,7 +128,7 @@ class Planner:
         name = f"k{number}_{unit.title()}"
         node = unit.nodes[0]
         if unit.how == "library":
-            return [self.call(node)]
+            return self.library(unit, name)
         if unit.how == "item":
             self.want(node.nodes())
             return []
@@ -140,6 +149,19 @@ class Planner:
         self.wanted.update(nodes)
 
     # --- library calls ------------------------------------------------------------------------------------------------
+
+    def library(self, unit: Unit, name: str) -> list[Step]:
+        """Return the call of a unit, with the loops that run on its blocks as far as they are wanted."""
+        node, *rest = unit.nodes
+        if not any(n in self.wanted for n in rest):
+            return [self.call(node)]
+        loops = Unit(rest, "point", rest[0].shape)
+        lowered = Elements(loops, self.wanted, self.context, f"{name.split('_')[0]}_{loops.title()}").lower()
+        self.want(lowered.needs)
+        (kernel,) = lowered.kernels
+        if buffer_name(node) in kernel.buffers():
+            return [replace(self.call(node), epilogue=kernel)]
+        return [*([self.call(node)] if node in self.wanted else []), kernel]
 
     def call(self, node: Node) -> Call:
         """Give each operand as a view where the kernel takes strides, else as a contiguous buffer."""

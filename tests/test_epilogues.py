@@ -1,0 +1,338 @@
+"""Element-wise work on the finished blocks of products and convolutions: what is fused, with the same bits, and why
+not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from compiled import graph_of, together
+
+import tracegrad as tg
+import tracegrad.nn.functional as F
+import tracegrad.numpy as tnp
+from tracegrad import tree
+from tracegrad.config import config
+from tracegrad.errors import IndexOutOfBounds
+from tracegrad.grad.adjoint import joint
+from tracegrad.ir import Graph, interpret
+from tracegrad.ops.conv import conv, conv_dw, conv_dx
+from tracegrad.passes.simplify import simplify
+from tracegrad.runtime.program import Program, build
+from tracegrad.schedule.memory import assign_memory
+from tracegrad.schedule.plan import Call, Plan, build_plan
+
+f32 = np.float32
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(f32)
+
+
+def plan_of(fn: Callable[..., Any], *arrays: Any, wrt: Any = None) -> Plan:
+    graph = graph_of(fn, *arrays)
+    return build_plan(simplify(graph if wrt is None else joint(graph, wrt)), 2)
+
+
+def dense(x: Any, w: Any, b: Any) -> Any:
+    return tnp.maximum(x @ w + b, 0.0)
+
+
+def gelu_block(x: Any, w: Any, b: Any, r: Any) -> Any:
+    return r + F.gelu(x @ w + b)
+
+
+def convolved(x: Any, w: Any, b: Any) -> Any:
+    return F.relu(F.conv2d(x, w, b, padding=1))
+
+
+def mlp(w: Any, b: Any, v: Any, x: Any, y: Any) -> Any:
+    return ((F.relu(x @ w + b) @ v - y) ** 2).mean()
+
+
+def adam(p: Any, m: Any, v: Any, x: Any, y: Any) -> Any:
+    g = x.T @ y
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+    return p - 0.1 * m / (np.sqrt(v) + 1e-8), m, v
+
+
+X, W, B, R = draw(64, 32), draw(32, 48), draw(48), draw(64, 48)
+IMAGES, TAPS, MAPS = draw(2, 3, 9, 10), draw(4, 3, 3, 3), draw(4)
+KEY = tg.random.key(0)
+
+COUNTS: list[tuple[str, int, Callable[..., Any], tuple[Any, ...], Any]] = [
+    ("dense layer", 1, dense, (X, W, B), None),
+    ("gelu and residual", 1, gelu_block, (X, W, B, R), None),
+    ("bias before and after", 1, lambda x, w, b, r: np.tanh(b + x @ w) * r + b, (X, W, B, R), None),
+    ("convolution, bias, relu", 1, convolved, (IMAGES, TAPS, MAPS), None),
+    ("convolution and residual", 1, lambda x, w, r: F.conv2d(x, w, padding=1) * 0.5 + r,
+     (IMAGES, TAPS, draw(2, 4, 9, 10)), None),
+    ("1x1 convolution", 1, lambda x, w, b: F.relu(F.conv2d(x, w, b)), (IMAGES, TAPS[:, :, :1, :1], MAPS), None),
+    ("dropout", 1, lambda x, w, key: F.dropout(x @ w, 0.3, key=key), (X, W, KEY), None),
+    ("two products", 2, lambda x, w, h, u, b: np.tanh(x @ w + h @ u + b), (X, W, X, W, B), None),
+    ("a result that is kept", 1, lambda x, w: (x @ w, np.tanh(x @ w)), (X, W), None),
+    ("through a reshape", 1, lambda x, w, b: F.relu((x @ w).reshape(4, 16, 48) + b), (X, W, B), None),
+    ("sum of gradients", 2, lambda a, x, w, y: a + x @ w + y @ w, (R, X, W, X * 2.0), None),
+    ("update", 1, adam, (W, W, W, draw(64, 32), draw(64, 48)), None),
+    ("loss and gradients", 7, mlp, (W, B, draw(48, 5), X, draw(64, 5)), (0, 1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count", "fn", "arrays", "wrt"), COUNTS, ids=[c[0] for c in COUNTS])
+def test_number_of_steps(name: str, count: int, fn: Callable[..., Any], arrays: tuple[Any, ...], wrt: Any) -> None:
+    plan = plan_of(fn, *arrays, wrt=wrt)
+    assert len(plan.steps) == count, [s.name for s in plan.steps] + [str(r) for r in plan.refusals]
+    assert any(isinstance(s, Call) and s.epilogue is not None for s in plan.steps)
+
+
+STRIDED = (draw(2, 3, 8, 8), draw(4, 3, 3, 3), draw(2, 4, 4, 4))
+REFUSED: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
+    ("it reads elements at other positions", lambda x, w: np.tanh((x @ w).T) * 2.0, (X, W)),
+    ("it reads elements at other positions", lambda x, w: np.tanh(x @ w)[::-1] * (x @ w), (X, W)),
+    ("the loops that read its result reduce", lambda x, w: np.tanh(x @ w).sum(axis=0), (X, W)),
+    ("its shape is not that of the result", lambda x, w, r: F.max_pool2d(F.conv2d(x, w), 2), STRIDED),
+    ("its kernel has no finished blocks", lambda x: np.tanh(np.cumsum(x, axis=0)), (X,)),
+    ("its kernel has no finished blocks", lambda i: (i @ i) * 2, (np.ones((8, 8), np.int64),)),
+    ("other loops run on the blocks",
+     lambda x, w: (lambda y: (np.tanh(y), np.cumsum(np.tanh(y), axis=0) * y))(x @ w), (X, W)),
+    ("another value that the loops read is computed from its result",
+     lambda x, w: np.cumsum(x @ w, axis=0) * (x @ w), (X, W)),
+    ("with a stride the blocks of its result have gaps",
+     lambda x, w, t: np.tanh(conv_dx(t, w, size=(8, 8), stride=(2, 2), padding=((1, 0), (1, 0)),
+                                     dilation=(1, 1), groups=1)), STRIDED),
+    ("the call is too small to share its work", lambda x, w: np.tanh(x @ w), (draw(500, 2), draw(2, 60))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "fn", "arrays"), REFUSED, ids=[f"{i}: {r[0]}" for i, r in enumerate(REFUSED)])
+def test_refusals_say_why(reason: str, fn: Callable[..., Any], arrays: tuple[Any, ...]) -> None:
+    plan = plan_of(fn, *arrays)
+    assert any(f": {reason}" in str(r) for r in plan.refusals), [str(r) for r in plan.refusals]
+
+
+# --- the same bits ----------------------------------------------------------------------------------------------------
+
+
+def both_ways(graph: Graph, arrays: Any, **options: Any) -> tuple[Program, list[Any], list[Any]]:
+    """Return the program with epilogues, and the results with and without."""
+    found = []
+    for epilogues in (False, True):
+        config.epilogues = epilogues
+        program = build(graph, **options)
+        found.append(program([np.array(a) for a in arrays]))
+    return program, found[1], found[0]
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "threads", 2)
+    monkeypatch.setattr(config, "epilogues", True)
+
+
+TAILS: dict[str, Callable[[Any, Any], Any]] = {
+    "relu of bias": lambda y, b: tnp.maximum(y + b, 0.0),
+    "gelu of bias, both kept": lambda y, b: (y + b, F.gelu(y + b)),
+    "the first axis": lambda y, b: np.tanh(y * tnp.arange(y.shape[0]).astype(y.dtype).reshape(-1, *[1] * (y.ndim - 1))),
+    "result kept": lambda y, b: (y, np.exp(-y * y)),
+    "a block of numbers": lambda y, b: 1.5 * y + tnp.ones(y.shape[1:], y.dtype) * b + 1.0,
+}
+"""Element-wise ends of a program; b has the size of the result's last axis."""
+
+EACH = len(TAILS) if "RANDOM_PROGRAMS" in os.environ else 1
+"""Tails for each head: all of them where programs are tested at length."""
+Shape = tuple[int, ...]
+PRODUCTS: dict[str, tuple[Shape, Shape]] = {
+    "tile": ((37, 20), (20, 45)),
+    "columns cut": ((12, 9), (9, 300)),
+    "many columns": ((30, 7), (7, 2100)),
+    "several blocks of k": ((20, 600), (600, 33)),
+    "split over k": ((5, 5000), (5000, 7)),
+    "tiny": ((2, 3), (3, 2)),
+    "row": ((1, 70), (70, 90)),
+    "column": ((90, 70), (70, 1)),
+    "row, split": ((1, 70000), (70000, 3)),
+    "vectors": ((70,), (70, 130)),
+    "batched": ((5, 9, 8), (5, 8, 11)),
+    "batch of rows": ((3, 4, 25), (25, 31)),
+    "nothing to sum": ((3, 0), (0, 4)),
+    "outer product": ((300, 1), (1, 70)),
+}
+CONVOLUTIONS: dict[str, tuple[Shape, Shape, dict[str, Any]]] = {
+    "3x3": ((2, 5, 12, 13), (6, 5, 3, 3), {"padding": 1}),
+    "no padding": ((3, 4, 7, 6), (5, 4, 2, 3), {}),
+    "chunks of rows": ((1, 40, 70, 64), (30, 40, 3, 3), {"padding": 1}),
+    "stride 2": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
+    "stride 2 by 1": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": (2, 1), "padding": 1}),
+    "dilation": ((2, 3, 14, 15), (4, 3, 3, 3), {"dilation": 2}),
+    "groups": ((2, 6, 9, 9), (4, 3, 3, 3), {"groups": 2, "padding": 1}),
+    "depthwise": ((2, 6, 9, 9), (6, 1, 3, 3), {"groups": 6, "padding": 1}),
+    "1x1": ((3, 8, 6, 7), (5, 8, 1, 1), {}),
+    "1x1 with stride": ((3, 8, 6, 7), (5, 8, 1, 1), {"stride": 2}),
+    "1-d": ((2, 3, 60), (4, 3, 5), {"padding": 2}),
+    "1-d, long": ((1, 2, 9000), (3, 2, 3), {"padding": 1}),
+    "3-d": ((2, 2, 5, 6, 7), (3, 2, 2, 3, 3), {"padding": 1}),
+}
+
+
+def conv_graphs(x_shape: Shape, w_shape: Shape, options: dict[str, Any], dtype: Any) -> list[tuple[Any, list[Any]]]:
+    """Return the convolution and its two gradients as functions of arrays."""
+    n = len(w_shape) - 2
+
+    def each(name: str, default: int) -> tuple[int, ...]:
+        value = options.get(name, default)
+        return value if isinstance(value, tuple) else (value,) * n
+
+    params = {
+        "stride": each("stride", 1), "padding": tuple((p, p) for p in each("padding", 0)),
+        "dilation": each("dilation", 1), "groups": options.get("groups", 1),
+    }  # fmt: skip
+    x, w = draw(*x_shape).astype(dtype), draw(*w_shape).astype(dtype)
+    ct = draw(*graph_of(lambda x, w: conv(x, w, **params), x, w).outputs[0].aval.shape).astype(dtype)
+    return [
+        (lambda x, w: conv(x, w, **params), [x, w]),
+        (lambda ct, w: conv_dx(ct, w, size=x_shape[2:], **params), [ct, w]),
+        (lambda x, ct: conv_dw(x, ct, kernel=w_shape[2:], **params), [x, ct]),
+    ]
+
+
+def assert_same_bits(heads: list[tuple[Any, list[Any]]], dtype: Any) -> None:
+    """Compile every head with some tails, fused and not, as one program each way."""
+    graphs, arrays = [], []
+    for number, (head, operands) in enumerate(heads):
+        shape = graph_of(head, *operands).outputs[0].aval.shape
+        bias = draw(*shape[-1:]).astype(dtype)
+        for tail in (list(TAILS.values()) * 2)[number % len(TAILS) :][:EACH]:
+            graphs.append(graph_of(lambda *a, h=head, t=tail: t(h(*a[:-1]), a[-1]), *operands, bias))
+            arrays += [*operands, bias]
+    program, found, expected = both_ways(together(graphs), arrays)
+    assert sum("on its blocks" in line for line in program.executable.facts.steps) > len(graphs) // 2
+    for a, b in zip(found, expected, strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_keep_their_bits(dtype: Any) -> None:
+    heads = [
+        (lambda a, b: a @ b, [draw(*a).astype(dtype), draw(*b).astype(dtype)]) for a, b in PRODUCTS.values()
+    ]
+    assert_same_bits(heads, dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_convolutions_keep_their_bits(dtype: Any) -> None:
+    assert_same_bits([g for case in CONVOLUTIONS.values() for g in conv_graphs(*case, dtype)], dtype)
+
+
+def test_values_are_those_of_the_interpreter() -> None:
+    for fn, arrays in [(dense, (X, W, B)), (gelu_block, (X, W, B, R)), (convolved, (IMAGES, TAPS, MAPS))]:
+        graph = graph_of(fn, *arrays)
+        for backend in ("cpu", "python-source"):
+            (found,) = build(graph, backend=backend)(list(arrays))
+            np.testing.assert_allclose(found, interpret(graph, *arrays)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_one_thread_and_two_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(gelu_block, draw(200, 40), draw(40, 500), draw(500), R0 := draw(200, 500))
+    arrays = [draw(200, 40), draw(40, 500), draw(500), R0]
+    (two,) = build(graph)(arrays)
+    monkeypatch.setattr(config, "threads", 1)
+    (one,) = build(graph)(arrays)
+    assert one.tobytes() == two.tobytes()
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_memory_for_what_the_epilogue_replaces() -> None:
+    for fn, arrays in [(dense, (X, W, B)), (convolved, (IMAGES, TAPS, MAPS))]:
+        assert assign_memory(plan_of(fn, *arrays)).arena_bytes == 0
+
+
+def test_an_update_takes_over_its_donated_arrays() -> None:
+    arrays = [W, draw(32, 48), np.abs(draw(32, 48)), draw(64, 32), draw(64, 48)]
+    graph = graph_of(adam, *arrays)
+    program, found, expected = both_ways(graph, arrays, donate=(0, 1, 2))
+    assert program.kernels == 1
+    for a, b in zip(found, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+    memory = assign_memory(build_plan(simplify(graph), 2), (0, 1, 2))
+    assert memory.donated == {0: 0, 1: 1, 2: 2}
+    assert memory.arena_bytes == -(-W.nbytes // 64) * 64  # the product: no result may lie over what is read still
+
+
+def test_a_donated_operand_of_the_product_is_not_overwritten() -> None:
+    square = draw(48, 48)
+    graph = graph_of(lambda x, w: np.tanh(x @ w) + x, square, draw(48, 48))
+    plan = build_plan(simplify(graph), 2)
+    assert len(plan.steps) == 1
+    assert not assign_memory(plan, (0, 1)).donated
+
+
+def test_updates_come_after_the_last_read_of_what_they_replace() -> None:
+    def step(p: Any, v: Any, x: Any) -> Any:
+        loss, (p1, v1) = tg.value_and_grad(lambda q: (np.tanh(np.tanh(q[0] @ x) * q[1]) ** 2).sum())((p, v))
+        return p - 0.1 * p1, v - 0.1 * v1, loss
+
+    square = draw(48, 48)
+    plan = plan_of(step, square, draw(48, 48), draw(48, 48))
+    assert assign_memory(plan, (0, 1)).donated == {0: 0, 1: 1}
+
+
+# --- elsewhere --------------------------------------------------------------------------------------------------------
+
+
+def test_products_in_loops_have_epilogues() -> None:
+    def rounds(h: Any, w: Any, u: Any, x: Any, b: Any) -> Any:
+        return tg.scan(lambda h, x: (np.tanh(x @ w + h @ u + b),) * 2, h, x)
+
+    arrays = [draw(32, 48), draw(40, 48), draw(48, 48), draw(3, 32, 40), draw(48)]
+    program, found, expected = both_ways(graph_of(rounds, *arrays), arrays)
+    assert "dot" in program.source
+    assert "on each finished block" in program.source
+    for a, b in zip(found, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_bad_index_in_an_epilogue_is_reported() -> None:
+    fn = tg.jit(lambda x, w, t, i: np.tanh(x @ w) + t[i])
+    table = draw(3, 48)
+    good = fn(X, W, table, np.zeros(64, np.int64))
+    assert good.shape == (64, 48)
+    with pytest.raises(IndexOutOfBounds, match="axis of size 3"):
+        fn(X, W, table, np.full(64, 5))
+
+
+def test_the_schedule_and_the_source_show_the_epilogue() -> None:
+    program = tg.compile(dense, X, W, B)
+    assert program.kernels == 1
+    assert "; k3_add_maximum on its blocks" in program.schedule
+    assert "result0 = dot(argument0, argument1)  # f32[64, 48]" in program.source
+    assert "# on each finished block of result0:\ndef k3_add_maximum(lo, hi, result0, argument2, sta" in program.source
+
+
+def test_a_profile_counts_the_epilogue_with_its_call() -> None:
+    program = tg.compile(dense, X, W, B)
+    profile = program.profile(X, W, B)
+    assert len(profile.steps) == 1
+    assert profile.microseconds[0] > 0.0
+
+
+def test_training_gives_the_same_parameters() -> None:
+    def train(params: Any, x: Any, y: Any) -> Any:
+        value, grads = tg.value_and_grad(lambda p: mlp(*p, x, y))(params)
+        return tree.map(lambda p, g: p - 0.01 * g, params, grads), value
+
+    params, x, y = (W, B, draw(48, 5)), X, draw(64, 5)
+    found = []
+    for epilogues in (False, True):
+        config.epilogues = epilogues
+        step, p = tg.compile(train, params, x, y, donate="params"), tree.map(np.array, params)
+        for _ in range(3):
+            p, _ = step(p, x, y)
+        found.append(p)
+    for a, b in zip(tree.leaves(found[0]), tree.leaves(found[1]), strict=True):
+        assert a.tobytes() == b.tobytes()
