@@ -9,8 +9,9 @@ import numpy as np
 
 from tracegrad.errors import DTypeError
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, cast, dtype_of, float_dtype, is_weak, mark
-from tracegrad.numpy.promote import operand, result_dtype, shown
+from tracegrad.numpy.promote import broadcast_array, broadcast_shape, operand, result_dtype, shown
 from tracegrad.ops import elementwise as ops
+from tracegrad.trace import Tracer
 
 Function = Callable[..., Any]
 INT8 = np.dtype(np.int8)
@@ -32,10 +33,36 @@ def not_bool(name: str, *operands: Any) -> DTypeError:
     )
 
 
+def settled(name: str, x: Any, y: Any) -> tuple[Any, Any] | None:
+    """Return a pair of floats of one dtype, the common case, broadcast; None if there is something to promote."""
+    if isinstance(x, Tracer):
+        if x.weak or x.dtype.kind != "f":
+            return None
+        if isinstance(y, Tracer):
+            if y.dtype != x.dtype or y.weak:
+                return None
+            shape = x.shape
+            if y.shape == shape:
+                return x, y
+            shape = broadcast_shape(name, (x, y))
+            return broadcast_array(x, shape), broadcast_array(y, shape)
+        return (x, x.dtype.type(y)) if is_plain(y) else None
+    if isinstance(y, Tracer) and is_plain(x) and y.dtype.kind == "f" and not y.weak:
+        return y.dtype.type(x), y
+    return None
+
+
+def is_plain(x: Any) -> bool:
+    """Tell whether `x` is a Python number that every floating-point dtype can hold."""
+    return (type(x) is float or type(x) is int) and -1e30 < x < 1e30
+
+
 def floating(name: str, prim: Function, doc: str) -> Function:
     """Make a function of floats: integers are converted."""
 
     def function(x: ArrayLike, /) -> Array:
+        if isinstance(x, Tracer) and x.dtype.kind == "f" and not x.weak:
+            return prim(x)
         x = operand(name, x)
         weak = is_weak(x)
         dtype = FLOAT64 if weak and dtype_of(x).kind != "f" else float_dtype(dtype_of(x))
@@ -87,6 +114,9 @@ def arithmetic(name: str, prim: Function, doc: str, *, on_bool: Function | np.dt
     """Make a binary function of promoted operands; two bools go to `on_bool`, a function or a dtype, or are refused."""
 
     def function(x: ArrayLike, y: ArrayLike, /) -> Array:
+        ready = settled(name, x, y)
+        if ready is not None:
+            return prim(*ready)
         xs = [operand(name, x), operand(name, y)]
         dtype = result_dtype(xs)
         apply = prim
@@ -106,6 +136,9 @@ def floating2(name: str, prim: Function, doc: str, *, small: bool = True) -> Fun
     """Make a binary function of floats; `small` lets small integers compute in float32, as NumPy's functions do."""
 
     def function(x: ArrayLike, y: ArrayLike, /) -> Array:
+        ready = settled(name, x, y)
+        if ready is not None:
+            return prim(*ready)
         xs = [operand(name, x), operand(name, y)]
         weak = is_weak(xs[0]) and is_weak(xs[1])
         dtype = result_dtype(xs)

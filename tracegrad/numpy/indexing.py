@@ -130,7 +130,10 @@ def checked_point(value: Any, axis: int, x: Array) -> Any:
         return value.values
     if isinstance(value, Tracer):
         return value
-    low, high = (int(np.min(value)), int(np.max(value))) if np.size(value) else (0, -1)
+    if isinstance(value, int):
+        low = high = value
+    else:
+        low, high = (int(np.min(value)), int(np.max(value))) if np.size(value) else (0, -1)
     if low < -n or high >= n:
         bad = low if low < -n else high
         raise IndexOutOfBounds(

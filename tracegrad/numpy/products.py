@@ -12,12 +12,15 @@ from tracegrad.numpy import elementwise as ew, reductions, selecting, shaping
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, DType, array, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import mark, one_axis, operand, result_dtype, shown
 from tracegrad.ops.contract import dot as contract
+from tracegrad.trace import Tracer
 
 Ints = tuple[int, ...]
 
 
 def pair(name: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array, bool]:
     """Accept two operands and promote them; bools are counted in int64, and the last result says so."""
+    if isinstance(a, Tracer) and isinstance(b, Tracer) and a.dtype == b.dtype and a.dtype.kind == "f":
+        return a, b, False
     xs = [operand(name, a), operand(name, b)]
     dtype = result_dtype(xs)
     chosen = INT64 if dtype == BOOL else dtype

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,16 +61,17 @@ class Dot(Primitive):
 
     def eager(self, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:
         a, b = np.asarray(a), np.asarray(b)
-        rows = free(a.ndim, contract[0], batch[0])
-        columns = free(b.ndim, contract[1], batch[1])
-        shape = [a.shape[i] for i in (*batch[0], *rows)] + [b.shape[j] for j in columns]
-        lead = [a.shape[i] for i in batch[0]]
-        inner = int(np.prod([a.shape[i] for i in contract[0]], dtype=np.int64))
-        m = int(np.prod([a.shape[i] for i in rows], dtype=np.int64))
-        n = int(np.prod([b.shape[j] for j in columns], dtype=np.int64))
-        left = a.transpose(*batch[0], *rows, *contract[0]).reshape(*lead, m, inner)
-        right = b.transpose(*batch[1], *contract[1], *columns).reshape(*lead, inner, n)
-        return as_eager(np.matmul(left, right).reshape(shape), a.dtype)
+        perm_a, perm_b, n_batch, n_rows = layout(a.ndim, b.ndim, contract, batch)
+        left = a if perm_a is None else a.transpose(perm_a)
+        right = b if perm_b is None else b.transpose(perm_b)
+        lead, rest = left.shape[:n_batch], right.shape[n_batch:]
+        rows, inner = left.shape[n_batch : n_batch + n_rows], left.shape[n_batch + n_rows :]
+        columns = rest[len(inner) :]
+        if len(rows) == len(inner) == len(columns) == 1:
+            return as_eager(np.matmul(left, right), a.dtype)
+        left = left.reshape((*lead, math.prod(rows), math.prod(inner)))
+        right = right.reshape((*lead, math.prod(inner), math.prod(columns)))
+        return as_eager(np.matmul(left, right).reshape((*lead, *rows, *columns)), a.dtype)
 
     def vjp(self, ct: Any, y: Any, a: Any, b: Any, *, contract: Pair, batch: Pair) -> Any:
         return self.vjp_of((True, True), ct, y, a, b, contract=contract, batch=batch)
@@ -84,26 +87,48 @@ class Dot(Primitive):
 dot = Dot()
 
 
+@lru_cache(maxsize=1024)
+def layout(ndim_a: int, ndim_b: int, contract: Pair, batch: Pair) -> tuple[Ints | None, Ints | None, int, int]:
+    """Return the orders of axes that make stacks of matrices of both operands, and how many are batch and row axes."""
+    rows, columns = free(ndim_a, contract[0], batch[0]), free(ndim_b, contract[1], batch[1])
+    perm_a, perm_b = (*batch[0], *rows, *contract[0]), (*batch[1], *contract[1], *columns)
+    return moves(perm_a), moves(perm_b), len(batch[0]), len(rows)
+
+
+def moves(perm: Ints) -> Ints | None:
+    """Return a permutation, None for the one that changes nothing."""
+    return None if perm == tuple(range(len(perm))) else perm
+
+
+def inverse(perm: Ints) -> Ints:
+    """Return the permutation that takes one back; of other distinct numbers, the order that sorts them."""
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
+
+
+@lru_cache(maxsize=1024)
+def transposed(
+    ndim_other: int, ndim_target: int, contract: Pair, batch: Pair, first: bool
+) -> tuple[Pair, Pair, Ints | None]:
+    """Return axes, batch axes and final permutation of the product that gives the cotangent of an operand."""
+    n_batch = len(batch[0])
+    others = free(ndim_other, contract[1], batch[1])
+    mine = free(ndim_target, contract[0], batch[0])
+    ct_batch = tuple(range(n_batch))
+    shared = tuple(contract[0][i] for i in inverse(contract[1]))
+    if first:
+        ct_others = tuple(range(n_batch + len(mine), n_batch + len(mine) + len(others)))
+        return (ct_others, others), (ct_batch, batch[1]), moves(inverse((*batch[0], *mine, *shared)))
+    ct_others = tuple(range(n_batch, n_batch + len(others)))
+    return (others, ct_others), (batch[1], ct_batch), moves(inverse((*batch[0], *shared, *mine)))
+
+
 def operand_ct(ct: Any, other: Any, target: Any, contract: Pair, batch: Pair, *, first: bool) -> Any:
     """Contract ct with the other operand over the other's free axes, and put the axes into the target's order.
 
     `contract` and `batch` name the target's axes first. Result axes: batch, target's free, other's contracted
     (ascending).
     """
-    n_batch = len(batch[0])
-    others = free(len(other.shape), contract[1], batch[1])
-    mine = free(len(target.shape), contract[0], batch[0])
-    ct_batch = tuple(range(n_batch))
-    if first:
-        ct_others = tuple(range(n_batch + len(mine), n_batch + len(mine) + len(others)))
-    else:
-        ct_others = tuple(range(n_batch, n_batch + len(others)))
-    order = np.argsort(contract[1])
-    if first:
-        found = dot(ct, other, contract=(ct_others, others), batch=(ct_batch, batch[1]))
-        axes = (*batch[0], *mine, *(contract[0][i] for i in order))
-    else:
-        found = dot(other, ct, contract=(others, ct_others), batch=(batch[1], ct_batch))
-        axes = (*batch[0], *(contract[0][i] for i in order), *mine)
-    perm = tuple(int(i) for i in np.argsort(axes))
-    return found if perm == tuple(range(len(perm))) else transpose(found, perm=perm)
+    axes, stacks, perm = transposed(len(other.shape), len(target.shape), contract, batch, first)
+    pair = (ct, other) if first else (other, ct)
+    found = dot(*pair, contract=axes, batch=stacks)
+    return found if perm is None else transpose(found, perm=perm)

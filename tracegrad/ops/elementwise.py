@@ -40,7 +40,10 @@ def joint_shape(name: str, operands: Sequence[Aval]) -> tuple[int, ...]:
 
 def settle(operands: Sequence[Any]) -> Sequence[Any]:
     """Give Python scalars the dtype of the array they stand beside."""
-    if all(hasattr(o, "dtype") for o in operands):
+    for operand in operands:
+        if not hasattr(operand, "dtype"):
+            break
+    else:
         return operands
     dtypes = [o.dtype for o in operands if hasattr(o, "dtype")]
     beside = next((d for d in reversed(dtypes) if d.kind != "b"), None)

@@ -7,6 +7,8 @@ without knowing. Memory is a NumPy array; views share it, and share the counter 
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -44,20 +46,32 @@ class Tape:
             return state.traces[-1].bind(prim, operands, params, where)
         values = [o._data if isinstance(o, Held) else o for o in operands]
         result = compute(prim, values, params)
-        if isinstance(result, (tuple, list)):
-            found: Any = hold_parts(prim, operands, params, result)
+        if type(result) is np.ndarray and prim.kind in FRESH and prim is not stop_gradient:
+            found: Any = wrap(result)
+        elif isinstance(result, (tuple, list)):
+            found = hold_parts(prim, operands, params, result)
         else:
             found = hold_array(prim, operands, params, np.asarray(result))
-        if state.grad_off < 0 and prim is not stop_gradient:
+        if state.grad_off < 0 and found.differentiable and prim is not stop_gradient:
             edges = tuple([edge(o) if isinstance(o, Held) else None for o in operands])
-            if edges != (None,) * len(edges) and found.differentiable:
-                found._node = record(prim, operands, edges, values, params, found)
+            needed = tuple([e is not None for e in edges])
+            if True in needed:
+                found._node = record(prim, operands, edges, needed, values, params, found)
         return found
 
     def value(self, operand: Any) -> Any:
         raise TapeError(f"the tape has no value for {operand!r}")
 
 
+class Quiet(threading.local):
+    """A context in which NumPy does not warn of overflow and invalid values: entered faster than `np.errstate`."""
+
+    def __init__(self) -> None:
+        self.context = contextvars.Context()
+        self.context.run(np.seterr, all="ignore")
+
+
+QUIET = Quiet()
 TAPE = Tape()
 
 
@@ -313,8 +327,7 @@ def compute(prim: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
     if prim.kind not in TRUSTED:
         prim.aval(*map(aval_of, values), **params)
     try:
-        with np.errstate(all="ignore"):
-            return prim.eager(*values, **params)
+        return QUIET.context.run(prim.eager, *values, **params)
     except TracegradError:
         raise
     except (ValueError, TypeError, IndexError):
@@ -352,13 +365,14 @@ def record(
     prim: Primitive,
     operands: Sequence[Any],
     edges: tuple[Node | None, ...],
+    needed: tuple[bool, ...],
     values: list[Any],
     params: dict[str, Any],
     result: Any,
 ) -> Node:
     """Return a node that keeps what the rule of `prim` reads."""
     node = Node(prim, edges, params, user_place())
-    reads = reads_of(prim, tuple([e is not None for e in edges]), values, result._data, params)
+    reads = reads_of(prim, needed, values, result._data, params)
     saved: list[Any] = [None]
     for number, (operand, value) in enumerate(zip(operands, values, strict=True), 1):
         if reads[number] or not isinstance(value, (np.ndarray, tuple)):
