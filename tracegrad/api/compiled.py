@@ -136,6 +136,18 @@ class Compiled:
         """
         saved.save(self._parts, path, levels)
 
+    def export_c(self, folder: str | Path, name: str = "") -> Path:
+        """Write `lib<name>.so` and `<name>.h`: the program as one C function that needs no Python; return the library.
+
+        The header documents the function: pointers to the arguments and results in order, donated arguments being
+        results, too. It runs on its caller's thread. Captured arrays are kept in the library with the values they have
+        now. Raises ArtefactError without a C compiler (`cc`, `gcc` or `clang`) to link with.
+
+            path = tg.compile(step, w, x, donate=("w",)).export_c("build", "step")
+            gcc main.c build/libstep.so -Wl,-rpath,build       # int64_t step(float *w, const float *x, float *loss);
+        """
+        return saved.export_c(self._parts, folder, name)
+
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}: {self._specialised.program.summary()}>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tracegrad.api.captures import Fixed
 from tracegrad.api.function import Specialised
 from tracegrad.api.signature import Parameters, absent
 from tracegrad.errors import ArtefactError, TracegradError
-from tracegrad.runtime import artefact
+from tracegrad.runtime import artefact, c_face
 from tracegrad.runtime.artefact import Artefact
 from tracegrad.runtime.objects import ObjectError
 from tracegrad.runtime.program import Program, build
@@ -53,6 +54,18 @@ def save(parts: Parts, path: str | Path, levels: Sequence[str]) -> None:
     builds = [artefact.build_of(program)]
     builds += [artefact.build_for(level, program.graph, program.donate) for level in levels]
     artefact.save(Artefact(parts.name, program.text, program.donate, signature, builds, arrays), Path(path))
+
+
+def export_c(parts: Parts, folder: str | Path, name: str) -> Path:
+    """Write a program as a shared library and a header for C; return the path of the library."""
+    chosen = name or parts.name
+    if not re.fullmatch(r"[A-Za-z]\w*", chosen, re.ASCII) or chosen in c_face.KEYWORDS or chosen.startswith("tg_"):
+        raise ArtefactError(f"export_c: {chosen!r} is no name for a C function", fix='pass one: name="step"')
+    specialised = parts.specialised
+    arguments = parts.parameters.leaf_names(parts.treedef)
+    captured = [source.read() for source in specialised.captures]
+    build = artefact.build_of(specialised.program)
+    return c_face.export(Path(folder), chosen, build, arguments, result_names(specialised.out_tree), captured)
 
 
 def result_names(out_tree: tree.TreeDef) -> list[str]:
