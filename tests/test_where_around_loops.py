@@ -12,7 +12,6 @@ import pytest
 import tracegrad as tg
 from tracegrad.testing import check_grads
 
-WAYS = [pytest.param(nullcontext, id="compiled"), pytest.param(tg.eager, id="eager")]
 X = np.array([-1.0, 0.0, 4.0, 2.5])
 SAFE = np.array([1.0, 1.0, 4.0, 2.5])
 TABLE = np.array([1.5, 2.0])
@@ -52,25 +51,31 @@ LOOPS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+TWICE = ("carry of a scan", "while", "while with slots", "checkpoint in a scan", "twice")
+"""Whose second order is compiled, too."""
+WAYS = [pytest.param(nullcontext, TWICE, id="compiled"), pytest.param(tg.eager, tuple(LOOPS), id="eager")]
+
+
 def masked(name: str, x: Any) -> Any:
     return np.sum(np.where(x > 0.0, LOOPS[name](x), 0.0))
 
 
-def gradients(x: Any, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return, by name, the gradient and that of a combination of its elements."""
+def gradients(x: Any, twice: tuple[str, ...]) -> dict[str, Any]:
+    """Return, by name, the gradient; and, of those `twice`, the gradient of a combination of its elements."""
     weights = np.arange(1.0, 1.0 + len(X))
-    first = {n: tg.grad(lambda v, n=n: masked(n, v)) for n in names}
-    return {n: (first[n](x), tg.grad(lambda v, n=n: np.sum(first[n](v) * weights))(x)) for n in names}
+    first = {n: tg.grad(lambda v, n=n: masked(n, v)) for n in LOOPS}
+    second = {f"{n}, twice": tg.grad(lambda v, n=n: np.sum(first[n](v) * weights)) for n in twice}
+    return {n: gradient(x) for n, gradient in (first | second).items()}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_gradient_is_zero_outside_and_the_same_inside(way: Any) -> None:
-    """In one program: a loop that is compiled alone and one among others give the same."""
+@pytest.mark.parametrize(("way", "twice"), WAYS)
+def test_the_gradient_is_zero_outside_and_the_same_inside(way: Any, twice: tuple[str, ...]) -> None:
     with way(), np.errstate(all="ignore"):
-        found, expected = (tg.jit(gradients, static=("names",))(x, names=tuple(LOOPS)) for x in (X, SAFE))
-    for name in LOOPS:
-        for order, (a, b) in enumerate(zip(found[name], expected[name], strict=True)):
-            np.testing.assert_allclose(a, np.where(X > 0.0, b, 0.0), rtol=1e-12, atol=1e-15, err_msg=f"{name} {order}")
+        found, expected = (tg.jit(gradients, static=("twice",))(x, twice=twice) for x in (X, SAFE))
+    for name, gradient in found.items():
+        np.testing.assert_allclose(
+            gradient, np.where(X > 0.0, expected[name], 0.0), rtol=1e-12, atol=1e-15, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -97,7 +97,10 @@ class Executable:
     def blocks(self) -> caller.Blocks:
         """The memory of calls that native code takes."""
         if self._blocks is None:
-            self._blocks = caller.Blocks(len(self.inputs), len(self.outputs), self.facts.arena_bytes)
+            try:
+                self._blocks = caller.Blocks(len(self.inputs), len(self.outputs), self.facts.arena_bytes)
+            except MemoryError:
+                raise self.out_of_memory() from None
         return self._blocks
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
