@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tracegrad.codegen import library
 from tracegrad.codegen.plan import LibraryCall
-from tracegrad.runtime import library as runtime_library
-from tracegrad.runtime.objects import load_object
+from tracegrad.runtime import library
 from tracegrad.runtime.pool import Pool
 
 PATTERN = 0xAB
@@ -22,12 +20,10 @@ PROT_NONE = 0
 
 
 @functools.cache
-def load_family(family: str, isa: str | None = None) -> dict[str, int]:
-    """Load a family once per process: from the cache, or compiled now; for another instruction set always compiled."""
-    if isa is None:
-        runtime_library.ensure([family])
-        return runtime_library.loaded(family)
-    return load_object(library.build(family, isa), library.FAMILIES[family])
+def load_family(family: str) -> dict[str, int]:
+    """Load a family once per process: from the cache, or compiled now."""
+    library.ensure([family])
+    return library.loaded(family)
 
 
 @functools.cache
@@ -71,12 +67,12 @@ def run(
     inputs: Sequence[np.ndarray],
     output: np.ndarray,
     threads: int,
-    isa: str | None = None,
     side: str = "end",
+    keep_scratch: list[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Run a plan on guarded copies; return the output (its initial content is junk, or `output` where not written)."""
     load_family("pool")
-    function = ENTRY(load_family(call.family, isa)[call.symbol])
+    function = ENTRY(load_family(call.family)[call.symbol])
     pairs = [guarded_copy(array, side) for array in [*inputs, output]]
     plan_memory, plan = guarded_copy(np.array(call.plan, np.int64), side)
     operands = np.array([view.ctypes.data for _, view in pairs] + [0, 0], np.int64)  # no epilogue
@@ -89,4 +85,6 @@ def run(
     assert all(memory.is_intact() for memory in [plan_memory, scratch, *(memory for memory, _ in pairs)])
     for array, (_, view) in zip(inputs, pairs, strict=False):
         assert view.tobytes() == np.ascontiguousarray(array).tobytes()
+    if keep_scratch is not None:
+        keep_scratch.append(scratch.bytes.copy())
     return pairs[-1][1].copy()

@@ -21,6 +21,7 @@ from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Graph, interpret, parse, verify
 from tracegrad.passes.simplify import simplify
 from tracegrad.runtime import program
+from tracegrad.runtime.executable import Executable, aligned_bytes
 from tracegrad.runtime.program import build
 from tracegrad.schedule import columns, split
 from tracegrad.schedule.memory import assign_memory
@@ -55,12 +56,20 @@ class Nowhere:
         return False
 
 
+def junk_arena(executable: Executable) -> tuple[Any, int]:
+    """Return an arena full of NaN: what is read before it is written shows."""
+    memory = aligned_bytes(max(executable.facts.arena_bytes, 64))
+    memory[:] = 0xFF
+    return memory, int(memory.ctypes.data)
+
+
 @contextmanager
 def small_tasks(size: int) -> Iterator[None]:
     """Cut kernels into tasks, whole reductions into chunks and columns into blocks of about `size` elements."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "threads", 2)
         patch.setattr(program, "cache", Nowhere)
+        patch.setattr(Executable, "new_arena", junk_arena)
         if size:
             patch.setattr(entry, "SERIAL_WORK", 1)
             patch.setattr(entry, "TASK_WORK", size)

@@ -124,6 +124,7 @@ class ObjectCodegen(codegen.AOTCPUCodegen):
     def _customize_tm_options(self, options: dict[str, Any]) -> None:
         jit_options: Any = codegen.JITCPUCodegen._customize_tm_options
         jit_options(self, options)
+        options["cpu"] = target().name  # its name implies features, which the flags only add to
 
     def _customize_tm_features(self) -> str:
         features = target().flags

@@ -1,0 +1,118 @@
+"""Matrix products against NumPy in float64: every planner, odd sizes, any strides, in guarded memory."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.library_machine import JUNK, run
+from tracegrad.codegen import plan_gemm as plan_gemm_words
+from tracegrad.codegen.plan_gemm import plan_gemm
+
+EXAMPLES = int(os.environ.get("RANDOM_PRODUCTS", "120"))
+FLOATS = ("float32", "float64")
+EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16, "int32": 0.0, "int64": 0.0}
+SIZES = st.sampled_from([0, 1, 2, 3, 5, 13, 14, 15, 16, 17, 29, 31, 32, 33, 64, 65, 130, 300])
+LAYOUTS = st.sampled_from(["plain", "transposed", "strided"])
+THREADS = st.sampled_from([1, 2])
+SEEDS = st.integers(0, 2**32 - 1)
+check = settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_PRODUCTS" not in os.environ, database=None)
+
+
+def draw_matrix(rng, dtype, batch, rows, columns, layout):
+    """Return the memory of a batch of matrices, and the matrices as a view of it."""
+    shape = {"plain": (rows, columns), "transposed": (columns, rows), "strided": (rows, 2 * columns)}[layout]
+    if dtype in FLOATS:
+        memory = rng.standard_normal((batch, *shape)).astype(dtype)
+    else:
+        memory = rng.integers(-1000, 1000, (batch, *shape)).astype(dtype)
+    view = {"plain": memory, "transposed": memory.swapaxes(1, 2), "strided": memory[:, :, ::2]}[layout]
+    return memory, view
+
+
+def element_strides(view, is_batched):
+    batch, row, column = (stride // view.itemsize for stride in view.strides)
+    return (batch if is_batched else 0, row, column)
+
+
+def assert_product(
+    dtype, m, n, k, batch, threads, seed, layouts=("plain", "plain"), broadcast=(False, False), side="end"
+):
+    rng = np.random.default_rng(seed)
+    a_memory, a = draw_matrix(rng, dtype, 1 if broadcast[0] else batch, m, k, layouts[0])
+    b_memory, b = draw_matrix(rng, dtype, 1 if broadcast[1] else batch, k, n, layouts[1])
+    gap = 3  # columns of C that belong to someone else
+    c = np.full((batch, m, n + gap), 7, dtype)
+    call = plan_gemm(
+        dtype, m, n, k, element_strides(a, not broadcast[0]), element_strides(b, not broadcast[1]),
+        (m * (n + gap), n + gap, 1), batch, threads,
+    )  # fmt: skip
+    result = run(call, [a_memory, b_memory], c, threads, side)
+    wide = np.float64 if dtype in FLOATS else dtype
+    expected = a.astype(wide) @ b.astype(wide)
+    bound = EPSILON[dtype] * np.sqrt(k + 1) * 40
+    np.testing.assert_allclose(result[:, :, :n], np.broadcast_to(expected, (batch, m, n)), rtol=0, atol=bound)
+    assert (result[:, :, n:] == 7).all()
+
+
+@check
+@given(
+    st.sampled_from([*FLOATS, "int32", "int64"]), SIZES, SIZES, SIZES, st.sampled_from([0, 1, 1, 2, 5]),
+    THREADS, SEEDS, st.tuples(LAYOUTS, LAYOUTS), st.tuples(st.booleans(), st.booleans()),
+    st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_products_of_any_layout(dtype, m, n, k, batch, threads, seed, layouts, broadcast, side):
+    assert_product(dtype, m, n, k, batch, threads, seed, layouts, broadcast, side)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 16])
+def test_thousands_of_tiny_products(dtype, size):
+    assert_product(dtype, size, size, size, 3000, 2, seed=2, layouts=("plain", "transposed"))
+
+
+def both_threads_packed(scratch, work_bytes):
+    """Say whether no thread's part of the scratch is still the junk that it was."""
+    return all((part != JUNK).any() for part in np.split(scratch[-2 * work_bytes :], 2))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("m, n", [(4, 5), (1, 3), (2, 1), (1, 1)])
+def test_a_million_terms_are_split(dtype, m, n):
+    k = 1_000_000
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    call = plan_gemm(dtype, m, n, k, (0, k, 1), (0, n, 1), (0, n, 1), 1, 2)
+    assert "2 splits of k" in call.why or "2 blocks" in call.why
+    expected = a.astype(np.float64) @ b.astype(np.float64)
+    is_tile = min(m, n) > 1
+    for _ in range(100 if is_tile else 1):
+        scratch: list[np.ndarray] = []
+        result = run(call, [a, b], np.zeros((m, n), dtype), 2, keep_scratch=scratch)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * 200_000)
+        if not is_tile or both_threads_packed(scratch[0], call.plan[plan_gemm_words.WORK_BYTES]):
+            return
+    pytest.skip("the operating system gave the other thread no time")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "m, n, k",
+    [(3, 5, 9000), (20, 20, 4000), (1, 1, 100_000), (1, 3000, 70), (3000, 1, 70), (700, 1100, 300), (1200, 40, 600)],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_that_are_cut(dtype, m, n, k, threads):
+    assert_product(dtype, m, n, k, 1, threads, seed=1)
+
+
+def test_nan_and_inf_reach_their_row_only():
+    a = np.ones((20, 9), np.float32)
+    a[3, 4], a[7, 2] = np.nan, np.inf
+    b = np.ones((9, 40), np.float32)
+    call = plan_gemm("float32", 20, 40, 9, (0, 9, 1), (0, 40, 1), (0, 40, 1), 1, 1)
+    result = run(call, [a, b], np.zeros((20, 40), np.float32), 1)
+    np.testing.assert_array_equal(result, a @ b)

@@ -1,0 +1,66 @@
+"""Kernels between guard pages, in processes of their own (a fault ends a process), compiled for several CPUs.
+
+The checks are in `guarded_*.py`; `python -m pytest tests/guarded_convolutions.py` runs one by hand, with more examples
+where RANDOM_CONVOLUTIONS or RANDOM_PRODUCTS says so, on another CPU where TRACEGRAD_CPU does. ALL_CPUS=1, as in
+`.ci/run`, repeats the checks for the other CPUs, for which all kernels are compiled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracegrad.codegen.cpu import host, level
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_apart(*arguments: str, **environment: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+
+@pytest.mark.parametrize("name", ["convolutions", "products", "pooling"])
+def test_on_this_machine(name):
+    run_apart(f"tests/guarded_{name}.py")
+
+
+@pytest.mark.skipif("ALL_CPUS" not in os.environ, reason="compiles all kernels for each CPU: set ALL_CPUS=1")
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v2"])
+def test_on_other_cpus(cpu):
+    """AVX2 with FMA, and vectors of 128 bits without FMA, as wide as NEON's."""
+    if not level(cpu).runs_on(host()):
+        pytest.skip(f"code for {cpu} does not run here")
+    run_apart(
+        "tests/guarded_convolutions.py", "tests/guarded_products.py",
+        "-k", "test_convolutions or any_layout or are_cut",
+        TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60",
+    )  # fmt: skip
+
+
+SCRIPT = """
+import pathlib, sys
+from tracegrad.codegen import library
+pathlib.Path(sys.argv[1]).write_bytes(library.build("gemm_f32"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpu", "has", "lacks"), [("x86-64-v3", ("ymm", "vfmadd"), ("zmm",)), ("x86-64-v2", ("mulps",), ("ymm", "zmm"))]
+)
+def test_code_for_a_cpu_uses_its_instructions(cpu, has, lacks, tmp_path):
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("objdump is not installed")
+    path = tmp_path / "gemm.o"
+    environment = os.environ | {"TRACEGRAD_CPU": cpu}
+    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], check=True, cwd=ROOT, env=environment)
+    code = subprocess.run([objdump, "-d", str(path)], capture_output=True, text=True, check=True).stdout
+    assert all(word in code for word in has)
+    assert not any(word in code for word in lacks)
