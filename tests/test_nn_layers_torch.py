@@ -147,6 +147,13 @@ def test_multihead_attention(arguments, more, lengths, given, compiled):
     compare_module(module, peer, *inputs, call=call, compiled=compiled, tolerance=1e-10)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_self_attention(compiled):
+    module = nn.MultiheadAttention(8, 2, add_zero_attn=True, **F64)
+    peer = torch.nn.MultiheadAttention(8, 2, add_zero_attn=True)
+    compare_module(module, peer, normal(0, 4, 3, 8), call=lambda m, x: m(x, x, x), compiled=compiled)
+
+
 def test_attention_without_a_batch():
     module, peer = nn.MultiheadAttention(6, 3, **F64), torch.nn.MultiheadAttention(6, 3)
     compare_module(module, peer, normal(0, 4, 6), normal(1, 5, 6), normal(2, 5, 6))

@@ -103,7 +103,7 @@ class MultiheadAttention(Module):
             inputs = [t[None] for t in inputs]
         elif not self.batch_first:
             inputs = [tnp.swapaxes(t, 0, 1) for t in inputs]
-        q, k, v = self.projected(inputs)
+        q, k, v = self.projected(inputs, alike=query is key and key is value)
         blocked, added = self.masks(q, k, key_padding_mask, attn_mask, is_causal, batched)
         q, k, v = self.heads(q), self.heads(k), self.heads(v)
         weights = attention_weights(q, k, blocked, added)
@@ -129,16 +129,21 @@ class MultiheadAttention(Module):
                 fix="check embed_dim, kdim, vdim and batch_first",
             )
 
-    def projected(self, inputs: list[Any]) -> list[Any]:
-        """Return queries, keys and values [N, T, E], with the positions that add_bias_kv and add_zero_attn append."""
-        e = self.embed_dim
-        if self.in_proj_weight is not None:
-            weights = [self.in_proj_weight[i * e : (i + 1) * e] for i in range(3)]
+    def projected(self, inputs: list[Any], alike: bool) -> list[Any]:
+        """Return queries, keys and values [N, T, E], with the positions that add_bias_kv and add_zero_attn append.
+
+        Inputs that are one array (self-attention) meet all weights in one product.
+        """
+        e, bias = self.embed_dim, self.in_proj_bias
+        thirds = [slice(i * e, (i + 1) * e) for i in range(3)]
+        if alike and self.in_proj_weight is not None:
+            joint = F.linear(inputs[0], self.in_proj_weight, bias)
+            q, k, v = (joint[..., third] for third in thirds)
         else:
-            weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        bias = self.in_proj_bias
-        biases = [None if bias is None else bias[i * e : (i + 1) * e] for i in range(3)]
-        q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
+            apart = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+            weights = apart if self.in_proj_weight is None else [self.in_proj_weight[third] for third in thirds]
+            biases = [None if bias is None else bias[third] for third in thirds]
+            q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
         row = (k.shape[0], 1, e)
         if self.bias_k is not None:
             k = tnp.concatenate([k, tnp.broadcast_to(self.bias_k, row)], axis=1)

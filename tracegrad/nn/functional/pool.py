@@ -118,6 +118,8 @@ def adaptive(name: str, input: Any, output_size: Any, n: int) -> Any:
     sizes = sized(name, "output_size", wanted, n)
     if min(sizes) < 1 or min(spatial) < 1:
         raise ShapeError(f"{name}: {tuple(spatial)} cannot be pooled to {sizes}", fix="use sizes of 1 or more")
+    if all(size == 1 for size in sizes):
+        return tnp.mean(x, axis=tuple(range(x.ndim - n, x.ndim)), keepdims=True)
     if all(d % size == 0 for d, size in zip(spatial, sizes, strict=True)):
         window = tuple(d // size for d, size in zip(spatial, sizes, strict=True))
         total = apply(sum_pool, x, window=window, stride=window, padding=((0, 0),) * n)
