@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tracegrad as tg
+import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError
 from tracegrad.ir import parse
 from tracegrad.testing import check_grads
@@ -386,9 +388,78 @@ FORWARD = (lambda f: lambda x: tg.jvp(f, (x,), (x,)), tg.jacfwd, lambda f: tg.he
 
 
 @pytest.mark.parametrize("transform", FORWARD)
-def test_forward_mode_is_refused(transform: Any) -> None:
-    with pytest.raises(GradientError, match=r"product at test_custom.py:\d+: forward mode has no rule"):
-        transform(lambda x: product(x, W))(X)
+def test_forward_mode_is_refused_where_the_backward_is_not_linear(transform: Any) -> None:
+    with pytest.raises(GradientError, match=r"clipped at test_custom.py:\d+: forward mode has no rule, because its"):
+        transform(lambda x: clipped(x * W))(X)
+
+
+AFFINE = {
+    "plus a constant": lambda x, ct: (ct * x + 1.0,),
+    "squared": lambda x, ct: (ct * ct,),
+    "where by its sign": lambda x, ct: (np.where(ct > 0.0, ct, 0.0),),
+    "over it": lambda x, ct: (x / ct,),
+    "stopped": lambda x, ct: (tg.stop_gradient(ct),),
+    "in a loop": lambda x, ct: (tg.fori_loop(0, 2, lambda i, c: c * x, ct),),
+    "a constant": lambda x, ct: (x,),
+    "rounded": lambda x, ct: (ct.astype(np.int64).astype(np.float64),),
+}
+
+
+@pytest.mark.parametrize("bwd", AFFINE.values(), ids=AFFINE)
+def test_what_is_not_known_to_be_linear_is_refused(bwd: Any) -> None:
+    f = tg.custom_vjp(lambda x: x * 2.0)
+    f.defvjp(lambda x: (x * 2.0, x), bwd)
+    with pytest.raises(GradientError, match="is not linear in the gradients"):
+        tg.jit(lambda x: tg.jvp(f, (x,), (x,))).lower(X)
+
+
+def test_linear_rules_go_forward() -> None:
+    """All kinds of linear steps in one backward: J t is the transpose of what the rule gives."""
+    m = np.arange(9.0).reshape(3, 3)
+
+    @tg.custom_vjp
+    def f(x):
+        return x * 2.0, np.sum(x), np.argmax(x)
+
+    def bwd(x, cts):
+        ct, total, _ = cts
+        parts = np.concatenate([ct[::-1] * x, tnp.zeros(2), (m @ ct)[:1]])[np.array([0, 5, 2])]
+        chosen = np.where(x > 0.0, parts, 0.0) - ct / 3.0 + np.broadcast_to(total, (3,))
+        return (np.cumsum(chosen) + tnp.zeros(3).at[np.array([1, 1])].add(ct[:2]),)
+
+    f.defvjp(lambda x: (f(x), x), bwd)
+    jacobian = np.stack([tg.vjp(lambda x: f(x)[0], X)[1](e)[0] for e in np.eye(3)])
+    row = tg.grad(lambda x: f(x)[1])(X)
+    t = np.array([1.0, -2.0, 0.5])
+    for mode in (contextlib.nullcontext, tg.eager):
+        with mode():
+            values, tangents = tg.jvp(f, (X,), (t,))
+        np.testing.assert_allclose(tangents[0], jacobian @ t, rtol=1e-12)
+        np.testing.assert_allclose(tangents[1], row @ t, rtol=1e-12)
+        assert tangents[2] is None and values[2] == 2
+
+
+@pytest.mark.parametrize("name", ["self", "Function", "mutual", "in scan", "in while"])
+def test_jacobians_in_both_modes(name: str) -> None:
+    fn = CASES[name]
+
+    def everything(x: Any) -> Any:
+        loss = total(fn)
+        columns, rows = tg.jacfwd(fn)(x), tg.jacrev(fn)(x)
+        return columns, rows, tg.hessian(loss)(x), tg.jacrev(tg.jacrev(loss))(x)
+
+    if name == "Function":
+        columns, rows, mixed, reverse = tg.jit(everything)(X)
+    else:
+        with tg.eager():
+            columns, rows, mixed, reverse = everything(X)
+    np.testing.assert_allclose(columns, rows, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(mixed, reverse, rtol=1e-9, atol=1e-10)
+
+
+def test_forward_mode_knows_what_the_rule_does_not() -> None:
+    with pytest.raises(GradientError, match=r"a gradient is wanted by a traced value f64\[3\] that it reads"):
+        tg.jvp(lambda x: outside(True)(x, W), (X,), (X,))
 
 
 # --- Function ---------------------------------------------------------------------------------------------------------

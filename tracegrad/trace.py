@@ -334,6 +334,12 @@ def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
 
     The nodes keep their lines.
     """
+    here = apply_nodes(graph, values)
+    return [o.dtype.type(o.value) if isinstance(o, Literal) else here[o] for o in graph.outputs]
+
+
+def apply_nodes(graph: Graph, values: Sequence[Any]) -> dict[Node, Any]:
+    """Do so, and return what every node is."""
     here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
     innermost = max((v for v in values if isinstance(v, Tracer)), key=lambda v: v._trace.level, default=None)
     line = None if innermost is None else innermost._trace.line
@@ -351,4 +357,4 @@ def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
         )
     if innermost is not None:
         innermost._trace.line = line
-    return [value(o) for o in graph.outputs]
+    return here

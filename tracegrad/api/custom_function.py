@@ -74,7 +74,7 @@ class Function:
     gradients; everything else (numbers, strings, None) is handed through.
 
     In transformed functions both methods are traced, and compiled into the same program. They are made of operations,
-    so that second derivatives follow; forward mode (`tg.jvp`) is refused.
+    so that second derivatives follow, and forward mode (`tg.jvp`) where `backward` is linear in its `grads`.
 
     Raises GradientError where a gradient is wanted and there is no `backward`, or where one is wanted by a traced value
     that is not an argument; ShapeError, DTypeError or ArgumentError when gradients do not fit the arguments.

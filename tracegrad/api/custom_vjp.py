@@ -195,7 +195,7 @@ def custom_vjp(fn: Callable[..., Any] | None = None, nondiff_argnums: Sequence[i
     result's structure, shapes and dtypes, and returns a tuple with one gradient for each argument: of its structure,
     shapes and dtypes, or None. Arguments named or numbered in `nondiff_argnums` are any hashable Python values; `bwd`
     gets them first. Arguments and results are pytrees. The rule is made of operations, so that second derivatives
-    follow; forward mode (`tg.jvp`) is refused. Outside of transforms, `fn` runs as it is.
+    follow, and forward mode (`tg.jvp`) where `bwd` is linear in `ct`. Outside of transforms, `fn` runs as it is.
 
     Raises GradientError when a gradient is wanted by a traced value that `fn` reads from outside, and ShapeError,
     DTypeError or ArgumentError when the gradients of `bwd` do not fit the arguments.

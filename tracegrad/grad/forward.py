@@ -20,6 +20,7 @@ from typing import Any
 
 from tracegrad.errors import GradientError
 from tracegrad.grad.adjoint import as_tuple, zeros
+from tracegrad.grad.custom import custom_jvp
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Aval, has_gradient
 from tracegrad.ops import control
@@ -235,17 +236,26 @@ def widened(condition: Graph, n_carry: int, avals: Sequence[Aval], wide: int) ->
     return builder.finish(builder.inline(condition, [*inputs[:n_carry], *inputs[wide : wide + n_consts]]))
 
 
-def move_custom(node: Node, ts: Tangents, operands: Sequence[Any]) -> Moved:
-    """Refuse: the user's rule is one of reverse mode."""
-    rule = node.params["rule"]
-    raise GradientError(
-        f"{rule if isinstance(rule, str) else rule.name}: forward mode has no rule for a gradient of one's own",
-        fix="use reverse mode: tg.grad, tg.vjp, or tg.jacrev(tg.jacrev(fn)) in place of tg.hessian(fn)",
-        where=node.where,
-    )
+@dataclass(frozen=True)
+class MovedCustom:
+    """A function with a gradient of its own, with the tangents of its results."""
+
+    whole: Any
+    tangents: Sequence[Any]
+
+    def value(self, part: int) -> Any:
+        return control.item(self.whole, index=part)
+
+    def direction(self, part: int) -> Any:
+        return self.tangents[part]
 
 
-MOVES: dict[Primitive, Callable[[Node, Tangents, Sequence[Any]], Moved]] = {
+def move_custom(node: Node, ts: Tangents, operands: Sequence[Any]) -> MovedCustom:
+    whole = custom(*operands, **node.params)
+    return MovedCustom(whole, custom_jvp(node, ts, whole, operands))
+
+
+MOVES: dict[Primitive, Callable[[Node, Tangents, Sequence[Any]], Moved | MovedCustom]] = {
     control.cond: move_cond,
     control.scan: move_scan,
     control.while_loop: move_while,
@@ -262,7 +272,7 @@ class Walk:
         self.values = values
         self.tangents = tangents
         self.trace = trace
-        self.moved: dict[Node, Moved] = {}
+        self.moved: dict[Node, Moved | MovedCustom] = {}
 
     def value(self, operand: Operand) -> Any:
         return operand.dtype.type(operand.value) if isinstance(operand, Literal) else self.values[operand]
