@@ -1013,3 +1013,32 @@ def test_refuses_like_pytorch(program: Program) -> None:
         program(torch)
     with pytest.raises(tg.TracegradError, match="fix: "):
         program(tg)
+
+
+def test_training_with_batch_normalisation() -> None:
+    """The same loop, with the same weights: parameters and running statistics stay alike."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 8, 3)), rng.normal(size=(5, 8, 2))
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    norm = tg.nn.BatchNorm1d(6, dtype=np.float64)
+    ours = [tg.nn.Linear(3, 6, dtype=np.float64), norm, tg.nn.Linear(6, 2, dtype=np.float64)]
+    for layer, place in ((0, 0), (2, 3)):
+        weights = {k: v.detach().numpy().copy() for k, v in theirs[place].state_dict().items()}
+        ours[layer] = ours[layer].load_state_dict(weights)
+    first, norm, last = ours = tg.track(ours)
+    a = tg.optim.SGD([p for m in ours for p in m.parameters()], lr=0.1, momentum=0.9)
+    b = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    for xs, ys in zip(x, y, strict=True):
+        for optimizer in (a, b):
+            optimizer.zero_grad()
+        loss = ((last(norm(first(tg.tensor(xs)), training=True).relu()) - ys) ** 2).mean()
+        wanted = ((theirs(torch.tensor(xs)) - torch.tensor(ys)) ** 2).mean()
+        loss.backward()
+        wanted.backward()
+        a.step()
+        b.step()
+        np.testing.assert_allclose(loss.item(), wanted.item(), rtol=1e-10)
+    np.testing.assert_allclose(norm.running_mean.numpy(), theirs[1].running_mean.numpy(), rtol=1e-10)
+    np.testing.assert_allclose(norm.running_var.numpy(), theirs[1].running_var.numpy(), rtol=1e-10)
+    assert norm.num_batches_tracked.item() == 5
+    np.testing.assert_allclose(norm.weight.detach().numpy(), theirs[1].weight.detach().numpy(), rtol=1e-9)

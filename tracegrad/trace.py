@@ -208,6 +208,10 @@ class Tracer:
                 fix="return it from the function instead of storing it in a global, a list or an attribute",
             )
 
+    def owned(self) -> Tracer:
+        """Return a value that nobody else can change: itself, because traced values are immutable."""
+        return self
+
     def concrete(self, what: str, fix: str, error: type[TracerError] = TracerError) -> Any:
         """Return the value behind an eager tracer; a graph tracer has none."""
         self.check_live()

@@ -118,9 +118,13 @@ def latest(module: Module) -> dict[str, Any]:
 
 def update(module: Module, **buffers: Any) -> None:
     """Hand over what the buffers of `module` become, to the `functional_call` around it. Without one this is an error:
-    the new values would be lost."""
+    the new values would be lost. Tensors (`tg.track(model)`) are overwritten instead, as in PyTorch."""
     name = type(module).__name__
     record = RECORD.get()
+    if record is None and all(hasattr(module.__dict__[b], "copy_") for b in buffers) and current_trace() is None:
+        for b, value in buffers.items():
+            module.__dict__[b].detach().copy_(value)
+        return
     if record is None:
         raise ArgumentError(
             f"{name}: training changes its {', '.join(buffers)}, and nothing takes the new values",

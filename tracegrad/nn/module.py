@@ -161,6 +161,15 @@ class Module(metaclass=ModuleType):
         """
         return {name: value for name, value, buffer in named_leaves(self) if not buffer}
 
+    def parameters(self) -> list[Any]:
+        """Return the parameters, in the order of `named_parameters`.
+
+        >>> from tracegrad import nn
+        >>> [p.shape for p in nn.Linear(2, 3).parameters()]
+        [(3, 2), (3,)]
+        """
+        return list(self.named_parameters().values())
+
     def named_buffers(self) -> dict[str, Any]:
         """Return the buffers by dotted name.
 

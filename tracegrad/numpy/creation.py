@@ -185,7 +185,9 @@ def new_array(x: ArrayLike, dtype: DType = None, *, copy: bool = True) -> Array:
     (1, 2)
     """
     found = asarray(x, dtype)
-    return np.array(found) if copy and isinstance(found, np.ndarray) else found
+    if not copy:
+        return found
+    return np.array(found) if isinstance(found, np.ndarray) else found.owned() if found is x else found
 
 
 def copy(x: ArrayLike) -> Array:
@@ -207,7 +209,7 @@ def astype(x: ArrayLike, dtype: DType, /, *, copy: bool = True) -> Array:
         return x.astype(target, copy=copy)
     if x.weak and x.dtype == target:
         return Tracer(x._trace, x._node)
-    return cast("astype", x, target)
+    return x.owned() if copy and x.dtype == target else cast("astype", x, target)
 
 
 def meshgrid(*arrays: ArrayLike, indexing: str = "xy", sparse: bool = False) -> list[Array]:

@@ -44,7 +44,8 @@ class TapeOptimizer:
         """Add tensors with options of their own."""
         if unknown := set(group) - {"params", *self.defaults}:
             raise ArgumentError(f"optim: the option {sorted(unknown)[0]} is not known", fix=f"use {[*self.defaults]}")
-        tensors = [leaf for leaf in tree.leaves(group["params"]) if leaf is not None]
+        given = group["params"]
+        tensors = tree.leaves(given.parameters() if hasattr(given, "parameters") else given)
         for t in tensors:
             if not isinstance(t, Tensor):
                 raise ArgumentError(f"optim: a {type(t).__name__} is not a tensor", fix="pass tg.track(model)")

@@ -93,7 +93,8 @@ def from_dlpack(source: Any) -> Tensor:
 def track(model: Any) -> Any:
     """Return a copy of a pytree (a module, say) whose floating-point arrays are tensors that require gradients.
 
-    The other leaves stay. So a training loop on the tape reads as in PyTorch; `untrack` gives arrays back.
+    The other leaves stay, but the buffers of modules become tensors without gradient, which training updates in place.
+    So a training loop on the tape reads as in PyTorch; `untrack` gives arrays back.
 
     >>> import tracegrad as tg
     >>> model = tg.track(tg.nn.Linear(3, 1))
@@ -102,7 +103,11 @@ def track(model: Any) -> Any:
     tensor([1.], dtype=float32)
     """
 
+    buffers = {id(b) for b in buffers_of(model)}
+
     def tracked(leaf: Any) -> Any:
+        if id(leaf) in buffers:
+            return tensor(leaf)
         if isinstance(leaf, (np.ndarray, Tensor)) and leaf.dtype.kind == "f":
             return tensor(leaf, requires_grad=True)
         return leaf
@@ -110,6 +115,14 @@ def track(model: Any) -> Any:
     if STATE.get().traces:
         raise TracerError("track: a traced function cannot make tensors", fix="call tg.track outside")
     return tree.map(tracked, model)
+
+
+def buffers_of(model: Any) -> list[Any]:
+    """Return the buffers of the modules in lists, tuples and dicts."""
+    if hasattr(model, "named_buffers"):
+        return list(model.named_buffers().values())
+    parts = model.values() if isinstance(model, dict) else model if isinstance(model, (list, tuple)) else ()
+    return [b for part in parts for b in buffers_of(part)]
 
 
 def untrack(model: Any) -> Any:

@@ -108,6 +108,11 @@ class Tensor(Held):
     Operators, NumPy's functions and methods, and PyTorch's everyday methods work on it; shapes, dtypes and promotion
     are NumPy's. `requires_grad`, `grad`, `grad_fn`, `is_leaf`, `backward()` and in-place operations are PyTorch's.
 
+    Where a name means two things, NumPy's meaning holds, unless PyTorch's keywords are used: `x.max(0)` gives values,
+    `x.max(dim=0)` values and indices; `x.std()` divides by n, `x.std(dim=0)` by n - 1. A 0-d tensor promotes like any
+    array. A NumPy array in an operation with tensors is kept by reference until backward, and changes to it are not
+    noticed, as with `torch.from_numpy`.
+
     >>> import tracegrad as tg
     >>> x = tg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (3 * (x - 2) ** 2).mean().backward()
@@ -229,6 +234,10 @@ class Tensor(Held):
         """Return a copy through which gradients flow."""
         found: Tensor = convert(self, dtype=self.dtype)
         return found
+
+    def owned(self) -> Tensor:
+        """Return a copy: tensors can be changed in place."""
+        return self.clone()
 
     # --- values -------------------------------------------------------------------------------------------------------
 
