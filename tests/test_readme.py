@@ -35,7 +35,10 @@ MODULES = (
     "tracegrad.tape.modes", "tracegrad.tape.node", "tracegrad.tape.tensor", "tracegrad.testing", "tracegrad.tree",
 )  # fmt: skip
 """The modules whose examples are run: those that define public functions, and some more."""
-NAMESPACES = ("tracegrad.numpy", "tracegrad.nn", "tracegrad.nn.functional", "tracegrad.optim", "tracegrad.data")
+NAMESPACES = (
+    "tracegrad.autograd", "tracegrad.numpy", "tracegrad.nn", "tracegrad.nn.functional", "tracegrad.optim",
+    "tracegrad.data",
+)  # fmt: skip
 
 
 def printed(page: str) -> list[tuple[int, str | None, str]]:

@@ -250,17 +250,24 @@ def test_a12_the_gradient_by_hand() -> None:
 def test_m1_depth_depends_on_the_input() -> None:
     layer = tg.track(nn.Linear(3, 3, key=random.key(1)))
     optimizer = optim.Adam(layer, lr=0.05)
-    losses = []
+    losses, graphs = [], []
     for number in range(60):
         length = number % 4 + 1
         h = tg.tensor(np.full(3, 0.5, F32))
         for _ in range(length):
             h = h.add(layer(h)).tanh()
         loss = ((h - 0.1 * length) ** 2).mean()
+        if number < 4:
+            graphs.append((tg.autograd.graph(loss), tg.autograd.graph(loss, adjoint=True)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+    for depth, (forward, adjoint) in enumerate(graphs, 1):
+        assert str(forward).count(" = tanh(") == str(adjoint).count(" = tanh(") == depth
+        assert len(str(adjoint)) > len(str(forward))
+        assert forward.to_dot().startswith("digraph")
+        assert adjoint.to_dot(forward).startswith("digraph")
     assert sum(losses[-4:]) < 0.1 * sum(losses[:4])
 
 

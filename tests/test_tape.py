@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tape_methods import MATRIX, METHODS
 from test_ops import SAMPLES, avals, draw, order_of
 
 import tracegrad as tg
@@ -223,6 +224,22 @@ def test_numpy_functions_on_tensors(name: str, xp: Any, rng: np.random.Generator
         np.testing.assert_allclose(x.grad.numpy(), wanted(array), rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_pytorch_methods_are_the_same_in_a_traced_function(name: str) -> None:
+    (x,) = tracked(MATRIX)
+    y = METHODS[name](x)
+    traced = trace(METHODS[name], avals([np.array(MATRIX)]))
+    (found,) = interpret(traced.graph, np.array(MATRIX), *traced.captures)
+    np.testing.assert_allclose(y.detach().numpy(), found, rtol=1e-14)
+
+
+def test_a_copy_is_a_copy() -> None:
+    x = tg.tensor([1.0, 2.0])
+    for y in (np.copy(x), x.copy(), tnp.array(x), x.astype(np.float64), x.clone(), tg.tensor(x), copy.deepcopy(x)):
+        y += 1.0
+    assert x.tolist() == [1.0, 2.0]
+
+
 def test_numpy_functions_without_a_gradient_run_on_untracked_tensors() -> None:
     x = tg.tensor([3.0, 1.0, 3.0])
     assert np.unique(x).tolist() == [1.0, 3.0]
@@ -388,6 +405,23 @@ def test_generators_keep_their_mode_apart() -> None:
         yield tg.is_grad_enabled()
 
     assert [(inside, tg.is_grad_enabled()) for inside in numbers()] == [(False, True), (False, True)]
+
+
+def test_the_recorded_graph_computes_what_the_tape_did(rng: np.random.Generator) -> None:
+    w, x = tracked(rng.normal(size=(3, 2)), rng.normal(size=(4, 3)))
+    y = network(w, x * np.arange(3.0))
+    forward, adjoint = tg.autograd.graph(y), tg.autograd.graph(y, adjoint=True)
+    arguments = [x.detach().numpy(), w.detach().numpy()] if forward.inputs[0].shape == (4, 3) else values([w, x])
+    assert interpret(forward, *arguments, np.arange(3.0))[0] == y.item()
+    y.backward()
+    value, *gradients = interpret(adjoint, *arguments, np.arange(3.0), np.float64(1.0))
+    assert value == y.item()
+    for g in gradients:
+        np.testing.assert_allclose(g, (w if g.shape == (3, 2) else x).grad.numpy(), rtol=1e-13)
+    with pytest.raises(tg.TracegradError, match="has been freed by backward"):
+        tg.autograd.graph(y)
+    with pytest.raises(tg.TracegradError, match="is a tg.Function"):
+        tg.autograd.graph(Doubled.apply(w))
 
 
 # --- modules and optimizers -------------------------------------------------------------------------------------------
