@@ -166,6 +166,73 @@ def statement_only(x: Any) -> Any:
     return total + x[1]
 
 
+@program((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0))
+def set_unless_returned(x: Any, y: Any) -> Any:
+    if x > 0:
+        if y < 0:
+            return x * 3.0
+        t = x * y
+    else:
+        t = -y
+    x = x + t
+    return x * t
+
+
+@program((1.0, 2.0), (1.0, -2.0), (-1.0, 2.0), (-1.0, -2.0))
+def set_where_a_flag_says_so(x: Any, y: Any) -> Any:
+    known = x > 0
+    if known:
+        if y > 0:
+            t = x * y
+        else:
+            t = x
+    if known:
+        return t * t
+    return y
+
+
+@program((1.0, 2.0, 3), (-1.0, 2.0, 3), (-1.0, 5.0, 2))
+def added_unless_returned(x: Any, y: Any, n: Any) -> Any:
+    if n > 1:
+        if x > 0:
+            return x * 3.0
+        t = y
+    else:
+        t = x
+    y += t + 1.5
+    return y * x
+
+
+@program((1.0, 3), (1.0, 2), (-1.0, 3), (-1.0, 2))
+def and_of_numbers_as_a_condition(x: Any, n: Any) -> Any:
+    if n % 2 and x > 0:
+        return x * 2.0
+    if not (x > 0 or n % 2):
+        return x * 5.0
+    while n and x < 9.0:
+        x = x * x + 1.0
+        n -= 1
+    return x
+
+
+@program((1.0, 3), (1.0, 2), (-1.0, 0), (1.0, 7))
+def matched(x: Any, n: Any) -> Any:
+    match n:
+        case 0:
+            x = x * 2.0
+        case 2 | 3 if x > 0:
+            x = x * 3.0
+        case k if k > 5:
+            x = x * k
+        case _:
+            x = x * 7.0
+    match "static":
+        case "static":
+            return x
+        case other:
+            return len(other)
+
+
 # --- expressions ------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +291,15 @@ def truth_of_a_number(x: Any) -> Any:
     if n:
         return x * 2.0
     return x
+
+
+@program(X, 0.1 * X, X + 9.0)
+def any_and_all(xs: Any) -> Any:
+    if any(x > 1.0 for x in xs):
+        xs = xs * 2.0
+    if all(x > 1.0 for x in xs) or all([True, False]):
+        xs = xs * 3.0
+    return xs.sum()
 
 
 # --- while ------------------------------------------------------------------------------------------------------------
@@ -354,6 +430,41 @@ def tuple_assignment(a: Any, b: Any) -> Any:
     while b:
         a, b = b, a % b
     return a
+
+
+@program((0.5, 0.2, 3), (0.1, 0.2, 3), (0.5, 0.2, 0))
+def set_anew_in_every_round(x: Any, y: Any, n: Any) -> Any:
+    s = 0.0
+    k = 0
+    while k < n:
+        k += 1
+        for _ in range(n + 1):
+            if x < s:
+                t = y
+            else:
+                t = x
+            s, t = t, s
+            if not y > s:
+                break
+        return s * x
+    return s
+
+
+@program((1.0, 0.5, 2), (-1.0, 0.5, 2), (-2.0, -0.5, 2))
+def break_beside_a_variable_of_one_path(x: Any, y: Any, n: Any) -> Any:
+    s = 0
+    for i in range(n, 0, -1):
+        if y < 0:
+            s = y
+            break
+        if x > 0:
+            t = s
+        else:
+            s = x * i
+            break
+        t = t + i
+        s = t * x
+    return s + x
 
 
 # --- for --------------------------------------------------------------------------------------------------------------
@@ -532,6 +643,27 @@ def return_from_nested_loops(x: Any) -> Any:
     return x
 
 
+@program(X, -X)
+def values_collected_in_a_list(xs: Any) -> Any:
+    out = []
+    for x in xs:
+        if x > 0:
+            x = x * x
+        out.append(x)
+    return np.stack(out).sum()
+
+
+@program(0.5, -0.5)
+def a_loop_over_known_values_only(x: Any) -> Any:
+    s = 0.0
+    k = 0
+    for w in np.array([1.0, 2.0, 3.0]):
+        if w > 1.5:
+            s = s + w
+            k += 1
+    return s * x if x > 0 else x * k
+
+
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
@@ -690,102 +822,3 @@ def test_gradient_is_that_of_plain_python(fn: Callable[..., Any], inputs: list[t
         numeric = (fn(x + h * direction, *rest) - fn(x - h * direction, *rest)) / (2 * h)
         np.testing.assert_allclose(np.sum(gradient(x, *rest) * direction), numeric, rtol=2e-5, atol=1e-6)
     assert gradient.traces == 1
-
-
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def set_in_one_branch(x: Any) -> Any:
-    if x > 0:
-        y = x
-    return y
-
-
-def set_in_a_loop(x: Any) -> Any:
-    while x > 0:
-        y = x
-        x = x - 1
-    return y
-
-
-def structures_differ(x: Any) -> Any:
-    if x > 0:
-        return x, x
-    return x
-
-
-def shape_changes(x: Any) -> Any:
-    s = 0.0
-    while x < 5:
-        s = s + x * np.ones(3)
-        x = x + 1
-    return s
-
-
-def returns_on_one_path(x: Any) -> Any:  # noqa: RET503 (that is what is refused)
-    if x > 0:
-        return x
-
-
-def in_a_comprehension(x: Any) -> Any:
-    return [v for v in (x, -x) if v > 0]
-
-
-@pytest.mark.parametrize(
-    ("fn", "words"),
-    [
-        (set_in_one_branch, ["the variable y", "set in only one branch", "give y a value"]),
-        (set_in_a_loop, ["the variable y", "may run no round"]),
-        (structures_differ, ["the result is (f64, f64) in one branch and f64 in the other"]),
-        (shape_changes, ["s is float before a round and f64[3] after it"]),
-        (returns_on_one_path, ["whether the function returns a value depends on a traced condition"]),
-        (in_a_comprehension, ["the truth value of a traced value"]),
-    ],
-    ids=lambda p: getattr(p, "__name__", ""),
-)
-def test_refused(fn: Callable[..., Any], words: list[str]) -> None:
-    with pytest.raises(tg.TracegradError) as caught:
-        tg.jit(fn)(1.0)
-    for word in words:
-        assert word in str(caught.value)
-    assert caught.value.where is not None
-    assert caught.value.where.file == __file__
-    first = fn.__code__.co_firstlineno
-    assert first < caught.value.where.line <= first + 5
-
-
-def test_error_in_a_branch_names_its_line() -> None:
-    def fn(x: Any) -> Any:
-        if x[0] > 0:
-            x = x + 1.0
-            x = x @ np.ones((5, 5))
-        return x
-
-    with pytest.raises(tg.TracegradError) as caught:
-        tg.jit(fn)(X)
-    assert caught.value.where is not None
-    assert caught.value.where.line == fn.__code__.co_firstlineno + 3
-
-
-def test_without_source_the_way_out_is_named() -> None:
-    namespace: dict[str, Any] = {}
-    exec("def fn(x):\n    if x > 0: return x\n    return -x", namespace)
-    with pytest.raises(tg.TracegradError, match="tg.cond or tg.while_loop; the source of fn is not at hand"):
-        tg.jit(namespace["fn"])(1.0)
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(tg.TracegradError, match=r"tracegrad\[loops\]"):
-        tg.jit(early_return)(1.0)
-
-
-def test_eager_mode_runs_python() -> None:
-    with tg.eager():
-        assert tg.grad(early_return)(3.0) == 6.0
-
-
-def test_vjp_and_compile_convert() -> None:
-    y, pullback = tg.vjp(early_return, 3.0)
-    assert y == 9.0 and pullback(1.0)[0] == 6.0
-    assert tg.compile(early_return, -2.0)(-3.0) == 3.0

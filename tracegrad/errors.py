@@ -2,6 +2,7 @@
 
     TracegradError
     |- ShapeError (ValueError)        shapes, ranks, axes that do not fit
+    |  '- Mismatch                    what a branch or a round of a loop gives does not fit the others
     |- DTypeError (TypeError)         dtypes that are unsupported or do not fit
     |- ArgumentError (TypeError)      values that are not arrays, scalars or pytrees of them
     |- IndexOutOfBounds (IndexError)  an index outside its axis, found while tracing or while running
@@ -101,6 +102,10 @@ class TracegradError(Exception):
 
 class ShapeError(TracegradError, ValueError):
     """Shapes, ranks or axes do not fit."""
+
+
+class Mismatch(ShapeError):
+    """A variable's structure, shape or dtype depends on a traced decision, or something else than a variable does."""
 
 
 class DTypeError(TracegradError, TypeError):

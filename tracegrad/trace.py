@@ -83,7 +83,10 @@ class Capture:
 
 @dataclass(eq=False)
 class Trace:
-    """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line."""
+    """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line.
+
+    `known` holds the conditions that are decided where this trace is that of a branch.
+    """
 
     builder: Builder
     level: int
@@ -92,6 +95,7 @@ class Trace:
     line: Where | None = None
     captures: dict[int, Capture] = field(default_factory=dict)
     values: dict[Node, Any] = field(default_factory=dict)
+    known: dict[Operand, bool] = field(default_factory=dict)
 
     def input(
         self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None

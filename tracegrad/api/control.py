@@ -16,8 +16,9 @@ import numpy as np
 
 from tracegrad import numpy as tnp
 from tracegrad import tree
+from tracegrad.api.python_control import retry
 from tracegrad.api.signature import leaf_aval
-from tracegrad.errors import ArgumentError, DTypeError, ShapeError
+from tracegrad.errors import ArgumentError, DTypeError, ShapeError, TracerBoolError
 from tracegrad.grad import control as _rules  # noqa: F401  (registers the vjp rules)
 from tracegrad.grad import rewind as _rewind  # noqa: F401  (likewise)
 from tracegrad.ir import Aval, Builder, Graph, Node
@@ -39,12 +40,25 @@ def operand_leaves(values: Any, what: str) -> tuple[list[Any], tree.TreeDef, lis
     return typed, treedef, avals
 
 
-def trace_body(fn: Callable[..., Any], treedef: tree.TreeDef, avals: Sequence[Aval], name: str) -> Traced:
-    """Trace `fn(*trees)` on leaves of these avals."""
+def trace_body(
+    fn: Callable[..., Any],
+    treedef: tree.TreeDef,
+    avals: Sequence[Aval],
+    name: str,
+    check: Callable[[Any], Any] = lambda result: result,
+) -> Traced:
+    """Trace `check(fn(*trees))` on leaves of these avals; convert the function's own control flow if that is needed."""
     label = getattr(fn, "__name__", name)
-    return trace(
-        lambda *leaves: fn(*tree.unflatten(treedef, leaves)), avals, name=label if label.isidentifier() else name
-    )
+
+    def traced(fn: Callable[..., Any]) -> Traced:
+        run = lambda *leaves: check(fn(*tree.unflatten(treedef, leaves)))
+        return trace(run, avals, name=label if label.isidentifier() else name)
+
+    try:
+        return traced(fn)
+    except TracerBoolError as error:
+        converted = retry(error, fn)
+    return traced(converted)
 
 
 def with_consts(traced: Sequence[Traced]) -> tuple[list[Graph], list[Any]]:
@@ -171,7 +185,7 @@ def while_loop(
         return while_in_segments(cond_fn, body_fn, init, checkpoint)
     leaves, treedef, avals = operand_leaves((init,), "init")
     condition = trace_body(cond_fn, treedef, avals, "condition")
-    body = trace_body(lambda carry: (body_fn(carry),), treedef, avals, getattr(body_fn, "__name__", "body"))
+    body = trace_body(body_fn, treedef, avals, "body", lambda carry: (carry,))
     outputs = [o.aval for o in condition.graph.outputs]
     if outputs != [Aval((), np.dtype(np.bool_))]:
         raise ShapeError(
@@ -254,16 +268,15 @@ def scan(
         return scan_in_segments(f, init, xs, n, reverse, min(segment, n), written_out=unroll > 1)
     row_avals = [a.with_shape(a.shape[1:]) for a in xs_avals]
 
-    def body(*leaves: Any) -> Any:
-        result = f(tree.unflatten(carry_tree, leaves[: len(carry)]), tree.unflatten(xs_tree, leaves[len(carry) :]))
+    def pair(result: Any) -> Any:
         if not isinstance(result, tuple) or len(result) != 2:
             raise ArgumentError(
                 "scan: the function must return (carry, y)", fix="return carry, None when there is no y"
             )
         return result
 
-    name = getattr(f, "__name__", "body")
-    traced = trace(body, [*carry_avals, *row_avals], name=name if name.isidentifier() else "body")
+    both_tree = tree.flatten((tree.unflatten(carry_tree, carry), tree.unflatten(xs_tree, slices)))[1]
+    traced = trace_body(f, both_tree, [*carry_avals, *row_avals], "body", pair)
     probe = tree.unflatten(traced.out_tree, range(traced.out_tree.num_leaves))
     if tree.flatten(probe[0])[1] != carry_tree:
         raise ShapeError(

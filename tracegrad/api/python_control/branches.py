@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,28 +10,33 @@ import numpy as np
 
 from tracegrad import tree
 from tracegrad.api.control import cond
+from tracegrad.api.python_control.effects import Surroundings
+from tracegrad.api.python_control.known import fact, guards_of, learn
 from tracegrad.api.python_control.state import (
     Getter,
-    Mismatch,
+    Guarded,
     Region,
     Setter,
     Undefined,
     Unreturned,
     as_weak,
+    careful,
     cast,
     is_number,
     is_traced,
     joined,
+    opened,
+    refuse_unset,
     same,
     show,
     trace_region,
     zero_like,
 )
-from tracegrad.errors import user_line
+from tracegrad.errors import Mismatch, TracerError, user_line
 from tracegrad.ir import Node
 from tracegrad.numpy.elementwise import logical_and, logical_not, logical_or
 from tracegrad.ops.elementwise import logical_not as not_primitive
-from tracegrad.trace import Tracer
+from tracegrad.trace import STATE, Tracer
 
 CHEAP = 8
 
@@ -79,33 +84,40 @@ class Merge:
         self.predicate = predicate
         self.dtypes: list[np.dtype[Any]] = []
         self.where = user_line()
-        pairs = [self.defined(n, a, b) for n, a, b in zip(names, yes, no, strict=True)]
+        flags = list(zip(yes, no, strict=True))
+        guards = [self.guards(a, b, [*flags, (True, False)]) for a, b in flags]
+        pairs = [self.filled(a, b, g) for (a, b), g in zip(flags, guards, strict=True)]
         self.yes, self.no = tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
-        self.merged = [self.value(n, a, b) for n, (a, b) in zip(names, pairs, strict=True)]
+        self.merged = [self.value(n, a, b, g) for n, (a, b), g in zip(names, pairs, guards, strict=True)]
 
-    def defined(self, name: str, a: Any, b: Any) -> tuple[Any, Any]:
-        """Give the result a value where it is not returned yet: a flag says that nobody reads it."""
-        if isinstance(a, Unreturned) and not isinstance(b, Undefined):
-            return zero_like(b), b
-        if isinstance(b, Unreturned) and not isinstance(a, Undefined):
-            return a, zero_like(a)
-        return a, b
+    def guards(self, a: Any, b: Any, flags: Sequence[tuple[Any, Any]]) -> list[tuple[int, bool]] | None:
+        """Return where a variable is set that is not set on every path, None for one that is; the last flag is the
+        predicate."""
+        sometimes = any(isinstance(v, Undefined) and not isinstance(v, Unreturned) for v in (a, b))
+        return guards_of(a, b, flags) if sometimes else None
 
-    def value(self, name: str, a: Any, b: Any) -> Any:
+    def filled(self, a: Any, b: Any, guards: Sequence[Any] | None) -> tuple[Any, Any]:
+        """Give a variable a value where it is not set, if a flag keeps it from being read there."""
+        x, y = opened(a), opened(b)
+        if isinstance(x, Undefined) and not isinstance(y, Undefined) and (guards or isinstance(x, Unreturned)):
+            return zero_like(y), y
+        if isinstance(y, Undefined) and not isinstance(x, Undefined) and (guards or isinstance(y, Unreturned)):
+            return x, zero_like(x)
+        return x, y
+
+    def value(self, name: str, a: Any, b: Any, guards: Sequence[Any] | None) -> Any:
         """Return the structure of one variable with leaves that are values or Choices."""
-        if isinstance(a, Undefined) or isinstance(b, Undefined):
-            if isinstance(a, Unreturned) and isinstance(b, Unreturned):
-                return a
-            if isinstance(a, Undefined) and isinstance(b, Undefined):
-                return a
-            return Undefined(
-                name, f"it is set in only one branch of the `if` at {self.where}, whose condition is traced"
-            )
+        if isinstance(a, Undefined) and isinstance(b, Undefined):
+            return a
+        reason = f"it is set in only one branch of the `if` at {self.where}, whose condition is traced"
+        if isinstance(a, Undefined) or isinstance(b, Undefined) or guards == []:
+            return Undefined(name, reason)
         left, left_tree = tree.flatten(a)
         right, right_tree = tree.flatten(b)
         if left_tree != right_tree:
             raise self.refusal(name, a, b)
-        return tree.unflatten(left_tree, [self.leaf(name, x, y, a, b) for x, y in zip(left, right, strict=True)])
+        found = tree.unflatten(left_tree, [self.leaf(name, x, y, a, b) for x, y in zip(left, right, strict=True)])
+        return found if guards is None else Guarded(name, reason, found, guards)
 
     def leaf(self, name: str, x: Any, y: Any, a: Any, b: Any) -> Any:
         if same(x, y):
@@ -132,11 +144,11 @@ class Merge:
         computed = []
         for value, first in zip(values, original, strict=True):
             leaves = tree.flatten(value)[0]
-            fresh = isinstance(first, Undefined) and not isinstance(value, Undefined)
+            fresh = isinstance(opened(first), Undefined) and not isinstance(value, Undefined)
             computed.append([x if fresh or not is_number(x) else next(outputs) for x in leaves])
         found: list[Any] = [None] * len(self.dtypes)
         for merged, leaves in zip(self.merged, computed, strict=True):
-            for target, leaf in zip(tree.flatten(merged)[0], leaves, strict=False):
+            for target, leaf in zip(tree.flatten(opened(merged))[0], leaves, strict=False):
                 if isinstance(target, Choice):
                     found[target.place] = cast(leaf, self.dtypes[target.place])
         return found
@@ -149,16 +161,42 @@ class Merge:
                 return target
             return as_weak(results[target.place], target.weak)
 
-        return tuple(v if isinstance(v, Undefined) else tree.map(leaf, v) for v in self.merged)
+        found = [v if isinstance(v, Undefined) else tree.map(leaf, v) for v in self.merged]
+        for place, value in enumerate(self.merged):
+            if isinstance(value, Guarded):
+                flags = [*found, self.predicate]
+                guards = [fact(flags[i], holds) for i, holds in value.guards if isinstance(flags[i], Tracer)]
+                found[place] = Guarded(value.name, value.reason, tree.map(leaf, value.value), guards)
+        return tuple(found)
 
 
 def choose(
-    predicate: Any, yes: Callable[[], tuple[Any, ...]], no: Callable[[], tuple[Any, ...]], names: tuple[str, ...]
+    predicate: Any,
+    yes: Callable[[], tuple[Any, ...]],
+    no: Callable[[], tuple[Any, ...]],
+    names: tuple[str, ...],
+    around: Surroundings,
 ) -> tuple[Any, ...]:
     """Trace both branches; return what the variables hold after the one that the traced predicate takes."""
     where = user_line()
+
+    def deciding(run: Callable[[], tuple[Any, ...]], holds: bool) -> Callable[[], tuple[Any, ...]]:
+        def decided() -> tuple[Any, ...]:
+            learn(predicate, holds)
+            found = run()
+            around.check("if")
+            return found
+
+        return decided
+
     try:
-        regions = trace_region(yes, "if_true"), trace_region(no, "if_false")
+        regions = trace_region(deciding(yes, True), "if_true"), trace_region(deciding(no, False), "if_false")
+    except RecursionError:
+        raise TracerError(
+            "recursion: it ends on a traced condition, so tracing it does not end",
+            fix="write it as a loop",
+            where=where,
+        ) from None
     except Exception as error:
         error.add_note(f"while tracing the branches of the condition at {where}: it is traced, so both are traced")
         raise
@@ -187,28 +225,35 @@ def if_stmt(
         (body if condition else orelse)()
         return
     entry = get_state()
+    set_state = careful(set_state, names)
 
     def branch(run: Callable[[], None], holds: bool) -> Callable[[], tuple[Any, ...]]:
         def traced() -> tuple[Any, ...]:
             set_state(knowing(entry, condition, holds))
             run()
-            return get_state()[:n_outputs]
+            found = get_state()
+            set_state(entry)
+            return found[:n_outputs]
 
         return traced
 
+    around = Surroundings((body, orelse), names)
     try:
-        found = choose(condition, branch(body, True), branch(orelse, False), names[:n_outputs])
+        found = choose(condition, branch(body, True), branch(orelse, False), names[:n_outputs], around)
+        refuse_unset("if", names, found)
+        set_state((*found, *entry[n_outputs:]))
     except BaseException:
         set_state(entry)
+        around.forget_unset()
         raise
-    set_state((*found, *entry[n_outputs:]))
 
 
 def if_exp(condition: Any, yes: Callable[[], Any], no: Callable[[], Any], text: str = "") -> Any:
     """`yes if condition else no`."""
     if not is_traced(condition):
         return yes() if condition else no()
-    return choose(condition, lambda: (yes(),), lambda: (no(),), ("the conditional expression",))[0]
+    names = ("the conditional expression",)
+    return choose(condition, lambda: (yes(),), lambda: (no(),), names, Surroundings((yes, no), ()))[0]
 
 
 def and_(left: Callable[[], Any], right: Callable[[], Any]) -> Any:
@@ -249,3 +294,32 @@ def not_(value: Any) -> Any:
     if getattr(node, "prim", None) is not_primitive and isinstance(node.operands[0], Node):
         return Tracer(value._trace, node.operands[0])
     return logical_not(truth(value))
+
+
+def asserted(value: Any) -> Any:
+    """`assert value`."""
+    if is_traced(value):
+        raise TracerError(
+            "assert: its condition is traced, so it is not known before the program runs",
+            fix="return the condition and check it outside, or run in tg.eager()",
+        )
+    return value
+
+
+def filtered(value: Any) -> Any:
+    """`[... for ... if value]`."""
+    if is_traced(value):
+        raise TracerError(
+            "comprehension: it keeps elements on a traced condition, so its length is not known while tracing",
+            fix="use np.where(condition, x, 0.0) for the elements, or a `for` with an `if` inside",
+        )
+    return value
+
+
+def raising() -> None:
+    """Come before `raise`."""
+    if any(trace.known for trace in STATE.get().traces):
+        raise TracerError(
+            "raise: whether it is reached depends on a traced condition",
+            fix="return the condition and check it outside, or run in tg.eager()",
+        )

@@ -6,24 +6,21 @@ from __future__ import annotations
 import builtins
 import functools
 import inspect
-import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tracegrad.api.python_control import MARK, CannotConvert, convert, refusal
-from tracegrad.api.python_control.branches import if_exp, truth
+from tracegrad.api.python_control.branches import and_, if_exp, or_, truth
+from tracegrad.api.python_control.effects import is_users
 from tracegrad.api.python_control.state import is_number, is_traced
-from tracegrad.errors import PACKAGE, ArgumentError, TracerBoolError
+from tracegrad.errors import ArgumentError, TracerBoolError, TracerError
 from tracegrad.numpy.promote import array
 from tracegrad.trace import Tracer
 
-LIBRARY = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")})
 CONTROL = "tracegrad.api.control"
 
 
@@ -119,23 +116,37 @@ def extreme(plain: Callable[..., Any], better: Callable[[Any, Any], Any]) -> Cal
     return pick
 
 
+def folded(plain: Callable[[Any], bool], join: Callable[[Any, Callable[[], Any]], Any]) -> Callable[[Any], Any]:
+    """Return `any` or `all` for elements that may be traced."""
+
+    def fold(values: Any) -> Any:
+        given = list(values)
+        if not any(is_traced(v) for v in given):
+            return plain(given)
+        return functools.reduce(lambda a, b: join(lambda: a, lambda: b), map(boolean, given))
+
+    return fold
+
+
+def in_order(values: Any, **options: Any) -> Any:
+    given = list(values)
+    if any(is_traced(v) for v in given):
+        raise TracerError("sorted: the order of traced values is not known while tracing", fix="use np.sort(x)")
+    return sorted(given, **options)
+
+
 BUILTINS: dict[Any, Callable[..., Any]] = {
+    all: folded(all, and_),
+    any: folded(any, or_),
     bool: boolean,
     enumerate: enumerated,
     max: extreme(builtins.max, lambda b, a: b > a),
     min: extreme(builtins.min, lambda b, a: b < a),
     range: ranged,
     reversed: backwards,
+    sorted: in_order,
     zip: zipped,
 }
-
-
-@functools.lru_cache(maxsize=4096)
-def is_users(file: str, module: str) -> bool:
-    """Say whether code is the user's own: not tracegrad's, not the standard library's, not an installed package's."""
-    if file.startswith((PACKAGE, "<frozen")) or module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        return False
-    return not any(Path(file).is_relative_to(folder) for folder in LIBRARY)
 
 
 def code_of(fn: Any) -> types.FunctionType | None:

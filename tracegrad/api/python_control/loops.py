@@ -24,26 +24,29 @@ from tracegrad import tree
 from tracegrad.api.control import scan, while_loop
 from tracegrad.api.python_control.branches import and_, if_stmt, negates, truth
 from tracegrad.api.python_control.calls import Rows, TracedRange
+from tracegrad.api.python_control.effects import Surroundings
 from tracegrad.api.python_control.state import (
     Getter,
-    Mismatch,
     Region,
     Setter,
     Undefined,
     Unreturned,
     as_weak,
     aval_of,
+    careful,
     cast,
+    closed,
     is_number,
     is_traced,
     is_weak,
     joined,
+    refuse_unset,
     same,
     show,
     trace_region,
     zero_like,
 )
-from tracegrad.errors import TracerBoolError, TracerError, user_line
+from tracegrad.errors import Mismatch, TracerBoolError, TracerError, user_line
 from tracegrad.ir import Aval
 from tracegrad.trace import Tracer
 
@@ -63,6 +66,8 @@ class Variables:
     names: tuple[str, ...]
     get: Getter
     set: Setter
+    code: tuple[Callable[..., Any], ...]
+    """the loop's body and test"""
 
 
 class Carry:
@@ -78,7 +83,9 @@ class Carry:
         self.certain = certain
         self.where = user_line()
         self.names = list(variables.names)
-        self.values = list(variables.get())
+        self.entry = variables.get()
+        self.values = list(self.entry)
+        self.around = Surroundings(variables.code, variables.names)
         self.filled: set[int] = set()
         self.lost: dict[int, Undefined] = {}
         self.measure()
@@ -103,7 +110,10 @@ class Carry:
             n = len(self.avals)
             self.variables.set(self.rebuilt(tracers[:n]))
             body(*tracers[n:])
-            return self.variables.get()
+            found = self.variables.get()
+            self.variables.set(self.entry)
+            self.around.check(self.what)
+            return tuple(closed(v) for v in found)
 
         for _ in range(ATTEMPTS):
             region = trace_region(run, self.what, [*self.avals, *extra], [*self.weak, *(False for _ in extra)])
@@ -200,6 +210,7 @@ class Carry:
         for i, (first, result, weak) in enumerate(zip(start, results, self.weak, strict=True)):
             unchanged = keep and outputs[i] is inputs[i]
             leaves.append(first if unchanged else as_weak(result, weak))
+        refuse_unset(self.what, self.names, [self.lost.get(i) for i in range(len(self.names))])
         return tuple(self.lost.get(i, v) for i, v in enumerate(self.rebuilt(leaves)))
 
 
@@ -223,6 +234,7 @@ def compiled_while(test: Test, body: Callable[[], None], variables: Variables, c
         )
     except BaseException:
         variables.set(entry)
+        carry.around.forget_unset()
         raise
     found = [Tracer(r._trace, r._node) if isinstance(r, Tracer) else r for r in results]
     ended = (
@@ -242,7 +254,7 @@ def while_stmt(
 ) -> None:
     """`while test(): body()`, on the variables `names`."""
     del options
-    variables = Variables(names, get_state, set_state)
+    variables = Variables(names, get_state, careful(set_state, names), (body, test))
     decision = test()
     if is_traced(decision):
         compiled_while(test, body, variables, certain=False)
@@ -270,7 +282,8 @@ def for_stmt(
 ) -> None:
     """`for item in iterated: body(item)`, as long as `extra_test()` holds, on the variables `names`."""
     del options
-    variables = Variables(names, get_state, set_state)
+    code = (body,) if extra_test is None else (body, extra_test)
+    variables = Variables(names, get_state, careful(set_state, names), code)
     if isinstance(iterated, TracedRange):
         counted(iterated, extra_test, body, variables, certain=False)
         return
@@ -296,7 +309,8 @@ def counted(
         place[0] = values[0]
         variables.set(values[1:])
 
-    around = Variables(("the loop's counter", *variables.names), lambda: (place[0], *variables.get()), write)
+    names = ("the loop's counter", *variables.names)
+    around = Variables(names, lambda: (place[0], *variables.get()), write, variables.code)
 
     def test() -> Any:
         inside = numbers.holds(place[0])
@@ -339,6 +353,7 @@ def scanned(rows: Rows, body: Callable[[Any], None], variables: Variables) -> No
         results, _ = scan(lambda leaves, row: (carry.step(region, [*leaves, *row]), None), carry.initial(), parts)
     except BaseException:
         variables.set(entry)
+        carry.around.forget_unset()
         raise
     variables.set(carry.finish(region, list(results)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad import tree
-from tracegrad.errors import ShapeError, TracerError
+from tracegrad.errors import Mismatch, TracegradError, TracerError
 from tracegrad.grad.adjoint import replay
 from tracegrad.ir import Aval, Literal
 from tracegrad.numpy.creation import zeros
@@ -41,8 +41,53 @@ class Unreturned(Undefined):
         super().__init__("the result", "it is returned on one path only")
 
 
-class Mismatch(ShapeError):
-    """A variable whose structure, shape or dtype depends on a traced decision."""
+class Guarded(Undefined):
+    """A variable that is set wherever one of `guards` is true; `value` is what it holds there."""
+
+    def __init__(self, name: str, reason: str, value: Any, guards: Sequence[Any]):
+        super().__init__(name, reason)
+        self.value = value
+        self.guards = tuple(guards)
+
+    def read(self) -> Any:
+        if any(trace.known.get(node) is holds for trace in STATE.get().traces for node, holds in self.guards):
+            return self.value
+        return super().read()
+
+
+def opened(value: Any) -> Any:
+    """Return what a variable holds where it is set."""
+    return value.value if isinstance(value, Guarded) else value
+
+
+def closed(value: Any) -> Any:
+    """Forget where a variable is set."""
+    return Undefined(value.name, value.reason) if isinstance(value, Guarded) else value
+
+
+def careful(set_state: Setter, names: Sequence[str]) -> Setter:
+    """Return a setter of variables that refuses what an element or an attribute (`x[0]`, `self.x`) cannot hold."""
+
+    def put(values: tuple[Any, ...]) -> None:
+        try:
+            set_state(values)
+        except TracegradError:
+            raise
+        except (ValueError, TypeError) as error:
+            inner = [name for name in names if "[" in name or "." in name]
+            raise Mismatch(
+                f"assignment: {' or '.join(inner) or 'a variable'} cannot hold a traced value",
+                fix="set elements of a traced array, x = x.at[i].set(v), or keep the values in a list",
+            ) from error
+
+    return put
+
+
+def refuse_unset(what: str, names: Sequence[str], values: Sequence[Any]) -> None:
+    """Refuse an element or attribute that is set on some paths only: nobody would notice when it is read."""
+    for name, value in zip(names, values, strict=False):
+        if isinstance(value, Undefined) and value.reason and ("[" in name or "." in name):
+            raise Mismatch(f"{what}: {name}: {value.reason}", fix=f"give {name} a value before that statement")
 
 
 def is_traced(value: Any) -> bool:
@@ -148,8 +193,8 @@ def zero_like(value: Any) -> Any:
     def zero(leaf: Any) -> Any:
         if not is_number(leaf):
             return leaf
-        if isinstance(leaf, (bool, int, float)):
-            return type(leaf)(0)
+        if is_weak(leaf):
+            return aval_of(leaf).dtype.type(0).item()
         return zeros(leaf.shape, leaf.dtype) if leaf.shape else leaf.dtype.type(0)
 
     return tree.map(zero, value)
@@ -169,9 +214,9 @@ class Region:
         return [o.dtype.type(o.value) if isinstance(o, Literal) else found[o] for o in graph.outputs]
 
 
-def numbers(values: Any) -> list[Any]:
-    """Return the leaves that a graph can hold."""
-    return [leaf for leaf in tree.flatten(values)[0] if is_number(leaf)]
+def numbers(values: Sequence[Any]) -> list[Any]:
+    """Return the leaves of variables that a graph can hold."""
+    return [leaf for value in values for leaf in tree.flatten(opened(value))[0] if is_number(leaf)]
 
 
 def trace_region(

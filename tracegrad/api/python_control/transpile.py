@@ -30,18 +30,10 @@ from malt.core import converter
 from malt.pyct import anno, cfg, inspect_utils, naming, origin_info, qual_names, transformer, transpiler
 from malt.pyct.static_analysis import activity, reaching_definitions
 
-from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, loops, state
+from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, loops, state, syntax
 from tracegrad.errors import TracerError
 
 STANDARD = converter.ConversionOptions(recursive=True, optional_features=None)
-REFUSED = {
-    ast.Yield: "generators",
-    ast.YieldFrom: "generators",
-    ast.Await: "coroutines",
-    ast.Match: "match statements",
-    ast.AsyncFor: "coroutines",
-    ast.AsyncWith: "coroutines",
-}
 PLAIN_CALLS = {"super", "globals", "locals", "vars", "eval", "exec", "print", "breakpoint"}
 
 
@@ -95,6 +87,9 @@ OPERATORS = types.SimpleNamespace(
     and_=branches.and_,
     or_=branches.or_,
     not_=branches.not_,
+    asserted=branches.asserted,
+    raising=branches.raising,
+    filtered=branches.filtered,
     while_stmt=loops.while_stmt,
     for_stmt=loops.for_stmt,
     converted_call=calls.converted_call,
@@ -129,24 +124,12 @@ class Expressions(conditional_expressions.ConditionalExpressionTransformer):  # 
         return found
 
 
-class Names(ast.NodeTransformer):
-    """Writes out what depends on the place in a class: `super()`, and names with two underscores in front."""
+class Reads(variables.VariableAccessTransformer):  # type: ignore[misc] # malt has no types
+    """Reads variables on the right of `+=` through the operator, too."""
 
-    def __init__(self, owner: str, first: str):
-        self.owner = owner
-        self.first = first
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args and self.first:
-            node.args = [ast.copy_location(ast.Name(n, ast.Load()), node) for n in ("__class__", self.first)]
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        self.generic_visit(node)
-        if self.owner and node.attr.startswith("__") and not node.attr.endswith("__"):
-            node.attr = f"_{self.owner.lstrip('_')}{node.attr}"
-        return node
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        node.value = self.visit(node.value)
+        return super().visit_AugAssign(node)
 
 
 @functools.lru_cache(maxsize=256)
@@ -207,12 +190,9 @@ def find(fn: types.FunctionType) -> tuple[ast.AST, str, str]:
 def prepare(fn: types.FunctionType) -> tuple[ast.AST, str]:
     """Return the function's own syntax tree, annotated with its lines, and its source."""
     node, owner, source = find(fn)
-    for part in ast.walk(node):
-        if type(part) in REFUSED:
-            raise CannotConvert(f"{fn.__name__} holds {REFUSED[type(part)]}, which are not converted")
     arguments = node.args  # type: ignore[attr-defined]
     first = [a.arg for a in (*arguments.posonlyargs, *arguments.args)][:1]
-    node = Names(owner, first[0] if first else "").visit(node)
+    node = syntax.prepared(node, owner, first[0] if first else "")
     lines = source.split("\n")
     for part in ast.walk(node):
         if isinstance(part, (ast.expr, ast.stmt, ast.arg, ast.excepthandler, ast.keyword)):
@@ -251,8 +231,8 @@ def transform(fn: types.FunctionType) -> tuple[Any, Any]:
         node = stage.transform(node, context)
     node = Calls(context).visit(qual_names.resolve(node))
     node = Expressions(context).visit(control_flow.transform(node, context))
-    for stage in (logical_expressions, variables):
-        node = stage.transform(node, context)
+    node = Reads(context).visit(logical_expressions.transform(node, context))
+    syntax.start_undefined(node)
     return node, context
 
 
