@@ -400,8 +400,8 @@ def kept_and_passed_as_an_argument() -> None:
 
 @wrong(
     """
-    the truth value of a traced value bool is not known while tracing at HERE
-      fix: use np.where(condition, a, b), or make the argument static
+    comprehension at HERE: it keeps elements on a traced condition, so its length is not known while tracing
+      fix: use np.where(condition, x, 0.0) for the elements, or a `for` with an `if` inside
     """
 )
 def truth_of_a_traced_value() -> None:
