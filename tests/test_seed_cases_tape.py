@@ -244,6 +244,63 @@ def test_a12_the_gradient_by_hand() -> None:
         w.grad = None
 
 
+class Add(tg.Function):
+    """Copies the cotangent."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, ct: Any) -> Any:
+        return ct, ct
+
+
+class Split(tg.Function):
+    """Sums the cotangents."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * 1.0, x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, first: Any, second: Any) -> Any:
+        return first + second
+
+
+class Max(tg.Function):
+    """Gives the cotangent to the winner."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        winner = tnp.argmax(x)
+        ctx.save_for_backward(winner)
+        ctx.size = x.shape[0]
+        return tnp.max(x)
+
+    @staticmethod
+    def backward(ctx: Any, ct: Any) -> Any:
+        (winner,) = ctx.saved_tensors
+        return tnp.where(tnp.arange(ctx.size) == winner, ct, 0.0)
+
+
+def test_a13_custom_gradients() -> None:
+    def net(a: Any, b: Any) -> Any:
+        first, second = Split.apply(tnp.tanh(a))
+        return Max.apply(Add.apply(first * 2.0, second * b)) ** 2
+
+    a, b = np.array([0.1, 0.9, -0.4]), np.array([1.0, 2.0, 3.0])
+    x, y = tg.tensor(a, requires_grad=True), tg.tensor(b, requires_grad=True)
+    value = net(x, y)
+    value.backward()
+    t = np.tanh(a[1])
+    close(value, (4.0 * t) ** 2)
+    close(x.grad, [0.0, 2.0 * 4.0 * t * 4.0 * (1.0 - t * t), 0.0])
+    close(y.grad, [0.0, 2.0 * 4.0 * t * t, 0.0])
+    for found, wanted in zip(tg.grad(net, (0, 1))(a, b), (x.grad, y.grad), strict=True):
+        close(found, wanted.numpy())
+
+
 # --- modules and practice ---------------------------------------------------------------------------------------------
 
 

@@ -108,6 +108,33 @@ def test_only_what_is_read_is_kept() -> None:
     z.backward()
 
 
+def test_a_long_chain() -> None:
+    (x,) = tracked(1.0)
+    y = x
+    for _ in range(20000):
+        y = y + 1.0
+    y.backward()
+    del y
+    assert x.grad.item() == 1.0
+
+
+def test_nothing_waits_for_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        (x,) = tracked(np.ones(10))
+        y = Doubled.apply(x * 2.0).exp()
+        held = [weakref.ref(y), weakref.ref(y.grad_fn), weakref.ref(y.grad_fn.next_functions[0][0])]
+        y.sum().backward()
+        del y
+        assert [ref() for ref in held] == [None] * 3
+        held = [weakref.ref(x)]
+        del x
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_constants_get_no_cotangent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cotangent of the data of a first layer is never computed."""
     shapes = []

@@ -295,6 +295,47 @@ def backward_into_chosen_inputs(T: Any) -> Any:
 
 
 @same
+def backward_into_a_result(T: Any) -> Any:
+    x = leaf(T)
+    y = x * 2
+    (y * y).sum().backward(inputs=[y])
+    return y.grad if T is torch else y._grad, x.grad is None
+
+
+@same
+def gradients_made_with_create_graph_are_not_shared(T: Any) -> Any:
+    a, b = leaf(T), leaf(T)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (a + b).sum().backward(create_graph=True)
+    with T.no_grad():
+        a.grad.zero_()
+    return a.grad, b.grad
+
+
+@same
+def a_function_with_its_own_gradient(T: Any) -> Any:
+    class Cube((T.autograd if T is torch else T).Function):  # type: ignore[misc,name-defined]
+        @staticmethod
+        def forward(ctx: Any, x: Any, scale: float) -> Any:
+            y = x**3 * scale
+            ctx.save_for_backward(x)
+            ctx.scale = scale
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, ct: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return 3 * x**2 * ctx.scale * ct, None
+
+    x, y = leaf(T), T.tensor([1.0, 1.0, 1.0])
+    found = Cube.apply(x, 2.0)
+    (first,) = T.autograd.grad(found.sum(), x, create_graph=True)
+    (second,) = T.autograd.grad(first.sum(), x)
+    return found, first, second, Cube.apply(y, 2.0).requires_grad, found.grad_fn.name()
+
+
+@same
 def several_outputs_at_once(T: Any) -> Any:
     x = leaf(T)
     T.autograd.backward([(x * 2).sum(), (x * x).sum()])

@@ -30,6 +30,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
 def plain(data: Any, name: str) -> Any:
     """Return data that NumPy understands: tensors without their graph."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise ArgumentError(f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask")
     if isinstance(data, Tensor):
         return data.concrete(f"{name}()", "use the traced value itself")
     if isinstance(data, Tracer):

@@ -6,6 +6,7 @@ in the graph if it is an argument or a result.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class TapeContext(Context):
 
     def __init__(self, needs_input_grad: Sequence[bool]):
         super().__init__(needs_input_grad)
-        self.node: Node | None = None
+        self.node: weakref.ref[Node] | None = None
         self.outputs: tuple[Any, ...] = ()
         self.counts: list[tuple[Any, int]] = []
 
@@ -43,9 +44,9 @@ class TapeContext(Context):
     def in_graph(self, value: Any) -> Any:
         """Return a saved value; a result of `forward` as the result it has become."""
         for place, output in enumerate(self.outputs):
-            if value is output and self.node is not None:
-                arrays = tuple(o._data for o in self.outputs)
-                return item(hold(arrays, self.node.aval, self.node), index=place)
+            node = None if self.node is None else self.node()
+            if value is output and node is not None:
+                return item(hold(tuple(o._data for o in self.outputs), node.aval, node), index=place)
         return value
 
 
@@ -103,7 +104,7 @@ class Call:
         node.saved = [None, *self.shapes]
         node.keeps = bool(self.ctx._saved)
         node.versions = [(-1 - i, version, count) for i, (version, count) in enumerate(self.ctx.counts)]
-        self.ctx.node = node
+        self.ctx.node = weakref.ref(node)
         return node
 
     def pull(self, cts: Sequence[Any], create_graph: bool) -> list[Any]:

@@ -111,7 +111,7 @@ class Pass:
     def add_to(self, variable: Tensor, ct: Any) -> None:
         held = variable._grad
         if self.create_graph:
-            variable._grad = self.tensor(ct) if held is None else held + ct
+            variable._grad = self.tensor(ct).clone() if held is None else held + ct
         elif held is None:
             variable._grad = wrap(np.array(ct, variable.dtype))
         elif held.requires_grad or not held._data.flags.writeable:
@@ -218,7 +218,7 @@ def backward(
     """Pull gradients of `tensors` back to the leaves they depend on, and add them to the leaves' `.grad`.
 
     `grad_tensors` are the cotangents, optional for scalars. What was kept for the gradient is freed afterwards, unless
-    `retain_graph` (or `create_graph`, which makes the gradients differentiable). With `inputs`, only these leaves get
+    `retain_graph` (or `create_graph`, which makes the gradients differentiable). With `inputs`, only these tensors get
     gradients. Raises TapeError for outputs without graph, freed graphs, and saved values that were changed in place.
 
     >>> import tracegrad as tg
@@ -231,16 +231,22 @@ def backward(
     this = Pass(create_graph, create_graph if retain_graph is None else retain_graph)
     nodes, leaves = reachable([node for node, _ in seeds])
     active: Any = {*nodes, *leaves}
+    wanted = {required(x, "backward"): x for x in listed(inputs or [])}
     if inputs is not None:
-        wanted = {required(x, "backward") for x in listed(inputs)}
+        this.wanted = set(wanted)
         leaves = [leaf for leaf in leaves if leaf in wanted]
-        active = leading_to(wanted, nodes)
+        active = leading_to(this.wanted, nodes)
     found = this.run(seeds, nodes, active)
-    constant = {o for node in nodes if node.prim.kind != "control" for o in node.operands}
+    if any(leaf not in found for leaf in leaves):  # what is constant, like floor, gives zeros; a Function may give None
+        constant = {o for node in nodes if node.prim.kind != "control" for o in node.operands}
+        zeros = [leaf for leaf in leaves if leaf not in found and leaf in constant]
+        found.update({leaf: np.zeros(leaf.shape, leaf.dtype) for leaf in zeros})
     with GradMode(create_graph):
         for leaf in leaves:
-            if leaf in found or leaf in constant:  # what is constant, like floor, gives zeros; a Function may give None
-                this.accumulate(leaf, found[leaf] if leaf in found else np.zeros(leaf.shape, leaf.dtype))
+            if leaf in found:
+                this.accumulate(leaf, found[leaf])
+        for node, ct in this.captured.items():
+            this.add_to(wanted[node], ct)
 
 
 def required(tensor: Any, what: str) -> Node:

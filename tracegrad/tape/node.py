@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import Place, TapeError, Where, where_of
+from tracegrad.errors import Place, TapeError, TracegradError, Where, where_of
 from tracegrad.ir import INPUT, Aval, Primitive
 from tracegrad.ir.aval import Avals
 from tracegrad.ops.control import item
@@ -168,6 +168,8 @@ def traced_reads(prim: Primitive, needed: tuple[bool, ...], values: Sequence[Any
             given = prim.vjp_of(needed, ct, y, *operands, **params)
         except NotImplementedError:
             return (False,) * (len(values) + 1)
+        except TracegradError:
+            return (True,) * (len(values) + 1)
         used = {o for node in trace.builder.nodes for o in node.operands}
         used |= {trace.lift(g) for g in (given if isinstance(given, tuple) else (given,)) if g is not None}
     return tuple(node in used for node in inputs[1:])
