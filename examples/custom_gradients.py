@@ -92,6 +92,9 @@ def main():
     print("add   copies the cotangent:", *tg.grad(lambda x, y: Add.apply(x, y).sum(), argnums=(0, 1))(x, y))
     print("split sums the cotangents: ", tg.grad(lambda x: (lambda a, b: a.sum() + (2 * b).sum())(*Split.apply(x)))(x))
     print("max   goes to the winner:  ", tg.grad(lambda x: Max.apply(x))(x))
+    tracked = tg.tensor(x, requires_grad=True)
+    Max.apply(tracked).backward()
+    print("      and so on the tape:  ", tracked.grad.numpy())
 
     large = np.array([-1000.0, 0.0, 1000.0])
     print("\nd/dx log(1 + exp(x)) at   ", large)
