@@ -6,6 +6,9 @@ functions) is static configuration, part of the structure, and must be hashable.
 
 Arrays that no gradient belongs to (running statistics, class weights) are *buffers*: a class names them in
 `buffer_names`, and `nn.split` takes them apart from the parameters.
+
+A pytree holds values, not objects: an array or a module that stands in two places of a model is two leaves, which train
+apart. To tie weights, keep them in one place, and pass them on in `__call__`.
 """
 
 from __future__ import annotations
