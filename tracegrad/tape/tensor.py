@@ -7,8 +7,6 @@ without knowing. Memory is a NumPy array; views share it, and share the counter 
 
 from __future__ import annotations
 
-import contextvars
-import threading
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -16,18 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import TapeError, TracegradError, TracerError, Where, user_place
+from tracegrad.errors import TapeError, TracerError, Where, user_place
 from tracegrad.ir import Aval, Primitive
 from tracegrad.ops.control import item as pick
 from tracegrad.ops.elementwise import convert, stop_gradient
+from tracegrad.tape.compute import FRESH, compute
 from tracegrad.tape.node import AccumulateGrad, Node, Version, aval_of, reads_of
 from tracegrad.tape.views import View, replay
 from tracegrad.trace import FUNCTIONS, STATE, Tracer
-
-FRESH = ("elementwise", "reduce", "contract")
-"""Kinds whose results never share memory with an operand (`stop_gradient` apart)."""
-TRUSTED = (*FRESH, "shape")
-"""Kinds whose eager rules refuse operands that do not fit: their shape rules need not run first."""
 
 
 class Tape:
@@ -63,15 +57,6 @@ class Tape:
         raise TapeError(f"the tape has no value for {operand!r}")
 
 
-class Quiet(threading.local):
-    """A context in which NumPy does not warn of overflow and invalid values: entered faster than `np.errstate`."""
-
-    def __init__(self) -> None:
-        self.context = contextvars.Context()
-        self.context.run(np.seterr, all="ignore")
-
-
-QUIET = Quiet()
 TAPE = Tape()
 
 
@@ -329,19 +314,6 @@ def edge(tensor: Any) -> Node | None:
         found = AccumulateGrad(tensor)
         tensor._accumulator = weakref.ref(found)
     return found
-
-
-def compute(prim: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
-    """Run the eager rule; operands that do not fit get the error of the shape rule."""
-    if prim.kind not in TRUSTED:
-        prim.aval(*map(aval_of, values), **params)
-    try:
-        return QUIET.context.run(prim.eager, *values, **params)
-    except TracegradError:
-        raise
-    except (ValueError, TypeError, IndexError):
-        prim.aval(*map(aval_of, values), **params)
-        raise
 
 
 def hold_array(prim: Primitive, operands: Sequence[Any], params: dict[str, Any], result: Any) -> Tensor:
