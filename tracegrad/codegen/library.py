@@ -26,6 +26,7 @@ from tracegrad.codegen import (
     gemm_int_kernels,
     gemm_kernels,
     gemv_kernels,
+    plane_kernels,
     pool_kernels,
     scan_kernels,
     sort_kernels,
@@ -70,6 +71,12 @@ def _direct(kind: str, dtype: str) -> Source:
     return lambda shape: (direct_kernels.direct_entries(dtype, kind), direct_kernels.direct_parts(dtype, shape))
 
 
+def _planes(kind: str, dtype: str) -> Source:
+    return lambda shape: (
+        plane_kernels.plane_entries(dtype, kind, shape), plane_kernels.plane_parts(dtype, kind, shape)
+    )  # fmt: skip
+
+
 _SOURCES: dict[str, Source] = {
     "pool": _loops(pool_kernels.entries),
     "gemm_f32": _gemm(32),
@@ -81,6 +88,7 @@ _SOURCES: dict[str, Source] = {
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
     **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
+    **{f"planes_{kind}_{SHORT_NAMES[dtype]}": _planes(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     "sort": _loops(sort_kernels.sort_entries),
     **{
         f"scan_{SHORT_NAMES[dtype]}": _loops(functools.partial(scan_kernels.cumsum_entries, dtype))
@@ -104,6 +112,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "convw_f64": ("tg_convw_f64",),
     **{
         f"direct_{kind}_{SHORT_NAMES[dtype]}": (f"tg_direct_{kind}_{SHORT_NAMES[dtype]}",)
+        for kind, dtype in DIRECT_KERNELS
+    },
+    **{
+        f"planes_{kind}_{SHORT_NAMES[dtype]}": (f"tg_planes_{kind}_{SHORT_NAMES[dtype]}",)
         for kind, dtype in DIRECT_KERNELS
     },
     "sort": ("tg_argsort",),

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from tracegrad.codegen.conv_geometry import Geometry, Padding, geometry
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES, LibraryCall
+from tracegrad.codegen.plan_conv_planes import plan_planes, serves
 from tracegrad.codegen.plan_conv_runs import data_runs, forward_runs, plan_runs
 from tracegrad.codegen.plan_conv_weight import plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
@@ -53,6 +54,8 @@ def plan_conv(
             call = _plan_direct(kind, dtype, g, threads)
         case "product":
             call = _plan_product(kind, dtype, g, threads, isa)
+        case "planes":
+            call = plan_planes(kind, dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
         case _ if kind == "weight":
             call = plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
         case _:
@@ -68,11 +71,14 @@ def choose_path(kind: str, g: Geometry) -> tuple[str, str]:
     | path    | when                                        | why                                                     |
     | direct  | a size is 0                                 | the result is zero, or nothing                          |
     | direct  | weight, under LEAST_CHANNELS channels/group | a tile would be mostly empty                            |
+    | planes  | groups of one channel, two axes, in cache   | no sum over channels: a tile would have one row of many |
     | product | one tap, stride 1, no padding, 1 group      | y[n] = w @ x[n]: the operands are read where they lie   |
     | tile    | else                                        | product over a padded copy that stays in cache          |
     """
     if g.is_empty or (kind != "forward" and min(g.size) <= 0):
         return "direct", "plain loops: a size is 0"
+    if serves(kind, g):
+        return "planes", f"plane by plane: groups of one channel by {g.taps} taps"
     if kind == "weight" and g.groups > 1 and g.channels < LEAST_CHANNELS:
         return "direct", f"plain loops: {g.channels} channels in a group, a tile would be mostly empty"
     if kind != "weight" and g.is_pointwise and g.groups == 1:

@@ -15,9 +15,10 @@ from tracegrad.ops.contract import dot
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.form import Context
-from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered, under_views
+from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
 from tracegrad.schedule.kernel import Kernel, Load, Store, walk
 from tracegrad.schedule.lower import Elements
+from tracegrad.schedule.reads import under_views
 
 BLOCKWISE = (dot, conv, conv_dx, conv_dw)
 """Calls whose kernels finish their result block by block."""

@@ -11,13 +11,13 @@ of the group and back. Every refusal is kept with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tracegrad.ir import Graph, Node
-from tracegrad.ops.shape import broadcast, reshape, slice_
-from tracegrad.schedule.index import Affine, through_reshape
+from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.kinds import cost, lowering
+from tracegrad.schedule.reads import forced_nodes, is_affine, split_nodes, under_reshapes, under_views, views_of
 
 INLINE_COST = 12
 INLINE_NODES = 8
@@ -348,80 +348,6 @@ class Fusion:
                 elif under.aval.size * 2 >= node.aval.size and under.prim.name != "iota":
                     sources.add(under)
         return len(sources) <= 1 or node in self.split
-
-
-def under_views(node: Node) -> Node:
-    """Return the node whose elements a chain of views shows."""
-    while lowering(node) == "view" and node.operands and isinstance(node.operands[0], Node):
-        node = node.operands[0]
-    return node
-
-
-def views_of(node: Node) -> Iterator[Node]:
-    """Yield a view and the views under it: what reads from memory may need any of them to be there."""
-    while lowering(node) == "view":
-        yield node
-        source = next(node.nodes(), None)
-        if source is None:
-            return
-        node = source
-
-
-def under_reshapes(node: Node) -> Node:
-    """Return the node whose elements stand in the order that a chain of reshapes shows them in."""
-    while node.prim is reshape and isinstance(node.operands[0], Node):
-        node = node.operands[0]
-    return node
-
-
-def is_affine(shape: Sequence[int], source: Sequence[int]) -> bool:
-    """Say whether an index after a reshape is an affine index before it."""
-    return through_reshape(tuple(Affine.var(f"i{a}") for a in range(len(shape))), shape, source) is not None
-
-
-def forced_nodes(graph: Graph) -> set[Node]:
-    """Return the nodes that must be in memory: outputs, and what library calls and nests read."""
-    found = {under_views(o) for o in graph.outputs if isinstance(o, Node)}
-    for node in graph.nodes:
-        if lowering(node) in ("library", "control"):
-            found.update(under_views(operand) for operand in node.nodes())
-    return found
-
-
-def split_nodes(graph: Graph) -> set[Node]:
-    """Return the values that are read in slices that share no element, and what only such values read: computing them
-    where they are read computes nothing twice."""
-    readers: dict[Node, list[Node]] = {}
-    for node in graph.nodes:
-        for operand in set(node.nodes()):
-            readers.setdefault(operand, []).append(node)
-    found: set[Node] = set()
-    for node in reversed(graph.nodes):
-        by = readers.get(node, [])
-        if by and all(r.prim is slice_ for r in by):
-            if are_disjoint([box(r) for r in by]):
-                found.add(node)
-        elif len(by) == 1 and by[0] in found and by[0].prim.kind == "elementwise" and by[0].shape == node.shape:
-            found.add(node)
-    return found
-
-
-def box(node: Node) -> tuple[tuple[int, int], ...]:
-    """Return the first and last index that a slice takes of each axis."""
-    ends = [
-        sorted((a, a + d * (n - 1)))
-        for a, d, n in zip(node.params["start"], node.params["step"], node.shape, strict=True)
-    ]
-    return tuple((low, high) for low, high in ends)
-
-
-def are_disjoint(boxes: Sequence[tuple[tuple[int, int], ...]]) -> bool:
-    """Say whether no two boxes share an element."""
-    return all(
-        any(a[1] < b[0] or b[1] < a[0] for a, b in zip(one, other, strict=True))
-        for i, one in enumerate(boxes)
-        for other in boxes[:i]
-    )
 
 
 def ordered(fusion: Fusion) -> list[Unit]:

@@ -1,0 +1,162 @@
+"""Plans of convolutions plane by plane: groups of one channel (depthwise), over two axes; one axis is a row.
+
+A plane of the source is copied with zeros around it, in phases: phase (a, b) has its rows a, a + sh, ... and columns
+b, b + sw, .... Then tap t is at a constant offset from every position of an output row, for any stride:
+
+    forward    y[i, j]  = sum_t w[t] * copy[phase(t)][i + row(t), j + column(t)]
+    weight     dw[t]    = sum_{i, j} dy[i, j] * copy[phase(t)][i + row(t), j + column(t)]
+    data       dx[a + sh u, b + sw v] = sum_{t of (a, b)} w[t] * copy[u + row(t), v + column(t)]       copy: of dy
+
+The gradient of the data has a run for each (a, b), with the taps that meet these positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracegrad.codegen.conv_geometry import Geometry
+from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, round_up
+from tracegrad.codegen.tile_shape import TileShape
+
+# Words of the plan; tables are places in it.
+IMAGES, GROUPS, OUTPUTS, TAP_COUNT, TASKS, RUNS, RUN_TABLE, EXACT_PLAN = range(8)
+HEIGHT, WIDTH, TOP, LEFT, PHASES_H, PHASES_W, STEP_H, STEP_W = range(8, 16)  # of the source, and how it is copied
+PITCH, COPY_ROWS, COPY_ITEMS = range(16, 19)  # a phase has COPY_ROWS rows of PITCH elements
+# Offsets in a thread's work; Y_ITEMS is the size of a plane of the result, or of dy.
+WORK_OFFSET, WORK_BYTES, WEIGHT_OFFSET, LINE_OFFSET, LINE_PITCH, LINE_ITEMS, Y_ITEMS = range(19, 26)
+PLANE_WORDS = 26
+# A run.
+R_TAPS, R_OFFSETS, R_WEIGHTS, R_ROWS, R_COLUMNS, R_FIRST, R_ROW, R_COLUMN = range(8)
+RUN_WORDS = 8
+
+ROWS = 4
+"""Rows that run together, to hide the latency of an FMA."""
+TAPS = 3
+"""Taps of a weight gradient that share a load of the cotangent."""
+MOST_OUTPUTS = 4
+COPY_BYTES = 1 << 18
+"""A copy beyond the L2 cache is left to the tile, which cuts planes into chunks."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Output positions that meet the same taps: offsets into the copy in elements, and the weights' numbers."""
+
+    offsets: tuple[int, ...]
+    weights: tuple[int, ...]
+    rows: int
+    columns: int
+    first: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The padded copy of a plane: zeros before it, phases, and the rows and columns of each."""
+
+    top: int
+    left: int
+    phases: tuple[int, int]
+    rows: int
+    columns: int
+
+    @property
+    def items(self) -> int:
+        return self.rows * self.columns
+
+
+def serves(kind: str, g: Geometry) -> bool:
+    """Say whether a convolution is one plane by plane that these kernels compute."""
+    if g.channels != 1 or g.groups < 2 or g.outputs > (1 if kind == "data" else MOST_OUTPUTS):
+        return False
+    if g.size[0] * g.kernel[0] * g.out[0] != 1 or (kind != "forward" and g.is_window_outside):
+        return False
+    copy = copy_of(kind, g)
+    return copy.phases[0] * copy.phases[1] * copy.items * 8 <= COPY_BYTES
+
+
+def copy_of(kind: str, g: Geometry) -> Copy:
+    (_, kh, kw), (_, sh, sw), (_, dh, dw), (_, oh, ow) = g.kernel, g.stride, g.dilation, g.out
+    if kind != "data":
+        rows, columns = oh + (kh - 1) * dh // sh, ow + (kw - 1) * dw // sw
+        return Copy(g.low[1], g.low[2], (min(sh, dh * (kh - 1) + 1), min(sw, dw * (kw - 1) + 1)), rows, columns)
+    places = [data_places(g, axis) for axis in (1, 2)]
+    before, length = [], []
+    for found in places:
+        all_taps = [e for taps, _ in found for _, e in taps]
+        before.append(max(0, -min(all_taps, default=0)))
+        length.append(before[-1] + max((n + max((e for _, e in taps), default=0) for taps, n in found), default=1))
+    return Copy(before[0], before[1], (1, 1), length[0], length[1])
+
+
+def data_places(g: Geometry, axis: int) -> list[tuple[list[tuple[int, int]], int]]:
+    """Return for each residue of an axis of x: the taps that meet it, each with its distance in dy, and its length."""
+    k, s, d, low, n = g.kernel[axis], g.stride[axis], g.dilation[axis], g.low[axis], g.size[axis]
+    return [
+        ([(t, (a + low - t * d) // s) for t in range(k) if (a + low - t * d) % s == 0], len(range(a, n, s)))
+        for a in range(min(s, n))
+    ]
+
+
+def runs_of(kind: str, g: Geometry, copy: Copy) -> list[Run]:
+    (_, kh, kw), (_, sh, sw), (_, dh, dw) = g.kernel, g.stride, g.dilation
+    if kind != "data":
+        offsets = tuple(
+            (r * dh % sh * copy.phases[1] + s * dw % sw) * copy.items + r * dh // sh * copy.columns + s * dw // sw
+            for r in range(kh)
+            for s in range(kw)
+        )
+        return [Run(offsets, tuple(range(kh * kw)), g.out[1], g.out[2], 0, g.out[2], 1)]
+    width = g.size[2]
+    found = []
+    for a, (rows, n) in enumerate(data_places(g, 1)):
+        for b, (columns, m) in enumerate(data_places(g, 2)):
+            pairs = [(r, e, s, f) for r, e in rows for s, f in columns]
+            offsets = tuple((e + copy.top) * copy.columns + f + copy.left for _, e, _, f in pairs)
+            weights = tuple(r * kw + s for r, _, s, _ in pairs)
+            found.append(Run(offsets, weights, n, m, a * width + b, sh * width, sw))
+    return found
+
+
+def plan_planes(
+    kind: str, dtype: str, g: Geometry, threads: int, shape: TileShape, exact: Sequence[int]
+) -> LibraryCall:
+    """Plan a convolution that `serves` accepts. exact: the words of the plain loops, for what is not finite."""
+    size, name = ITEM_SIZES[dtype], SHORT_NAMES[dtype]
+    lanes = shape.lanes(size)
+    copy = copy_of(kind, g)
+    runs = runs_of(kind, g, copy)
+    source, result = (g.out, g.size) if kind == "data" else (g.size, g.out)
+    copied = copy.phases[0] * copy.phases[1] * copy.items
+    copy_items = copied + ROWS * copy.columns + 2 * ROWS * lanes
+    taps = g.kernel[1] * g.kernel[2]
+    blocks = -(-taps // TAPS)
+    weight_bytes = blocks * TAPS * max(size, shape.vector_bytes if kind == "weight" else 0) * g.outputs
+    line = -(-max(r.columns for r in runs) // lanes) * lanes
+    weight_offset = round_up(copy_items * size)
+    line_offset = weight_offset + round_up(weight_bytes)
+    line_items = copy.items + 2 * ROWS * lanes if kind == "weight" else (ROWS + 1) * line
+    work = line_offset + round_up(line_items * size)
+    jobs = g.groups if kind == "weight" else g.images
+    tasks = max(1, min(jobs, 8 * threads if g.flops > 1 << 17 else 1))
+    words: list[int] = [
+        g.images, g.groups, g.outputs, taps, tasks, len(runs), PLANE_WORDS, 0,
+        source[1], source[2], copy.top, copy.left, *copy.phases, *((1, 1) if kind == "data" else g.stride[1:]),
+        copy.columns, copy.rows, copy_items,
+        HEADER_BYTES, work, weight_offset, line_offset, line * size, line_items, result[1] * result[2],
+    ]  # fmt: skip
+    tables: list[int] = []
+    start = PLANE_WORDS + RUN_WORDS * len(runs)
+    for run in runs:
+        padded = (*run.offsets, *run.offsets[-1:] * (-len(run.offsets) % TAPS))
+        offsets = start + len(tables)
+        tables += [o * size for o in padded]
+        weights = start + len(tables)
+        tables += run.weights
+        words += [len(run.offsets), offsets, weights, run.rows, run.columns, run.first, run.row, run.column]
+    words[EXACT_PLAN] = start + len(tables)
+    plan = (*words, *tables, *exact)
+    symbol = f"tg_planes_{kind}_{name}"
+    return LibraryCall(symbol, f"planes_{kind}_{name}", plan, HEADER_BYTES + work * threads, g.flops)
