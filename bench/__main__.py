@@ -3,6 +3,8 @@
 python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]
 python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,torch]
 python -m bench contractions [gemm resnet18 weight tiny-4096x8 ...] [--peers torch,jax,numpy]
+python -m bench start [mlp lenet ...] [--peers jax,inductor,torch,autograd] [--rounds 3]
+python -m bench calls [flat-2 dict-200 ...] [--peers jax,inductor,pytensor]
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bench import contractions_cases, contractions_report, loops_cases, loops_report, steps_report
+from bench import (
+    calls_cases,
+    calls_report,
+    contractions_cases,
+    contractions_report,
+    loops_cases,
+    loops_report,
+    start_report,
+    steps_report,
+)
 from bench.cases import CASES
 
 
@@ -53,12 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure tracegrad, alone or beside other libraries.")
     commands = parser.add_subparsers(dest="command", required=True)
     add(commands, "steps", "whole training steps", CASES, steps_report.PEERS)
+    add(commands, "start", "whole processes, to the end of their first step", CASES, start_report.PEERS)
+    add(commands, "calls", "what a call costs", calls_cases.CASES, calls_report.PEERS)
     add(commands, "loops", "loops and their gradients", loops_cases.CASES, loops_report.PEERS)
     contractions = (*contractions_cases.GROUPS, *contractions_cases.DIRECTIONS, *contractions_cases.CASES)
     add(commands, "contractions", "matrix products and convolutions", contractions, contractions_report.PEERS)
     given = parser.parse_args(arguments)
     known, report = {
         "steps": (CASES, steps_report.report),
+        "start": (CASES, start_report.report),
+        "calls": (calls_cases.CASES, calls_report.report),
         "loops": (tuple(loops_cases.CASES), loops_report.report),
         "contractions": (contractions_cases.GROUPS, contractions_report.report),
     }[given.command]

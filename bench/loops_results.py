@@ -58,11 +58,11 @@ def compile_table(compiling: dict[str, list[float]], trips: Sequence[int]) -> st
     return "\n".join(lines)
 
 
-def save(content: dict[str, Any]) -> Path:
+def save(content: dict[str, Any], what: str = "loops") -> Path:
     """Write a measurement as JSON under bench/results; return the file."""
     RESULTS.mkdir(exist_ok=True)
     now = time.strftime("%Y-%m-%dT%H%M%S", time.gmtime())
-    path = RESULTS / f"loops-{now}.json"
+    path = RESULTS / f"{what}-{now}.json"
     path.write_text(json.dumps({"time": now} | content, indent=1) + "\n")
     return path
 

@@ -23,6 +23,7 @@ MODULES = {
     "torch": "bench.peers.torch_steps",
     "inductor": "bench.peers.torch_steps",
     "jax": "bench.peers.jax_steps",
+    "autograd": "bench.peers.autograd_steps",
 }
 
 
