@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,14 @@ def test_a_function_traced_again_and_again_warns_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         f(np.ones(9))
+
+
+def test_timings_name_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "cache", True)
+    monkeypatch.setattr(config, "cache_dir", tmp_path)
+    step = tg.jit(lambda x: x - tg.grad(lambda x: (x**3).sum())(x))
+    stages = ["trace", "adjoint", "key", "simplify", "schedule", "import", "library", "emit", "optimise", "generate"]
+    cold = tg.compile(step, X).timings
+    assert list(cold) == [*stages, "load"] and all(seconds >= 0.0 for seconds in cold.values())
+    assert cold["adjoint"] > 0.0 and cold["optimise"] > 0.0 and cold["generate"] > 0.0
+    assert list(tg.compile(step, X).timings) == ["trace", "adjoint", "key", "load"]

@@ -28,7 +28,9 @@ class Compiled:
     """A function compiled for one signature. Call it like the function; other shapes or dtypes raise ShapeError.
 
     `graph` prints the traced program, `schedule` its kernels and every refused fusion, `source` the loop nests as
-    Python, `timings` the seconds of each stage; `kernels` and `arena_bytes` count.
+    Python, `timings` the seconds of each stage; `kernels` and `arena_bytes` count. The stages are trace, adjoint, key,
+    simplify, schedule, import, library, emit, optimise, generate, load; a program that the cache has goes from key to
+    load.
     """
 
     def __init__(self, parts: Parts):

@@ -16,7 +16,7 @@ from tracegrad.api import retrace
 from tracegrad.api.call import Body, on_tape
 from tracegrad.api.captures import Environment, Source
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
-from tracegrad.api.transform import Argnums, Call, Grad, Jit, Lowered, Transform
+from tracegrad.api.transform import ADJOINT, Argnums, Call, Grad, Jit, Lowered, Transform
 from tracegrad.codegen.caller_layout import AS_LIST
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, ShapeError
@@ -178,11 +178,17 @@ class Function:
     def specialise(self, arguments: Arguments, donate: Sequence[int] = ()) -> Specialised:
         """Trace, transform, schedule and compile for one signature."""
         began = time.perf_counter()
-        lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
-        traced = time.perf_counter() - began
+        noted: list[float] = []
+        token = ADJOINT.set(noted)
+        try:
+            lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
+        finally:
+            ADJOINT.reset(token)
+        adjoint = sum(noted)
+        traced = time.perf_counter() - began - adjoint
         names = self.parameters.leaf_names(arguments.treedef)
         program = build(lowered.graph, donate=donate, names=names, backend=self.backend)
-        program.timings = {"trace": traced, **program.timings}
+        program.timings = {"trace": traced, "adjoint": adjoint, **program.timings}
         if config.verbose:
             total = time.perf_counter() - began
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)

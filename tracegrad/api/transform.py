@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,8 @@ from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
 from tracegrad.trace import Traced, Tracer, new_trace, trace
 
+ADJOINT: ContextVar[list[float] | None] = ContextVar("tracegrad_adjoint", default=None)
+"""Where the seconds of writing adjoint graphs are noted, while a function is traced for a program."""
 Argnums = int | str | tuple[int | str, ...]
 
 
@@ -104,7 +108,10 @@ class Grad:
         wrt = self.positions(call, leaves)
         traced = call.trace(leaves)
         self.check_loss(call, traced.graph.outputs[0].aval.shape if traced.graph.outputs else None, traced)
+        began = time.perf_counter()
         graph = joint(traced.graph, wrt)
+        if (noted := ADJOINT.get()) is not None:
+            noted.append(time.perf_counter() - began)
         n = len(traced.graph.outputs)
         outputs, gradients = graph.outputs[:n], graph.outputs[n:]
         shaped = self.arrange(call, traced.out_tree, outputs, gradients, wrt)

@@ -22,6 +22,7 @@ linked after the optimiser 0.3, -O2 and no inlining of large functions 0.3, one 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,15 +106,22 @@ class ObjectLibrary(codegen.AOTCodeLibrary):
         passes, builder = self._codegen._module_pass_manager(opt=self.level, loop_vectorize=True, slp_vectorize=False)
         passes.run(module, builder)
 
-    def emit(self, exports: Iterable[str], parts: Iterable[ir.Module] = ()) -> bytes:
+    def emit(
+        self, exports: Iterable[str], parts: Iterable[ir.Module] = (), timings: dict[str, float] | None = None
+    ) -> bytes:
         """Optimise, link `parts` in as they are, and return the object code that defines `exports`."""
+        began = time.perf_counter()
         self.exports = frozenset(exports)
         self._ensure_finalized()
+        optimised = time.perf_counter()
         for part in parts:
             module = llvm.parse_assembly(str(part))
             module.data_layout = self._codegen._data_layout
             self._final_module.link_in(module)
-        return self._codegen._tm.emit_object(self._final_module)
+        data: bytes = self._codegen._tm.emit_object(self._final_module)
+        if timings is not None:
+            timings |= {"optimise": optimised - began, "generate": time.perf_counter() - optimised}
+        return data
 
 
 class ObjectCodegen(codegen.AOTCPUCodegen):
@@ -253,17 +261,18 @@ target_extension.jit_registry[KernelHardware] = kernel_with  # what Numba compil
 
 
 @compiler_lock.global_compiler_lock
-def compile_ir(text: str, name: str) -> bytes:
+def compile_ir(text: str, name: str, timings: dict[str, float] | None = None) -> bytes:
     """Compile LLVM assembly to object code; every function it defines with external linkage is exported.
 
-    External symbols may stay undefined: the loader resolves them.  Raises RuntimeError on invalid assembly.
+    External symbols may stay undefined: the loader resolves them.  Raises RuntimeError on invalid assembly.  The
+    seconds of optimising and of code generation are written to `timings`.
     """
     library = KERNEL_TARGET.target_context.codegen().create_library(name)
     module = llvm.parse_assembly(text)
     module.triple = llvm.get_process_triple()
     exports = [f.name for f in module.functions if not f.is_declaration and f.linkage == llvm.Linkage.external]
     library.add_llvm_module(module)
-    return library.emit(exports)
+    return library.emit(exports, timings=timings)
 
 
 @compiler_lock.global_compiler_lock

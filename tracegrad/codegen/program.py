@@ -90,8 +90,8 @@ def emit(
     text = module_text(module)
     announce(["pool", *module.families])
     written = time.perf_counter()
-    data = compile_ir(text, "tracegrad_program")
-    done = time.perf_counter()
+    timings = {"emit": written - began}
+    data = compile_ir(text, "tracegrad_program", timings)
     return Emitted(
         data,
         text,
@@ -101,7 +101,7 @@ def emit(
         tuple(module.symbols),
         tuple(module.steps),
         bool(module.symbols) or "call void @tg_par_for" in text,
-        {"emit": written - began, "llvm": done - written},
+        timings,
     )
 
 
