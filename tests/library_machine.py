@@ -5,13 +5,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from tracegrad.codegen.plan import LibraryCall
+from tracegrad.codegen.tile_shape import SHAPES
 from tracegrad.runtime import library
 from tracegrad.runtime.pool import Pool
+
+# Another tile than this CPU's, to run what the machine itself has no registers for; the cache must be off.
+if os.environ.get("GUARDED_TILE"):
+    SHAPES.update(dict.fromkeys(SHAPES, SHAPES[os.environ["GUARDED_TILE"]]))
 
 PATTERN = 0xAB
 JUNK = 0xFF  # NaN as a float: what scratch holds before a call

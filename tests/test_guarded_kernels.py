@@ -20,6 +20,11 @@ from tracegrad.codegen.cpu import host, level
 ROOT = Path(__file__).parent.parent
 
 
+FLOAT_KERNELS = (
+    "tests/guarded_convolutions.py", "tests/guarded_products.py", "-k", "test_convolutions or any_layout or are_cut",
+)  # fmt: skip
+
+
 def run_apart(*arguments: str, **environment: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
@@ -37,11 +42,14 @@ def test_on_other_cpus(cpu):
     """AVX2 with FMA, and vectors of 128 bits without FMA, as wide as NEON's."""
     if not level(cpu).runs_on(host()):
         pytest.skip(f"code for {cpu} does not run here")
-    run_apart(
-        "tests/guarded_convolutions.py", "tests/guarded_products.py",
-        "-k", "test_convolutions or any_layout or are_cut",
-        TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60",
-    )  # fmt: skip
+    run_apart(*FLOAT_KERNELS, TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60")
+
+
+@pytest.mark.skipif("ALL_CPUS" not in os.environ, reason="compiles all kernels for each tile: set ALL_CPUS=1")
+@pytest.mark.parametrize("tile", ["avx512", "neon"])
+def test_tiles_of_other_cpus(tile):
+    """The code of other tiles in this machine's instructions."""
+    run_apart(*FLOAT_KERNELS, GUARDED_TILE=tile, TRACEGRAD_CACHE="0", RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60")
 
 
 SCRIPT = """

@@ -1,0 +1,36 @@
+"""Matrix products read their operands where they lie: nothing is copied before the kernel packs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+PRODUCTS = {
+    "transposed": (lambda a, b: a.T @ b.T, (70, 60), (50, 70)),
+    "every other column": (lambda a, b: a[:, ::2] @ b, (60, 140), (70, 50)),
+    "a block": (lambda a, b: a[3:63, 5:75] @ b[:70], (80, 90), (80, 50)),
+    "backwards": (lambda a, b: a[::-1] @ b[:, ::-1], (60, 70), (70, 50)),
+    "attention": (lambda q, k: q @ k.swapaxes(-1, -2), (2, 4, 33, 16), (2, 4, 35, 16)),
+    "a batch by one matrix": (lambda a, b: a @ b, (8, 40, 50), (50, 60)),
+    "matrix by vector": (lambda a, b: a @ b, (300, 200), (200,)),
+    "vector by matrix": (lambda a, b: a @ b.T, (200,), (300, 200)),
+    "tall and skinny": (lambda a, b: a @ b, (3000, 40), (40, 17)),
+    "short and wide": (lambda a, b: a @ b, (17, 40), (40, 3000)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_operands_are_not_copied(name):
+    product, *shapes = PRODUCTS[name]
+    a, b = (normal(*shape) for shape in shapes)
+    program = tg.compile(product, a, b)
+    steps = [line for line in program.schedule.splitlines() if line.startswith("  ")]
+    assert len(steps) == 1 and "tg_gem" in steps[0], program.schedule
+    np.testing.assert_allclose(program(a, b), product(a, b))
