@@ -46,6 +46,7 @@ class Worker:
             "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
+            "PYTHONDONTWRITEBYTECODE": "",  # as installed: the second process finds its modules compiled
             "BENCH_CORES": str(cores),
         }
         self.library = library
