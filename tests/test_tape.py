@@ -277,8 +277,22 @@ def test_numpy_functions_without_a_gradient_run_on_untracked_tensors() -> None:
 
 def test_assigning_a_tracked_tensor_into_an_array_is_refused() -> None:
     array = np.zeros(2)
+    (x,) = tracked([1.0, 2.0])
     with pytest.raises(tg.TracegradError, match="requires a gradient"):
-        array[:] = tracked([1.0, 2.0])[0]
+        array[:] = x
+    with pytest.raises(tg.TracegradError, match="requires a gradient"):
+        array += x
+    with pytest.raises(tg.TracegradError, match="a tensor cannot be written to"):
+        np.add(x, 1.0, out=x.detach())
+    array += x.detach()
+    assert isinstance(array, np.ndarray)
+    assert array.tolist() == [1.0, 2.0]
+
+
+def test_classes_of_a_tensor_are_known() -> None:
+    assert nn.functional.one_hot(tg.tensor([0, 2])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    with pytest.raises(IndexError, match="class 7 is out of bounds"):
+        nn.functional.cross_entropy(tg.tensor(np.eye(3)), tg.tensor([0, 1, 7]))
 
 
 def test_dlpack_both_ways() -> None:
@@ -654,6 +668,10 @@ MESSAGES: dict[Callable[[], Any], str] = {
     " differ\n  fix: transpose one side, or check the layer sizes on that line",
     lambda: tg.tensor([1.0 + 2.0j]): "tensor: data of shape (1,) has dtype complex128 at"
     " test_tape.py:N: complex numbers are not supported\n  fix: pass x.real and x.imag as two arrays",
+    lambda: tg.tensor([[1], [1, 2]]): "tensor at test_tape.py:N: the data do not make one array of numbers (setting an"
+    " array element with a sequence)\n  fix: give all rows one length, or convert the data with np.asarray first",
+    lambda: tg.tensor([1], dtype="nope"): "tensor at test_tape.py:N: 'nope' is not a dtype\n"
+    "  fix: pass one, for instance np.float32",
     lambda: leaf().reshape(1, 3).transpose(0, 1): "transpose at test_tape.py:N: the axes (0, 1) of f64[1, 3] mean"
     " nothing to NumPy, and a swap to PyTorch\n  fix: write x.T, or np.transpose(x, axes)",
     lambda: optim.SGD([leaf() * 2.0]): "optim at test_tape.py:N: f64[3] is not a leaf, but the result of <MulBackward0>"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad import tree
-from tracegrad.errors import ArgumentError, TracerError
+from tracegrad.errors import ArgumentError, TracegradError, TracerError
 from tracegrad.ir.aval import check_dtype
 from tracegrad.tape.tensor import Tensor, wrap
 from tracegrad.trace import STATE, Tracer
@@ -22,7 +22,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     >>> tensor([1.0, 2.0], requires_grad=True)
     tensor([1., 2.], requires_grad=True)
     """
-    found = wrap(checked(np.array(plain(data, "tensor"), dtype)))
+    found = wrap(checked(array_of(np.array, data, dtype, "tensor")))
     if requires_grad:
         found.requires_grad = True
     return found
@@ -41,6 +41,21 @@ def plain(data: Any, name: str) -> Any:
     return data
 
 
+def array_of(make: Any, data: Any, dtype: Any, name: str) -> np.ndarray[Any, Any]:
+    """Return data as an array of a known dtype; ragged lists are refused."""
+    chosen = None if dtype is None else check_dtype(dtype, name)
+    try:
+        found: np.ndarray[Any, Any] = make(plain(data, name), chosen)
+    except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, TracegradError):
+            raise
+        raise ArgumentError(
+            f"{name}: the data do not make one array of numbers ({str(error).partition('. ')[0].replace(':', '')})",
+            fix="give all rows one length, or convert the data with np.asarray first",
+        ) from None
+    return found
+
+
 def checked(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     check_dtype(array.dtype, f"tensor: data of shape {array.shape}")
     return array
@@ -57,7 +72,7 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
     if isinstance(data, Tensor):
         found: Tensor = data if dtype is None or data.dtype == dtype else data.astype(dtype)  # type: ignore[attr-defined]
         return found
-    return wrap(checked(np.asarray(plain(data, "as_tensor"), dtype)))
+    return wrap(checked(array_of(np.asarray, data, dtype, "as_tensor")))
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:

@@ -247,6 +247,8 @@ class Tensor(Held):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        if kwargs.get("out") is not None:
+            return into_array(getattr(ufunc, method), f"numpy.{name}", inputs, kwargs)
         if name in FUNCTIONS:
             return self.dispatch(name, f"numpy.{name}", inputs, kwargs)
         return plain_numpy(getattr(ufunc, method), f"numpy.{name}", inputs, kwargs)
@@ -260,12 +262,27 @@ class Tensor(Held):
 
     def dispatch(self, name: str, shown: str, args: Any, kwargs: Any) -> Any:
         if kwargs.get("out") is not None:
-            raise TapeError(f"{shown}: out= cannot be written to", fix="use the returned value, or x.copy_(...)")
+            raise TapeError(f"{shown}: out= cannot be written to", fix=INTO)
         found = FUNCTIONS[name](*args, **{k: v for k, v in kwargs.items() if k != "out"})
         return wrap(found) if isinstance(found, np.ndarray) and not STATE.get().traces else found
 
     def __hash__(self) -> int:
         return id(self)
+
+
+INTO = "use the returned value, or x.copy_(...)"
+
+
+def into_array(function: Any, shown: str, inputs: Any, kwargs: Any) -> Any:
+    """Run a ufunc that writes into NumPy arrays, as in `array += tensor`; the arrays are what is returned."""
+    if any(isinstance(o, Tracer) for o in kwargs["out"]):
+        raise TapeError(f"{shown}: a tensor cannot be written to with out=", fix=INTO)
+    if any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        raise TapeError(
+            f"{shown}: a tensor that requires a gradient cannot be written into a NumPy array",
+            fix="write x = x + y, which makes a tensor, or pass x.detach()",
+        )
+    return function(*(x.numpy() if isinstance(x, Tensor) else x for x in inputs), **kwargs)
 
 
 def fill(tensor: Held, data: Any, node: Node | None, version: Version) -> None:

@@ -67,6 +67,8 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     if y.dtype.kind not in "iu":
         raise DTypeError(f"one_hot: {Aval(tuple(y.shape), y.dtype)} is not an integer array", fix="pass integers")
     if num_classes == -1:
+        if isinstance(y, Tracer) and y._trace.level == 0:
+            y = y.concrete("one_hot", "pass num_classes=")  # the value of a tensor is known
         if isinstance(y, Tracer):
             raise ArgumentError(
                 "one_hot: the number of classes of a traced array is not known", fix="pass num_classes="
