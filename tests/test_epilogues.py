@@ -227,6 +227,14 @@ def test_convolutions_keep_their_bits(dtype: Any) -> None:
     assert_same_bits([g for case in CONVOLUTIONS.values() for g in conv_graphs(*case, dtype)], dtype)
 
 
+def test_numbers_that_are_not_finite_keep_their_bits() -> None:
+    """Gradients of convolutions take other loops then, which finish their blocks, too."""
+    heads = conv_graphs(*CONVOLUTIONS["3x3"], f32) + conv_graphs(*CONVOLUTIONS["3-d"], f32)
+    for _, (first, second) in heads:
+        first.reshape(-1)[5], second.reshape(-1)[3] = np.inf, np.nan
+    assert_same_bits(heads, f32)
+
+
 def test_values_are_those_of_the_interpreter() -> None:
     for fn, arrays in [(dense, (X, W, B)), (gelu_block, (X, W, B, R)), (convolved, (IMAGES, TAPS, MAPS))]:
         graph = graph_of(fn, *arrays)

@@ -4,7 +4,8 @@ A block is `rows` runs of `columns` neighbours among the elements in the order o
 `first` on; where runs follow each other without a gap they are one.
 
 A library kernel whose blocks are whole rounds of the kernel's outer loops calls the kernel itself: the same code as
-when nothing is fused. For others a run is cut where the innermost loop begins anew, and each piece is one call:
+when nothing is fused, with constant bounds where there is one block only. For others a run is cut where the innermost
+loop begins anew, and each piece is one call:
 
     for run in range(rows):
         begin = first + run * row_step
@@ -34,6 +35,10 @@ ROUNDS = """
   %lo = udiv i64 %first, {n}
   %hi = udiv i64 %end, {n}
   call void @{symbol}({args}, i64 %lo, i64 %hi, ptr %status)
+  ret void
+}}"""
+WHOLE = """
+  call void @{symbol}({args}, i64 0, i64 {n}, ptr %status)
   ret void
 }}"""
 PIECES = """
@@ -132,6 +137,8 @@ def on_blocks(kernel: Kernel, grain: int, emitter: Emitter) -> Blocks:
     loops, _ = all_loops(kernel)
     inner = loops[-1][1] if loops else 1
     n = inner if len(loops) > len(kernel.outer) else 1
-    if not loops or (grain and grain % n == 0):
+    if not loops or grain == kernel.extent * n:
+        return Blocks(Function(kernel, emitter), WHOLE, kernel.extent)
+    if grain and grain % n == 0:
         return Blocks(Function(kernel, emitter), ROUNDS, n)
     return Blocks(Innermost(kernel, emitter), PIECES, inner)

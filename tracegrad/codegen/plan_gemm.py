@@ -84,7 +84,8 @@ def plan_gemm(
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
     flops = 2 * batch * m * n * k
-    grain = n if column_blocks == 1 or splits > 1 else 0
+    is_whole = batch * row_blocks * column_blocks == 1 or splits > 1
+    grain = m * n if is_whole else n if column_blocks == 1 else 0
     why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
     why += f", {splits} splits of k" if splits > 1 else ""
     return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
