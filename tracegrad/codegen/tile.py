@@ -28,6 +28,9 @@ I1 = ir.IntType(1)
 WORD = types.int64
 
 
+CACHE_LINE = 64
+
+
 def word(value: int) -> ir.Constant:
     """Return an i64 constant."""
     return ir.Constant(I64, value)
@@ -55,6 +58,11 @@ class Lanes:
     @property
     def item_size(self) -> int:
         return self.bits // 8
+
+    @property
+    def has_cheap_masks(self) -> bool:
+        """Say whether a masked store costs no more than a plain one: AVX-512 has registers for masks, AVX2 has not."""
+        return self.count * self.item_size == CACHE_LINE
 
     @property
     def zero(self) -> ir.Constant:
@@ -206,43 +214,72 @@ class TileEmitter:
 
     def _emit_prefetch(self, builder: ir.IRBuilder, b: ir.Value, c: ir.Value, ahead: ir.Value) -> None:
         """Prefetch one row of C per k (a burst would exhaust the line fill buffers) and the row of B eight k ahead."""
-        vector_bytes = self.lanes.count * self.lanes.item_size
-        for j in range(self.vectors):
-            prefetch(builder, offset(builder, c, word(j * vector_bytes)), write=True)
+        for line in range(0, self.vectors * self.lanes.count * self.lanes.item_size, CACHE_LINE):
+            prefetch(builder, offset(builder, c, word(line)), write=True)
             if not self.indirect:
-                prefetch(builder, offset(builder, b, ahead, word(j * vector_bytes)), write=False)
+                prefetch(builder, offset(builder, b, ahead, word(line)), write=False)
 
     def _emit_store(self, function: ir.Function, done: ir.Block, sums: list[list[ir.Value]]) -> None:
         """Emit C (+)= sums for the first `rows` rows and n columns; the last row may be one of junk."""
         rows, _, _, _, _, c_start, ldc, n, accumulate = function.args
-        add, write, leave = (function.append_basic_block(x) for x in ("add", "write", "leave"))
+        leave = function.append_basic_block("leave")
         lanes = self.lanes
         vector_bytes = lanes.count * lanes.item_size
         builder = ir.IRBuilder(done)
         c = builder.inttoptr(c_start, POINTER)
-        masks = [lanes.first(builder, builder.sub(n, word(j * lanes.count))) for j in range(self.vectors)]
-        has_last = builder.icmp_signed(">=", rows, word(self.rows))
-        nothing = ir.Constant(lanes.mask_type, [0] * lanes.count)
-        last_masks = [builder.select(has_last, mask, nothing) for mask in masks]
         cells = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
-        mask_of = {(i, j): (last_masks if i == self.rows - 1 else masks)[j] for i, j in cells}
         places = {}
         for i, j in cells:
             places[i, j] = offset(builder, c, builder.mul(word(i), ldc), word(j * vector_bytes))
-        builder.cbranch(builder.icmp_signed("!=", accumulate, word(0)), add, write)
-
-        builder.position_at_end(add)  # all loads before all stores: rows of C may alias modulo 4 KiB
-        old = {cell: lanes.masked_load(builder, places[cell], mask_of[cell]) for cell in cells}
-        totals = {(i, j): builder.fadd(old[i, j], sums[i][j]) for i, j in cells}
-        for cell in cells:
-            lanes.masked_store(builder, totals[cell], places[cell], mask_of[cell])
-        builder.branch(leave)
-
-        builder.position_at_end(write)
-        for i, j in cells:
-            lanes.masked_store(builder, sums[i][j], places[i, j], mask_of[i, j])
-        builder.branch(leave)
+        has_last = builder.icmp_signed(">=", rows, word(self.rows))
+        masks = [lanes.first(builder, builder.sub(n, word(j * lanes.count))) for j in range(self.vectors)]
+        nothing = ir.Constant(lanes.mask_type, [0] * lanes.count)
+        last_masks = [builder.select(has_last, mask, nothing) for mask in masks]
+        mask_of = {(i, j): (last_masks if i == self.rows - 1 else masks)[j] for i, j in cells}
+        is_add = builder.icmp_signed("!=", accumulate, word(0))
+        if not lanes.has_cheap_masks:
+            whole, part = (function.append_basic_block(x) for x in ("whole", "part"))
+            fits = builder.icmp_signed(">=", n, word(self.vectors * lanes.count))
+            builder.cbranch(builder.and_(fits, has_last), whole, part)
+            self._emit_cells(function, whole, leave, is_add, sums, places, {})
+            builder.position_at_end(part)
+        self._emit_cells(function, builder.block, leave, is_add, sums, places, mask_of)
         ir.IRBuilder(leave).ret_void()
+
+    def _emit_cells(
+        self,
+        function: ir.Function,
+        start: ir.Block,
+        leave: ir.Block,
+        is_add: ir.Value,
+        sums: list[list[ir.Value]],
+        places: dict[tuple[int, int], ir.Value],
+        mask_of: dict[tuple[int, int], ir.Value],
+    ) -> None:
+        """Emit C (+)= sums for vectors of C, those without a mask as a whole."""
+        lanes = self.lanes
+        add, write = (function.append_basic_block(x) for x in ("add", "write"))
+
+        def store(builder: ir.IRBuilder, value: ir.Value, cell: tuple[int, int]) -> None:
+            if cell in mask_of:
+                lanes.masked_store(builder, value, places[cell], mask_of[cell])
+            else:
+                lanes.store(builder, value, places[cell])
+
+        ir.IRBuilder(start).cbranch(is_add, add, write)
+        builder = ir.IRBuilder(add)  # all loads before all stores: rows of C may alias modulo 4 KiB
+        totals = {}
+        for (i, j), place in places.items():
+            mask = mask_of.get((i, j))
+            old = lanes.load(builder, place) if mask is None else lanes.masked_load(builder, place, mask)
+            totals[i, j] = builder.fadd(old, sums[i][j])
+        for cell, total in totals.items():
+            store(builder, total, cell)
+        builder.branch(leave)
+        builder = ir.IRBuilder(write)
+        for i, j in places:
+            store(builder, sums[i][j], (i, j))
+        builder.branch(leave)
 
 
 def tile_name(bits: int, indirect: bool) -> str:
