@@ -12,8 +12,9 @@ The gradient of the data has a run for each (a, b), with the taps that meet thes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, round_up
@@ -25,7 +26,8 @@ HEIGHT, WIDTH, TOP, LEFT, PHASES_H, PHASES_W, STEP_H, STEP_W = range(8, 16)  # o
 PITCH, COPY_ROWS, COPY_ITEMS = range(16, 19)  # a phase has COPY_ROWS rows of PITCH elements
 # Offsets in a thread's work; Y_ITEMS is the size of a plane of the result, or of dy.
 WORK_OFFSET, WORK_BYTES, WEIGHT_OFFSET, LINE_OFFSET, LINE_PITCH, LINE_ITEMS, Y_ITEMS = range(19, 26)
-PLANE_WORDS = 26
+JOB_ITEMS = 26  # elements of the result for one image, or for one group
+PLANE_WORDS = 27
 # A run.
 R_TAPS, R_OFFSETS, R_WEIGHTS, R_ROWS, R_COLUMNS, R_FIRST, R_ROW, R_COLUMN = range(8)
 RUN_WORDS = 8
@@ -141,11 +143,13 @@ def plan_planes(
     work = line_offset + round_up(line_items * size)
     jobs = g.groups if kind == "weight" else g.images
     tasks = max(1, min(jobs, 8 * threads if g.flops > 1 << 17 else 1))
+    job_items = {"forward": g.outputs * math.prod(g.out), "data": math.prod(g.size), "weight": g.outputs * taps}[kind]
     words: list[int] = [
         g.images, g.groups, g.outputs, taps, tasks, len(runs), PLANE_WORDS, 0,
         source[1], source[2], copy.top, copy.left, *copy.phases, *((1, 1) if kind == "data" else g.stride[1:]),
         copy.columns, copy.rows, copy_items,
         HEADER_BYTES, work, weight_offset, line_offset, line * size, line_items, result[1] * result[2],
+        job_items,
     ]  # fmt: skip
     tables: list[int] = []
     start = PLANE_WORDS + RUN_WORDS * len(runs)
@@ -159,4 +163,5 @@ def plan_planes(
     words[EXACT_PLAN] = start + len(tables)
     plan = (*words, *tables, *exact)
     symbol = f"tg_planes_{kind}_{name}"
-    return LibraryCall(symbol, f"planes_{kind}_{name}", plan, HEADER_BYTES + work * threads, g.flops)
+    call = LibraryCall(symbol, f"planes_{kind}_{name}", plan, HEADER_BYTES + work * threads, g.flops)
+    return replace(call, takes_epilogue=True, grain=job_items)

@@ -25,6 +25,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.direct_kernels import data_plane, end_inside, exact_tap_gradient, first_inside
+from tracegrad.codegen.finish import finish as finish_block
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
@@ -331,6 +332,8 @@ def plane_entries(dtype: str, kind: str, shape: TileShape) -> dict[str, tuple[An
         clear(work + load_word(plan, words.LINE_OFFSET), load_word(plan, words.LINE_ITEMS))
         for i in range(count * index // tasks, count * (index + 1) // tasks):
             compute(plan, first, second, result, i, work)
+            items = load_word(plan, words.JOB_ITEMS)
+            finish_block(operands, i * items, 1, items, items)
 
     @kernel
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
