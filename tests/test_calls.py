@@ -77,9 +77,10 @@ def check_same(found: Any, expected: Any) -> None:
 def test_the_short_way_is_taken(name: str) -> None:
     fn, args = CASES[name]
     compiled = tg.compile(fn, *args)
+    expected = compiled(*args)  # the first call takes memory
     found = compiled._specialised.direct(args)
     assert found is not MISS
-    check_same(found, compiled(*args))
+    check_same(found, expected)
 
 
 def test_without_native_code_everything_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +102,7 @@ def test_without_native_code_everything_works(monkeypatch: pytest.MonkeyPatch) -
 @needs_native
 def test_what_native_code_must_refuse() -> None:
     compiled = tg.compile(lambda p, s: p["a"] * s, {"a": X}, 2.0)
+    compiled({"a": X}, 2.0)
     direct = compiled._specialised.direct
     refused: list[Any] = [
         ({"a": X.T}, 2.0), ({"a": X[:, :3]}, 2.0), ({"a": X.astype(np.float32)}, 2.0), ({"a": X.tolist()}, 2.0),
@@ -208,6 +210,16 @@ def test_donated_arrays_are_checked_at_every_call() -> None:
         step(a, b)
 
 
+@needs_native
+def test_memory_is_taken_by_the_first_call() -> None:
+    compiled = tg.compile(lambda x: np.tanh(x @ x.T).sum() + x.sum(), tg.spec((64, 64)))
+    executable: Any = compiled._specialised.program.executable
+    assert executable.blocks.memory == []
+    compiled(np.ones((64, 64)))
+    compiled(np.ones((64, 64)))
+    assert len(executable.blocks.memory) == 1
+
+
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +227,7 @@ def test_donated_arrays_are_checked_at_every_call() -> None:
 def test_the_gil_is_released_in_the_program() -> None:
     """The entry is replaced by a function of Python's that says whether this thread holds the GIL."""
     compiled = tg.compile(lambda x: x * 2.0, X)
+    compiled(X)
     executable: Any = compiled._specialised.program.executable
     executable.address = ctypes.cast(ctypes.pythonapi.PyGILState_Check, ctypes.c_void_p).value
     native = caller.list_caller(executable).call

@@ -172,7 +172,8 @@ class Shapes:
 
 
 class Blocks:
-    """The memory of the calls in flight of one program: table, leaves, numbers, results, arena."""
+    """The memory of the calls in flight of one program: table, leaves, numbers, results, arena. The first call adds
+    the first block: until then a program takes no memory."""
 
     def __init__(self, inputs: int, outputs: int, arena_bytes: int):
         self.leaves_at = WORD * (HEADER + inputs + outputs + 1)
@@ -182,7 +183,6 @@ class Blocks:
         self.size = self.arena_at + max(arena_bytes, 64)
         self.free = words_of([0] * BLOCKS)
         self.memory: list[Any] = []
-        self.add()
 
     def add(self) -> bool:
         """Make one more call at a time possible; False: enough are."""
