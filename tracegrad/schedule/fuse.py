@@ -11,7 +11,7 @@ of the group and back. Every refusal is kept with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tracegrad.ir import Graph, Node
@@ -92,6 +92,8 @@ class Fusion:
         self._inline: dict[Node, bool] = {}
         self._reads: dict[Node, tuple[Node, ...]] = {}
         self.memory_reads: dict[Unit, tuple[Node, ...]] = {}
+        self.latest: dict[Unit, int] = {}
+        self.readers: dict[Unit, set[Unit]] = {}
 
     def run(self) -> Fusion:
         for node in self.graph.inputs:
@@ -114,6 +116,7 @@ class Fusion:
             unit.outer.add(node)
         self.units.append(unit)
         self.unit_of[node] = unit
+        self.note(unit, self.unit_reads(node, unit))
         return unit
 
     # --- joining ------------------------------------------------------------------------------------------------------
@@ -147,6 +150,7 @@ class Fusion:
         self.memory_reads.pop(unit, None)
         unit.last = self.position[node]
         self.unit_of[node] = unit
+        self.note(unit, self.unit_reads(node, unit))
         return unit
 
     def merge(self, a: Unit, b: Unit) -> Unit:
@@ -158,6 +162,8 @@ class Fusion:
         for node in b.nodes:
             self.unit_of[node] = a
         self.units.remove(b)
+        self.readers[a] = self.readers.get(a, set()) | self.readers.pop(b, set())
+        self.raise_latest(a, max(self.latest.pop(a), self.latest.pop(b)))
         return a
 
     def refuse(self, node: Node, how: str, unit: Unit) -> str:
@@ -275,17 +281,41 @@ class Fusion:
         else:
             yield node
 
+    def note(self, unit: Unit, reads: Iterable[Node]) -> None:
+        """Keep `latest`, the last position of all that a unit depends on, true for a unit that got a node."""
+        latest = unit.last
+        for read in reads:
+            other = self.unit_of[read]
+            if other is not unit:
+                self.readers.setdefault(other, set()).add(unit)
+                latest = max(latest, self.latest[other])
+        self.raise_latest(unit, latest)
+
+    def raise_latest(self, unit: Unit, latest: int) -> None:
+        """Pass a later position on to all units that depend on `unit`."""
+        pending = [unit]
+        while pending:
+            unit = pending.pop()
+            if latest > self.latest.get(unit, -1):
+                self.latest[unit] = latest
+                pending += [self.unit_of[r.nodes[0]] for r in self.readers.get(unit, ())]
+
     def reaches(self, start: Unit, goal: Unit, *, direct: bool = True) -> bool:
-        """Say whether `start` depends on `goal`; without `direct`, through at least one other unit."""
-        pending = [u for u in self.dependencies(start) if direct or u is not goal] if start is not goal else []
+        """Say whether `start` depends on `goal`; without `direct`, through at least one other unit.
+
+        What is read stands before what reads it: a unit that depends on nothing behind the first node of `goal` does
+        not depend on `goal`.
+        """
         if start is goal:
             return True
+        first = self.position[goal.nodes[0]]
+        pending = [u for u in self.dependencies(start) if direct or u is not goal]
         seen: set[Unit] = set()
         while pending:
             unit = pending.pop()
             if unit is goal:
                 return True
-            if unit in seen:
+            if unit in seen or self.latest[unit] < first:
                 continue
             seen.add(unit)
             pending.extend(self.dependencies(unit))
