@@ -5,6 +5,7 @@ python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,tor
 python -m bench contractions [gemm resnet18 weight tiny-4096x8 ...] [--peers torch,jax,numpy]
 python -m bench start [mlp lenet ...] [--peers jax,inductor,torch,autograd] [--rounds 3]
 python -m bench calls [flat-2 dict-200 ...] [--peers jax,inductor,pytensor]
+python -m bench tape [chain mlp cnn] [--peers torch,autograd]
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from bench import (
     loops_report,
     start_report,
     steps_report,
+    tape_cases,
+    tape_report,
 )
 from bench.cases import CASES
 
@@ -69,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(commands, "loops", "loops and their gradients", loops_cases.CASES, loops_report.PEERS)
     contractions = (*contractions_cases.GROUPS, *contractions_cases.DIRECTIONS, *contractions_cases.CASES)
     add(commands, "contractions", "matrix products and convolutions", contractions, contractions_report.PEERS)
+    add(commands, "tape", "the eager tape, op by op", tape_cases.CASES, tape_report.PEERS)
     given = parser.parse_args(arguments)
     known, report = {
         "steps": (CASES, steps_report.report),
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "calls": (calls_cases.CASES, calls_report.report),
         "loops": (tuple(loops_cases.CASES), loops_report.report),
         "contractions": (contractions_cases.GROUPS, contractions_report.report),
+        "tape": (tape_cases.CASES, tape_report.report),
     }[given.command]
     return report(given.cases or known, given.peers, given.peer_python, given.rounds, given.seconds)
 

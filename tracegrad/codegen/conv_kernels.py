@@ -29,7 +29,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import direct_entries
+from tracegrad.codegen.direct_kernels import direct_entries, row_clearing
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
@@ -40,19 +40,6 @@ from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic, tr
 from tracegrad.codegen.tile_shape import TileShape
 
 WORD = 8
-
-
-def row_clearing(bits: int) -> Any:
-    """Return the kernel clear(target, count)."""
-    store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
-
-    @kernel
-    def clear(target: int, count: int) -> None:
-        for i in range(count):
-            store(target, i, zero)
-
-    return clear
 
 
 def row_copy(bits: int, shape: TileShape) -> Any:
@@ -105,7 +92,7 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
     target[phase, channel, t, plane].
     """
     size = bits // 8
-    clear = row_clearing(bits)
+    clear = row_clearing(f"float{bits}")
     copy_row = row_copy(bits, shape)
     gather_row = row_gather(bits, shape, clear)
 

@@ -24,7 +24,13 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import data_plane, end_inside, exact_tap_gradient, first_inside
+from tracegrad.codegen.direct_kernels import (
+    data_plane,
+    end_inside,
+    exact_tap_gradient,
+    first_inside,
+    row_clearing,
+)
 from tracegrad.codegen.finish import finish as finish_block
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.native import kernel
@@ -110,19 +116,6 @@ def plane_copy(dtype: str, shape: TileShape) -> Any:
                     copy_row(row, first * step_w + b - left, step_w, width, place, count)
 
     return copy_dense, copy_plane
-
-
-def clearing(dtype: str) -> Any:
-    """Return the kernel clear(target, count)."""
-    store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
-
-    @kernel
-    def clear(target: int, count: int) -> None:
-        for i in range(count):
-            store(target, i, zero)
-
-    return clear
 
 
 def plane_run(dtype: str, shape: TileShape) -> Any:
@@ -255,7 +248,7 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
     lanes = shape.lanes(size)
     load, store = loader(dtype), storer(dtype)
     copy_dense, copy_plane = plane_copy(dtype, shape)
-    clear = clearing(dtype)
+    clear = row_clearing(dtype)
     taps_sums = taps_sums_intrinsic(8 * size)
     exact_tap = exact_tap_gradient(dtype)
     zero = NUMBA_TYPES[dtype](0)
@@ -319,7 +312,7 @@ def plane_entries(dtype: str, kind: str, shape: TileShape) -> dict[str, tuple[An
     symbol = f"tg_planes_{kind}_{SHORT_NAMES[dtype]}"
     make, count_word = KINDS[kind]
     compute = make(dtype, shape)
-    clear = clearing(dtype)
+    clear = row_clearing(dtype)
     address = task_address(f"{symbol}_task")
 
     @kernel
