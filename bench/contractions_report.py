@@ -56,7 +56,7 @@ def measure(
     cases: Sequence[str], workers: dict[str, Worker], cores: int, rounds: int, seconds: float
 ) -> Iterable[list[Row]]:
     """Measure all libraries on every case."""
-    peaks = {dtype: peak(workers[PEAK], dtype, seconds) for dtype in ("float32", "float64")}
+    peaks = {dtype: cores * peak(workers[PEAK], dtype, seconds) for dtype in ("float32", "float64")}
     for case in cases:
         rows = [Row(case, library, cores, peaks[CASES[case].dtype]) for library in workers if library != PEAK]
         for row in rows:
@@ -76,7 +76,7 @@ def measure(
 
 
 def peak(worker: Worker, dtype: str, seconds: float) -> float:
-    """Return operations per second."""
+    """Return operations per second of each core, all of them working."""
     flops = importlib.import_module("bench.peak")
     worker.ask(f"start peak-{dtype}")
     best = min(worker.ask(f"burst {seconds}")["step"] for _ in range(5))
