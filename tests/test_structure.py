@@ -49,7 +49,8 @@ LAZY_IMPORTS = {
     "nn/weights.py": "safetensors, an optional dependency",
     "runtime/from_source.py": "codegen imports Numba: only when this back end is asked for",
     "runtime/library.py": "codegen imports Numba: only when something must be compiled",
-    "runtime/program.py": "codegen imports Numba: only when something must be compiled",
+    "runtime/compiling.py": "codegen imports Numba: only when something must be compiled",
+    "runtime/program.py": "rewrites, schedule and codegen: only when something must be compiled",
     "structure.py": "classes in the structure of a saved program are imported by their names",
 }
 """The files that may import inside a function (or through importlib), with the reason."""

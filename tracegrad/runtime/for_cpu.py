@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tracegrad.codegen.cpu import target
 from tracegrad.runtime import artefact
-from tracegrad.runtime.program import compile_graph
+from tracegrad.runtime.compiling import compile_graph
 
 
 def main(asked: Path, made: Path) -> None:

@@ -17,8 +17,6 @@ from tracegrad.runtime.executable import Facts
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, build_plan
 
-BACKENDS = ("python-source", "numba-source")
-
 
 class SourceExecutable:
     """A schedule whose kernels are the printed functions."""

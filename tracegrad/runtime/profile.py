@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.runtime.compiling import compile_graph
 from tracegrad.runtime.executable import Executable
-from tracegrad.runtime.program import Program, compile_graph
+from tracegrad.runtime.program import Program
 
 
 def first_line(step: str) -> str:

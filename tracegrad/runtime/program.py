@@ -5,22 +5,27 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tracegrad.config import config
 from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
-from tracegrad.ir.aval import NAMES
 from tracegrad.ir.text import show
-from tracegrad.ops.elementwise import convert
-from tracegrad.passes.simplify import simplify
-from tracegrad.runtime import cache, from_source, library, prebuild
+from tracegrad.runtime import cache
 from tracegrad.runtime.executable import Executable, Facts
 from tracegrad.runtime.objects import ObjectError
-from tracegrad.schedule.memory import Memory, assign_memory
-from tracegrad.schedule.plan import Plan, build_plan
+
+if TYPE_CHECKING:
+    from tracegrad.runtime.from_source import SourceExecutable
+    from tracegrad.schedule.memory import Memory
+    from tracegrad.schedule.plan import Plan
+
+SOURCE_BACKENDS = ("python-source", "numba-source")
+
+
+def lazily(name: str) -> Any:
+    """Return a module of the run time that a warm start does without: rewrites and schedule take time to import."""
+    return importlib.import_module(f"tracegrad.runtime.{name}")
 
 
 class Program:
@@ -33,7 +38,7 @@ class Program:
     def __init__(
         self,
         graph: Graph | Callable[[], Graph],
-        executable: Executable | from_source.SourceExecutable,
+        executable: Executable | SourceExecutable,
         timings: dict[str, float],
         donate: Sequence[int],
         *,
@@ -73,8 +78,7 @@ class Program:
 
     def planned(self) -> tuple[Plan, Memory]:
         if self._planned is None:
-            plan = build_plan(simplify(self.graph), config.threads)
-            self._planned = plan, assign_memory(plan, self.donate)
+            self._planned = lazily("compiling").planned(self.graph, self.donate)
         return self._planned
 
     @property
@@ -99,8 +103,8 @@ class Program:
 
 def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = (), backend: str = "cpu") -> Program:
     """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache."""
-    if backend in from_source.BACKENDS:
-        return Program(graph, from_source.SourceExecutable(graph, donate, backend), {}, donate)
+    if backend in SOURCE_BACKENDS:
+        return Program(graph, lazily("from_source").SourceExecutable(graph, donate, backend), {}, donate)
     if backend != "cpu":
         raise CompileError(f"backend: {backend!r} is not known", fix='use backend="cpu"')
     timings: dict[str, float] = {}
@@ -122,7 +126,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
         except (ObjectError, TypeError, KeyError, ValueError):
             pass
     try:
-        facts, data, plan, memory = compile_graph(graph, donate, timings)
+        facts, data, plan, memory = lazily("compiling").compile_graph(graph, donate, timings)
         cache.store(key, facts.as_json(), data, f"program {graph.name}")
         began = time.perf_counter()
         program = Program(graph, Executable(facts, data, names), timings, donate)
@@ -141,53 +145,3 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
 def has_checks(graph: Graph) -> bool:
     """Say whether running the graph can raise an error that names a line: then the lines belong to its identity."""
     return any(n.prim.kind in ("gather", "scatter", "control") for n in graph.nodes)
-
-
-def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
-    """Return the integer scalars among the inputs that are converted to a narrower integer dtype, with that dtype."""
-    place = {n: i for i, n in enumerate(graph.inputs) if not n.shape and n.dtype == np.int64}
-    found = [(place[o], n.dtype) for n in graph.nodes if n.prim is convert for o in n.nodes() if o in place]
-    return sorted({(i, NAMES[d]) for i, d in found if d.kind in "iu" and d != np.int64})
-
-
-def compile_graph(
-    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False, load: bool = True
-) -> tuple[Facts, bytes, Plan, Memory]:
-    """Compile a graph to object code, and `load` the library kernels that it calls."""
-    began = time.perf_counter()
-    simple = simplify(graph)
-    timings["simplify"] = time.perf_counter() - began
-    began = time.perf_counter()
-    plan = build_plan(simple, config.threads)
-    timings["schedule"] = time.perf_counter() - began
-    began = time.perf_counter()
-    emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
-    timings["import"] = time.perf_counter() - began
-    with prebuild.SecondProcess() as second:
-        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=second.start)
-        if load:
-            timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
-    memory = emitted.memory
-    timings.update(emitted.timings)
-    checks = []
-    for node, size in plan.checks.values():
-        where = node.where
-        name = "index" if node.prim.kind == "gather" else "index update"
-        checks.append((name, size, where.file if where else "", where.line if where else 0))
-    facts = Facts(
-        inputs=[(NAMES[n.dtype], list(n.shape)) for n in graph.inputs],
-        outputs=[
-            (NAMES[o.dtype], list(o.aval.shape), memory.donated.get(i, -1)) for i, o in enumerate(graph.outputs)
-        ],
-        arena_bytes=emitted.arena_bytes,
-        temporary_bytes=memory.arena_bytes,
-        families=list(emitted.families),
-        threads=config.threads,
-        checks=checks,
-        steps=list(emitted.steps),
-        kernels=len(plan.steps),
-        refusals=[str(r) for r in plan.refusals],
-        parallel=emitted.parallel,
-        narrowed=narrowed_inputs(graph),
-    )
-    return facts, emitted.data, plan, memory

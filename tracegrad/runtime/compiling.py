@@ -1,0 +1,75 @@
+"""From a graph to object code: simplify, schedule, emit. Imported when something must be compiled, not at start."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracegrad.config import config
+from tracegrad.ir import Graph
+from tracegrad.ir.aval import NAMES
+from tracegrad.ops.elementwise import convert
+from tracegrad.passes.simplify import simplify
+from tracegrad.runtime import library, prebuild
+from tracegrad.runtime.executable import Facts
+from tracegrad.schedule.memory import Memory, assign_memory
+from tracegrad.schedule.plan import Plan, build_plan
+
+
+def planned(graph: Graph, donate: Sequence[int]) -> tuple[Plan, Memory]:
+    """Return the schedule of a graph, and where its buffers live."""
+    plan = build_plan(simplify(graph), config.threads)
+    return plan, assign_memory(plan, donate)
+
+
+def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
+    """Return the integer scalars among the inputs that are converted to a narrower integer dtype, with that dtype."""
+    place = {n: i for i, n in enumerate(graph.inputs) if not n.shape and n.dtype == np.int64}
+    found = [(place[o], n.dtype) for n in graph.nodes if n.prim is convert for o in n.nodes() if o in place]
+    return sorted({(i, NAMES[d]) for i, d in found if d.kind in "iu" and d != np.int64})
+
+
+def compile_graph(
+    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False, load: bool = True
+) -> tuple[Facts, bytes, Plan, Memory]:
+    """Compile a graph to object code, and `load` the library kernels that it calls."""
+    began = time.perf_counter()
+    simple = simplify(graph)
+    timings["simplify"] = time.perf_counter() - began
+    began = time.perf_counter()
+    plan = build_plan(simple, config.threads)
+    timings["schedule"] = time.perf_counter() - began
+    began = time.perf_counter()
+    emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
+    timings["import"] = time.perf_counter() - began
+    with prebuild.SecondProcess() as second:
+        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=second.start)
+        if load:
+            timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
+    memory = emitted.memory
+    timings.update(emitted.timings)
+    checks = []
+    for node, size in plan.checks.values():
+        where = node.where
+        name = "index" if node.prim.kind == "gather" else "index update"
+        checks.append((name, size, where.file if where else "", where.line if where else 0))
+    facts = Facts(
+        inputs=[(NAMES[n.dtype], list(n.shape)) for n in graph.inputs],
+        outputs=[
+            (NAMES[o.dtype], list(o.aval.shape), memory.donated.get(i, -1)) for i, o in enumerate(graph.outputs)
+        ],
+        arena_bytes=emitted.arena_bytes,
+        temporary_bytes=memory.arena_bytes,
+        families=list(emitted.families),
+        threads=config.threads,
+        checks=checks,
+        steps=list(emitted.steps),
+        kernels=len(plan.steps),
+        refusals=[str(r) for r in plan.refusals],
+        parallel=emitted.parallel,
+        narrowed=narrowed_inputs(graph),
+    )
+    return facts, emitted.data, plan, memory
