@@ -1,14 +1,15 @@
 """The only reader of the environment. Values are read once, when the module is imported; tests set the fields directly.
 
-| variable              | field       | meaning                                                    |
-| TRACEGRAD_THREADS     | threads     | threads of the pool, the default is the number of cores    |
-| TRACEGRAD_CACHE       | cache       | 0 switches the cache on disk off                           |
-| TRACEGRAD_CACHE_DIR   | cache_dir   | where compiled programs are kept                           |
-| TRACEGRAD_CACHE_SIZE  | cache_bytes | its size, e.g. 500M or 2G; what was used last stays        |
-| TRACEGRAD_CPU         | cpu         | the CPU to compile for: host, or x86-64-v2, -v3, -v4       |
-| TRACEGRAD_VERBOSE     | verbose     | 1 prints what is traced and compiled, with times           |
-| TRACEGRAD_FAST_MATH   | fast_math   | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
-| TRACEGRAD_EPILOGUES   | epilogues   | 0 keeps element-wise work out of products and convolutions |
+| variable               | field        | meaning                                                    |
+| TRACEGRAD_THREADS      | threads      | threads of the pool, the default is the number of cores    |
+| TRACEGRAD_CACHE        | cache        | 0 switches the cache on disk off                           |
+| TRACEGRAD_CACHE_DIR    | cache_dir    | where compiled programs are kept                           |
+| TRACEGRAD_CACHE_SIZE   | cache_bytes  | its size, e.g. 500M or 2G; what was used last stays        |
+| TRACEGRAD_CPU          | cpu          | the CPU to compile for: host, or x86-64-v2, -v3, -v4       |
+| TRACEGRAD_VERBOSE      | verbose      | 1 prints what is traced and compiled, with times           |
+| TRACEGRAD_FAST_MATH    | fast_math    | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
+| TRACEGRAD_EPILOGUES    | epilogues    | 0 keeps element-wise work out of products and convolutions |
+| TRACEGRAD_TAPE_KERNELS | tape_kernels | 0 computes convolutions and the like on tensors in NumPy   |
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Config:
     verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
     fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
     epilogues: bool = field(default_factory=lambda: _flag("TRACEGRAD_EPILOGUES", "1"))
+    tape_kernels: bool = field(default_factory=lambda: _flag("TRACEGRAD_TAPE_KERNELS", "1"))
 
 
 config = Config()

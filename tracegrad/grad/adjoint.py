@@ -68,6 +68,10 @@ class Values:
     def result(self, node: Any) -> Any:
         return self.found[node]
 
+    def rule(self, node: Any, needed: Sequence[bool], ct: Any) -> Any:
+        """Apply the rule of a node."""
+        return node.prim.vjp_of(needed, ct, self.result(node), *self.operands(node), **node.params)
+
 
 class Parts(tuple[Any, ...]):
     """The cotangents of the parts of a control-flow result (None: nothing reads it), and the masks under which they
@@ -278,15 +282,14 @@ def whole_ct(node: Node, ct: Any, masks: Masks | None) -> Any:
 
 def node_vjp(node: Any, ct: Any, values: Any, needed: Sequence[bool]) -> tuple[Any, ...]:
     """Apply one rule, for the operands whose cotangent is needed."""
-    operands = values.operands(node)
     try:
-        found = node.prim.vjp_of(needed, ct, values.result(node), *operands, **node.params)
+        found = values.rule(node, needed, ct)
     except NotImplementedError:
         raise GradientError(
             f"{node.prim.name} has no gradient (used at {node.where})",
             fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
         ) from None
-    return as_tuple(found, len(operands))
+    return as_tuple(found, len(node.operands))
 
 
 def replay(

@@ -110,6 +110,7 @@ class Conv(Primitive):
 
     name = "conv"
     kind = "contract"
+    costly = True
     samples = samples("xw")
 
     def aval(self, x: Aval, w: Aval, *, stride: Ints, padding: Padding, dilation: Ints, groups: int) -> Aval:  # type: ignore[override]
@@ -139,6 +140,7 @@ class ConvDx(Primitive):
 
     name = "conv_dx"
     kind = "contract"
+    costly = True
     samples = samples("yw")
 
     def aval(  # type: ignore[override]
@@ -174,6 +176,7 @@ class ConvDw(Primitive):
 
     name = "conv_dw"
     kind = "contract"
+    costly = True
     samples = samples("xy")
 
     def aval(  # type: ignore[override]

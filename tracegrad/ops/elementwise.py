@@ -70,6 +70,7 @@ class Elementwise(Primitive):
         domain: tuple[float, float] = (-2.0, 2.0),
         linear: bool = False,
         cost: int = 1,
+        costly: bool = False,
     ):
         self.name = name
         self.scalar = scalar
@@ -79,6 +80,7 @@ class Elementwise(Primitive):
         self.domain = domain
         self.linear = linear
         self.cost = cost
+        self.costly = costly
         self._eager = eager
         self._vjp = vjp
         dtype = np.float64 if "f" in accepts else np.int64 if "i" in accepts else np.bool_
@@ -259,7 +261,7 @@ rint = unary("rint", np.rint, "math.rint({0})", ZERO)
 # --- exponentials and logarithms --------------------------------------------------------------------------------------
 exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
 exp2 = unary("exp2", np.exp2, "math.exp2({0})", lambda ct, y, x: ct * y * 0.6931471805599453, cost=15)
-expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18)
+expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18, costly=True)
 log: Elementwise = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
 log2 = unary(
     "log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18
@@ -267,20 +269,26 @@ log2 = unary(
 log10 = unary(
     "log10", np.log10, "math.log10({0})", lambda ct, y, x: ct / (x * 2.302585092994046), domain=(0.1, 4.0), cost=18
 )
-log1p = unary("log1p", np.log1p, "math.log1p({0})", lambda ct, y, x: ct / (1.0 + x), domain=(-0.8, 4.0), cost=20)
-sigmoid = unary("sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: ct * y * (1.0 - y), cost=18)
+log1p = unary(
+    "log1p", np.log1p, "math.log1p({0})", lambda ct, y, x: ct / (1.0 + x), domain=(-0.8, 4.0), cost=20, costly=True
+)
+sigmoid = unary(
+    "sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: ct * y * (1.0 - y), cost=18, costly=True
+)
 
 # --- trigonometric and hyperbolic -------------------------------------------------------------------------------------
 sin = unary("sin", np.sin, "math.sin({0})", lambda ct, y, x: ct * cos(x), cost=20)
 cos: Elementwise = unary("cos", np.cos, "math.cos({0})", lambda ct, y, x: -ct * sin(x), cost=20)
 tan = unary("tan", np.tan, "math.tan({0})", lambda ct, y, x: ct * (1.0 + y * y), domain=(-1.0, 1.0), cost=30)
 arcsin = unary(
-    "arcsin", np.arcsin, "math.asin({0})", lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25
+    "arcsin", np.arcsin, "math.asin({0})",
+    lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=True
 )
 arccos = unary(
-    "arccos", np.arccos, "math.acos({0})", lambda ct, y, x: -ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25
+    "arccos", np.arccos, "math.acos({0})",
+    lambda ct, y, x: -ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=True
 )
-arctan = unary("arctan", np.arctan, "math.atan({0})", lambda ct, y, x: ct / (1.0 + x * x), cost=25)
+arctan = unary("arctan", np.arctan, "math.atan({0})", lambda ct, y, x: ct / (1.0 + x * x), cost=25, costly=True)
 arctan2 = binary(
     "arctan2",
     np.arctan2,
@@ -289,22 +297,27 @@ arctan2 = binary(
     accepts=FLOAT,
     domain=(0.3, 2.0),
     cost=35,
+    costly=True,
 )
-sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20)
-cosh: Elementwise = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20)
-tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20)
-arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25)
+sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20, costly=True)
+cosh: Elementwise = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20, costly=True)
+tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20, costly=True)
+arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25, costly=True)
 arccosh = unary(
-    "arccosh", np.arccosh, "math.acosh({0})", lambda ct, y, x: ct / sqrt(x * x - 1.0), domain=(1.2, 3.0), cost=25
+    "arccosh", np.arccosh, "math.acosh({0})",
+    lambda ct, y, x: ct / sqrt(x * x - 1.0), domain=(1.2, 3.0), cost=25, costly=True
 )
 arctanh = unary(
-    "arctanh", np.arctanh, "math.atanh({0})", lambda ct, y, x: ct / (1.0 - x * x), domain=(-0.8, 0.8), cost=25
+    "arctanh", np.arctanh, "math.atanh({0})",
+    lambda ct, y, x: ct / (1.0 - x * x), domain=(-0.8, 0.8), cost=25, costly=True
 )
 erf = unary(
-    "erf", libm_array("erf"), "math.erf({0})", lambda ct, y, x: ct * (1.1283791670955126 * exp(-(x * x))), cost=25
+    "erf", libm_array("erf"), "math.erf({0})",
+    lambda ct, y, x: ct * (1.1283791670955126 * exp(-(x * x))), cost=25, costly=True
 )
 erfc = unary(
-    "erfc", libm_array("erfc"), "math.erfc({0})", lambda ct, y, x: ct * (-1.1283791670955126 * exp(-(x * x))), cost=25
+    "erfc", libm_array("erfc"), "math.erfc({0})",
+    lambda ct, y, x: ct * (-1.1283791670955126 * exp(-(x * x))), cost=25, costly=True
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ def unpad(x: Any, padding: Padding) -> Any:
 class MaxPool(Primitive):
     name = "max_pool"
     kind = "window"
+    costly = True
     samples = pool_samples("x")
 
     def aval(self, x: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -118,6 +119,7 @@ class MaxPool(Primitive):
 class MaxPoolRoute(Primitive):
     name = "max_pool_route"
     kind = "window"
+    costly = True
     samples: list[dict[str, Any]] = []
 
     def aval(self, ct: Aval, x: Aval, y: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -141,6 +143,7 @@ class MaxPoolRoute(Primitive):
 class MaxPoolPick(Primitive):
     name = "max_pool_pick"
     kind = "window"
+    costly = True
     samples: list[dict[str, Any]] = []
 
     def aval(self, t: Aval, x: Aval, y: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -165,6 +168,7 @@ class MaxPoolPick(Primitive):
 class SumPool(Primitive):
     name = "sum_pool"
     kind = "window"
+    costly = True
     linear = True
     samples = pool_samples("x")
 
@@ -188,6 +192,7 @@ class SumPool(Primitive):
 class SumPoolSpread(Primitive):
     name = "sum_pool_spread"
     kind = "window"
+    costly = True
     linear = True
     samples = pool_samples("y")
 

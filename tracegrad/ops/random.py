@@ -40,6 +40,7 @@ class RandomBits(Primitive):
 
     name = "random_bits"
     kind = "random"
+    costly = True
     samples = [
         {
             "shapes": [],

@@ -1,4 +1,5 @@
-"""One primitive, computed at once: without NumPy's warnings, and with the shape rule's errors."""
+"""One primitive, computed at once: without NumPy's warnings, and with the shape rule's errors. What NumPy is slow at is
+compiled once it has been used enough (`kernels`)."""
 
 from __future__ import annotations
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from tracegrad.errors import TracegradError
 from tracegrad.ir import Primitive
+from tracegrad.tape.kernels import program_of, usable
 from tracegrad.tape.node import aval_of
 
-FRESH = ("elementwise", "reduce", "contract")
+FRESH = ("elementwise", "reduce", "contract", "window")
 """Kinds whose results never share memory with an operand (`stop_gradient` apart)."""
-TRUSTED = (*FRESH, "shape")
+TRUSTED = ("elementwise", "reduce", "contract", "shape")
 """Kinds whose eager rules refuse operands that do not fit: their shape rules need not run first."""
 
 
@@ -30,9 +32,13 @@ QUIET = Quiet()
 
 
 def compute(prim: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
-    """Run the eager rule; operands that do not fit get the error of the shape rule."""
+    """Run the eager rule, or a program that stands in for it; operands that do not fit get the shape rule's error."""
     if prim.kind not in TRUSTED:
         prim.aval(*map(aval_of, values), **params)
+    if prim.costly and usable(prim, values):
+        program = program_of(prim, values, params)
+        if program is not None:
+            return np.asarray(program(values)[0])
     try:
         return QUIET.context.run(prim.eager, *values, **params)
     except TracegradError:

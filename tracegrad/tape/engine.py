@@ -10,39 +10,51 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, GradientError, ShapeError, TapeError
-from tracegrad.grad.adjoint import walk
+from tracegrad.grad.adjoint import Values, walk
 from tracegrad.tape.modes import GradMode
 from tracegrad.tape.node import AccumulateGrad, Node, aval_of
 from tracegrad.tape.tensor import Tensor, edge, hold, wrap
 from tracegrad.trace import STATE, Tracer
 
 
-class SavedArrays:
+class SavedArrays(Values):
     """What nodes have kept, as arrays: the rules compute at once, and nothing is recorded."""
 
-    @staticmethod
-    def operands(node: Node) -> list[Any]:
-        assert node.saved is not None
-        return node.saved[1:]
+    __slots__ = ()
 
-    @staticmethod
-    def result(node: Node) -> Any:
-        assert node.saved is not None
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def operands(self, node: Any) -> list[Any]:
+        return node.saved[1:]  # type: ignore[no-any-return]
+
+    def result(self, node: Any) -> Any:
         return node if node.saved[0] is None else node.saved[0]
 
+    def rule(self, node: Any, needed: Sequence[bool], ct: Any) -> Any:
+        """Apply a rule; those made of costly primitives see tensors, so that the compiled ones are used."""
+        prim = node.prim
+        if not prim.costly or prim.kind == "elementwise":
+            return prim.vjp_of(needed, ct, self.result(node), *self.operands(node), **node.params)
+        held = [wrap(v) if isinstance(v, np.ndarray) else v for v in (self.result(node), *self.operands(node))]
+        found = prim.vjp_of(needed, wrap(np.asarray(ct)), *held, **node.params)
+        each = found if isinstance(found, tuple) else (found,)
+        return tuple([g._data if isinstance(g, Tensor) else g for g in each])
 
-class SavedTensors:
+
+class SavedTensors(Values):
     """What nodes have kept, as tensors in the graph: what the rules compute is recorded, for higher derivatives."""
 
-    @staticmethod
-    def operands(node: Node) -> list[Any]:
-        assert node.saved is not None
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def operands(self, node: Any) -> list[Any]:
         rows = enumerate(zip(node.saved[1:], node.operands, strict=True), 1)
         return [s if n is None or s is n else as_held(node, place, s, n) for place, (s, n) in rows]
 
-    @staticmethod
-    def result(node: Node) -> Any:
-        assert node.saved is not None
+    def result(self, node: Any) -> Any:
         return node if node.saved[0] is None else as_held(node, 0, node.saved[0], node)
 
 
