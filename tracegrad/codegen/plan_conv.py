@@ -18,13 +18,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tracegrad.codegen.conv_geometry import Geometry, Padding, geometry
-from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES, LibraryCall
+from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall
 from tracegrad.codegen.plan_conv_planes import plan_planes, serves
 from tracegrad.codegen.plan_conv_runs import data_runs, forward_runs, plan_runs
 from tracegrad.codegen.plan_conv_weight import plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.tile_shape import tile_shape
 
+THREAD_CACHE = 1 << 20
+SMALLER = (("tile", 4), ("tile", 16), ("direct", 1))
+"""Paths, and into how many parts the tile's chunks are cut, where the first choice takes too much scratch."""
+TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 LEAST_CHANNELS = 4  # per group, below which plain loops find the weight gradient faster than a tile
 
 
@@ -49,20 +53,37 @@ def plan_conv(
     """
     g = geometry(x, w, stride, padding, dilation, groups)
     path, why = choose_path(kind, g)
+    call = _plan_path(path, 1, kind, dtype, g, threads, isa)
+    for path, cut in SMALLER:
+        if call.scratch_bytes <= most_scratch(g, ITEM_SIZES[dtype], threads):
+            break
+        call = _plan_path(path, cut, kind, dtype, g, threads, isa)
+        why = f"{why.removesuffix(TOO_LARGE)}{TOO_LARGE}" if path == "tile" else f"plain loops{TOO_LARGE}"
+    return replace(call, why=f"{why}; {call.why}" if call.why else why)
+
+
+def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads: int, isa: str | None) -> LibraryCall:
+    """Plan a convolution on one path; the tile works on chunks of 1 / cut of their usual size."""
     match path:
         case "direct":
-            call = _plan_direct(kind, dtype, g, threads)
+            return _plan_direct(kind, dtype, g, threads)
         case "product":
-            call = _plan_product(kind, dtype, g, threads, isa)
+            return _plan_product(kind, dtype, g, threads, isa)
         case "planes":
-            call = plan_planes(kind, dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
+            return plan_planes(kind, dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
         case _ if kind == "weight":
-            call = plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
+            return plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1), cut)
         case _:
             runs = forward_runs(g) if kind == "forward" else data_runs(g)
             exact = direct_words(kind, g, threads) if kind == "data" else ()
-            call = plan_runs(dtype, g, runs, threads, tile_shape(isa), exact)
-    return replace(call, why=f"{why}; {call.why}" if call.why else why)
+            return plan_runs(dtype, g, runs, threads, tile_shape(isa), exact, cut)
+
+
+def most_scratch(g: Geometry, item: int, threads: int) -> int:
+    """Return the most bytes of scratch: 1.5 times the arrays, and what each thread keeps in its cache."""
+    x = g.images * g.channels * math.prod(g.size)
+    y = g.images * g.outputs * math.prod(g.out)
+    return (x + y + g.groups * g.outputs * g.channels * g.taps) * item * 3 // 2 + threads * THREAD_CACHE
 
 
 def choose_path(kind: str, g: Geometry) -> tuple[str, str]:

@@ -154,9 +154,12 @@ def cut_rows(images: int, out: Triple, row_bytes: int, halo: int, cache: int, th
 
 
 def plan_runs(
-    dtype: str, g: Geometry, runs: list[Run], threads: int, shape: TileShape, exact: tuple[int, ...]
+    dtype: str, g: Geometry, runs: list[Run], threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
 ) -> LibraryCall:
-    """Plan runs over one input; `exact`: the plan of plain loops for weights that are NaN or inf."""
+    """Plan runs over one input; `exact`: the plan of plain loops for weights that are NaN or inf.
+
+    cut: into how many parts chunks of the usual size are cut, to take less scratch.
+    """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
     words: list[int] = []
@@ -168,7 +171,7 @@ def plan_runs(
         pad = padded_copy(run)
         planes = run.channels * len(run.slices)
         row_bytes = (planes * max(1, len(pad.phases)) + run.outputs) * pad.pitch * size
-        chunks, rows, column_chunks = cut_rows(g.images, run.out, row_bytes, pad.halo, RUN_CACHE, threads)
+        chunks, rows, column_chunks = cut_rows(g.images, run.out, row_bytes, pad.halo, RUN_CACHE // cut, threads)
         pad = padded_copy(run, column_chunks)
         plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
         depth = run.channels * len(run.taps)

@@ -34,14 +34,17 @@ def cut_maps(g: Geometry, sums_bytes: int, panels: int, threads: int, size: int)
     """
     positions = g.images * (g.channels * math.prod(g.size) + g.outputs * math.prod(g.out))
     weights = g.groups * g.outputs * g.channels * g.taps
-    blocks = 1
-    while threads // blocks * sums_bytes > (positions + weights) * size and 2 * blocks <= min(threads, panels):
-        blocks *= 2
-    return blocks if threads % blocks == 0 else 1
+    choices = [n for n in range(1, threads + 1) if threads % n == 0 and n <= max(panels, 1)]
+    return next((n for n in choices if threads // n * sums_bytes <= (positions + weights) * size), choices[-1])
 
 
-def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact: tuple[int, ...]) -> LibraryCall:
-    """Plan the gradient of the weights; `exact`: the plan of plain loops for sums that are NaN or inf."""
+def plan_gradient(
+    dtype: str, g: Geometry, threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
+) -> LibraryCall:
+    """Plan the gradient of the weights; `exact`: the plan of plain loops for sums that are NaN or inf.
+
+    cut: into how many parts chunks of the usual size are cut, to take less scratch.
+    """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
     run = plane_run(g)
@@ -54,9 +57,10 @@ def plan_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape, exact
     o_padded = round_up(g.outputs, columns)
     row_items = channels * phases + g.outputs + (c_padded * phases if is_wide else 0)
     row_bytes = row_items * pad.pitch * size
-    chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE, threads)
-    if in_place:
+    chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE // cut, threads)
+    if in_place and cut == 1:
         column_chunks = 1
+    in_place = in_place and column_chunks == 1
     pad = padded_copy(run, column_chunks)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     positions = rows * pad.pitch

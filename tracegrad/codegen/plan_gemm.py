@@ -156,7 +156,7 @@ def _plan_gemv(
     if batch == 1 and blocks < wanted:
         splits = min(wanted, max(1, k // 64))
     tasks = 1 if is_small else min(batch * blocks * splits, max(8 * threads, blocks * splits))
-    work = round_up((P_BLOCK + k) * size) + 64
+    work = round_up((P_BLOCK + ceil_div(k, splits)) * size) + 64
     partial = round_up(splits * results * size) if splits > 1 else 0
     plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial)
     name = SHORT_NAMES[dtype]
