@@ -12,7 +12,7 @@ from test_ops import SAMPLES, draw, order_of
 import tracegrad as tg
 from tracegrad.config import config
 from tracegrad.errors import CompileError, ShapeError
-from tracegrad.ir import Primitive
+from tracegrad.ir import PRIMITIVES, Primitive
 from tracegrad.nn import functional as F
 from tracegrad.ops.conv import conv
 from tracegrad.ops.elementwise import erf
@@ -40,7 +40,9 @@ def uses(monkeypatch: pytest.MonkeyPatch) -> dict[Any, kernels.Use]:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile everything the first time it is used."""
     monkeypatch.setattr(kernels, "ENOUGH", 0)
-    monkeypatch.setattr(kernels, "SMALL", 0)
+    for prim in PRIMITIVES.values():
+        if prim.costly:
+            monkeypatch.setattr(prim, "costly", 1)
 
 
 def programs(uses: dict[Any, kernels.Use]) -> list[str]:
@@ -95,9 +97,9 @@ def test_a_signature_is_compiled_once_numpy_has_done_enough(
 
 def test_small_arrays_stay_with_numpy(monkeypatch: pytest.MonkeyPatch, uses: dict[Any, kernels.Use]) -> None:
     monkeypatch.setattr(kernels, "ENOUGH", 0)
-    erf(tg.tensor(np.ones(kernels.SMALL - 1)))
+    erf(tg.tensor(np.ones(erf.costly - 1)))
     assert not uses
-    erf(tg.tensor(np.ones(kernels.SMALL)))
+    erf(tg.tensor(np.ones(erf.costly)))
     assert programs(uses) == ["erf"]
 
 

@@ -22,6 +22,8 @@ from tracegrad.ir.aval import Avals, check_dtype
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """NumPy names and their traced versions; `tracegrad.numpy` fills it."""
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
+"""NumPy's ufuncs and their traced versions, for calls without keywords."""
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,12 @@ def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[O
     return reached & needed
 
 
+class Special:
+    """What a rule may give instead of a cotangent."""
+
+
 @dataclass(frozen=True)
-class Refusal:
+class Refusal(Special):
     """What a rule gives for an operand whose cotangent it cannot know: an error, if the gradient needs it."""
 
     message: str
@@ -81,7 +85,7 @@ class Parts(tuple[Any, ...]):
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(Special):
     """What a control-flow rule gives for an operand that matters under a mask only."""
 
     ct: Any
@@ -212,14 +216,8 @@ def walk(
     if masks is None and any(node.prim is where for node in nodes):
         masks = Masks()
     found: dict[Any, Any] = {}
-
-    def accumulate(node: Any, ct: Any) -> None:
-        if node in found:
-            ct = sum_of_tapes(node, found[node], ct, values) if isinstance(node.aval, TapeAval) else found[node] + ct
-        found[node] = ct
-
     for output, ct in seeds:
-        accumulate(output, ct)
+        found[output] = joined(output, found[output], ct, values) if output in found else ct
         if masks is not None and not seeded:
             masks.add(output, None)
     for node in reversed(nodes):
@@ -232,22 +230,48 @@ def walk(
         if node.prim is item:
             give_part(found, node)
             continue
-        selects = masks is not None and node.prim.kind == "elementwise" and not node.prim.linear
-        mask = masks.found.get(node) if masks is not None and selects else None
         needed = [o in active for o in node.operands]
-        cts = node_vjp(node, whole_ct(node, found.pop(node), masks), values, needed)
+        ct = found.pop(node)
+        try:
+            cts = values.rule(node, needed, ct if type(node.aval) is not Avals else whole_ct(node, ct, masks))
+        except NotImplementedError:
+            raise no_rule(node) from None
+        if type(cts) is not tuple:
+            cts = as_tuple(cts, len(node.operands))
         for operand, ct, wanted in zip(node.operands, cts, needed, strict=True):
             if not wanted or ct is None:
                 continue
-            if isinstance(ct, Refusal):
-                raise GradientError(ct.message, fix=ct.fix, where=node.where)
-            if masks is not None and node.prim.kind == "control":
-                masks.add(operand, ct.mask if isinstance(ct, Masked) else None)
-            ct = ct.ct if isinstance(ct, Masked) else ct
-            accumulate(operand, where(mask, ct, 0.0) if mask is not None and operand.shape == node.shape else ct)
+            if masks is not None:
+                ct = selected(node, operand, ct, masks)
+            elif isinstance(ct, Special):
+                ct = taken(node, ct)
+            found[operand] = joined(operand, found[operand], ct, values) if operand in found else ct
         if leave is not None:
             leave(node)
     return found
+
+
+def taken(node: Any, ct: Any) -> Any:
+    """Return the cotangent that a rule gives beside other things; refuse if there is none."""
+    if isinstance(ct, Refusal):
+        raise GradientError(ct.message, fix=ct.fix, where=node.where)
+    return ct.ct if isinstance(ct, Masked) else ct
+
+
+def selected(node: Any, operand: Any, ct: Any, masks: Masks) -> Any:
+    """Return a cotangent where the operand matters, 0 elsewhere; note under which mask a control-flow operand does."""
+    ct_alone = taken(node, ct)
+    if node.prim.kind == "control":
+        masks.add(operand, ct.mask if isinstance(ct, Masked) else None)
+    if node.prim.kind != "elementwise" or node.prim.linear or operand.shape != node.shape:
+        return ct_alone
+    mask = masks.found.get(node)
+    return ct_alone if mask is None else where(mask, ct_alone, 0.0)
+
+
+def joined(node: Any, held: Any, ct: Any, values: Any) -> Any:
+    """Add another cotangent of a node."""
+    return sum_of_tapes(node, held, ct, values) if isinstance(node.aval, TapeAval) else held + ct
 
 
 def sum_of_tapes(node: Node, a: Any, b: Any, values: Any) -> Any:
@@ -272,24 +296,18 @@ def give_part(found: dict[Any, Any], node: Any) -> None:
 
 def whole_ct(node: Node, ct: Any, masks: Masks | None) -> Any:
     """Return the cotangents of all parts of a control-flow result."""
-    if not isinstance(node.aval, Avals):
-        return ct
+    assert isinstance(node.aval, Avals)
     n = len(node.aval.parts)
     parts = Parts(ct.get(i) for i in range(n))
     parts.masks = tuple(masks.part(node, i) if masks is not None else None for i in range(n))
     return parts
 
 
-def node_vjp(node: Any, ct: Any, values: Any, needed: Sequence[bool]) -> tuple[Any, ...]:
-    """Apply one rule, for the operands whose cotangent is needed."""
-    try:
-        found = values.rule(node, needed, ct)
-    except NotImplementedError:
-        raise GradientError(
-            f"{node.prim.name} has no gradient (used at {node.where})",
-            fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
-        ) from None
-    return as_tuple(found, len(node.operands))
+def no_rule(node: Any) -> GradientError:
+    return GradientError(
+        f"{node.prim.name} has no gradient (used at {node.where})",
+        fix="wrap its operand in tg.stop_gradient if no gradient is wanted",
+    )
 
 
 def replay(

@@ -36,15 +36,15 @@ class Primitive:
 
     `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a
     rule keeps a zero cotangent zero whatever the values are. `private` says that the rule reads only such parts of the
-    result as nobody else sees. `costly` says that NumPy takes several times as long as compiled code: the tape compiles
-    it when it is used much.
+    result as nobody else sees. `costly` is the number of elements from which NumPy takes much longer than compiled code
+    (0: it does not): the tape compiles it when it is used much.
     """
 
     name: str
     kind: Kind = "opaque"
     linear: bool = False
     private: bool = False
-    costly: bool = False
+    costly: int = 0
     samples: list[Sample] = []
 
     def __init__(self) -> None:

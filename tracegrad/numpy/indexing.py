@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds
+from tracegrad.ir import Aval
 from tracegrad.numpy.promote import BOOL, Array, ArrayLike, array, array_of, broadcast_array, broadcast_shape, known
 from tracegrad.numpy.promote import shown
 from tracegrad.numpy.shaping import as_shape, permuted
@@ -43,7 +45,7 @@ class Plan:
     perm: Ints
     shape: Ints
 
-    @property
+    @cached_property
     def sliced(self) -> bool:
         return self.size != self.source or any(s != 1 for s in self.step)
 
@@ -145,6 +147,13 @@ def checked_point(value: Any, axis: int, x: Array) -> Any:
 
 def plan(index: Any, x: Array) -> Plan:
     """Settle an index of x."""
+    key = as_key(index)
+    found = None if key is None else basic_plan(key, tuple(x.shape))
+    return settle(index, x) if found is None else found
+
+
+def settle(index: Any, x: Array) -> Plan:
+    """Settle an index that no cache has."""
     entries = expand_index(index, x)
     advanced = any(isinstance(e, (np.ndarray, Tracer, MaskSize)) for e in entries)
     starts: list[int] = []
@@ -227,6 +236,32 @@ def getitem(x: ArrayLike, index: Any) -> Array:
     """
     x = array("index", x)
     return read(x, plan(index, x))
+
+
+def as_key(index: Any) -> Any:
+    """Return an index of integers, slices, None and Ellipsis as a key of a cache; of anything else, None."""
+    parts: list[Any] = []
+    for item in index if type(index) is tuple else (index,):
+        kind = type(item)
+        if kind is int or item is None or item is Ellipsis:
+            parts.append(item)
+        elif kind is slice:
+            bounds = (item.start, item.stop, item.step)
+            if any(b is not None and type(b) is not int for b in bounds):
+                return None
+            parts.append(bounds)
+        else:
+            return None
+    return tuple(parts)
+
+
+@lru_cache(maxsize=4096)
+def basic_plan(key: tuple[Any, ...], shape: Ints) -> Plan | None:
+    """Settle an index without arrays, once for all arrays of a shape; None if it does not fit."""
+    try:
+        return settle(tuple(slice(*k) if type(k) is tuple else k for k in key), Aval(shape, BOOL))
+    except (IndexOutOfBounds, ArgumentError):
+        return None
 
 
 def read(x: Array, how: Plan) -> Array:

@@ -35,7 +35,7 @@ def joined(name: str, xs: list[Array], axis: int) -> Array:
     ndim = len(xs[0].shape)
     if ndim == 0:
         raise ShapeError(f"{name}: scalars have no axis to join along", fix="use stack, or x.reshape(1)")
-    at = one_axis(name, axis, ndim, shown(xs[0]))
+    at = one_axis(name, axis, ndim, xs[0])
     for x in xs:
         if len(x.shape) != ndim or any(
             a != at and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
@@ -103,7 +103,7 @@ def part(x: Array, axis: int, start: int, stop: int) -> Array:
 def array_split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Array]:
     """Split into nearly equal parts, or at the given positions, as `numpy.array_split`."""
     x = array("array_split", x)
-    at = one_axis("array_split", axis, len(x.shape), shown(x))
+    at = one_axis("array_split", axis, len(x.shape), x)
     n = x.shape[at]
     if isinstance(sections, int):
         if sections < 1:
@@ -124,7 +124,7 @@ def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Ar
     [array([0, 1]), array([2, 3])]
     """
     x = array("split", x)
-    at = one_axis("split", axis, len(x.shape), shown(x))
+    at = one_axis("split", axis, len(x.shape), x)
     if isinstance(sections, int) and (sections < 1 or x.shape[at] % sections):
         raise ShapeError(
             f"split: axis {at} of {shown(x)} cannot be split into {sections} equal parts",
@@ -136,7 +136,7 @@ def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Ar
 def unstack(x: ArrayLike, axis: int = 0) -> tuple[Array, ...]:
     """Return the slices along an axis, which is dropped, as `numpy.unstack`."""
     x = array("unstack", x)
-    at = one_axis("unstack", axis, len(x.shape), shown(x))
+    at = one_axis("unstack", axis, len(x.shape), x)
     rest = tuple(n for a, n in enumerate(x.shape) if a != at)
     return tuple(shaping.as_shape(part(x, at, i, i + 1), rest) for i in range(x.shape[at]))
 
@@ -247,7 +247,7 @@ def roll(x: ArrayLike, shift: int | Sequence[int], axis: Axis = None) -> Array:
     shifts: list[Any] = list(shift) if isinstance(shift, (tuple, list)) else [shift] * len(axes)
     axes = axes * len(shifts) if len(axes) == 1 else axes
     for amount, which in zip(shifts, axes, strict=True):
-        at = one_axis("roll", which, len(x.shape), shown(x))
+        at = one_axis("roll", which, len(x.shape), x)
         n = x.shape[at]
         cut = (-operator.index(amount)) % n if n else 0
         if cut:
@@ -280,7 +280,7 @@ def repeat(x: ArrayLike, repeats: int | Sequence[int], axis: int | None = None) 
     x = array("repeat", x)
     if axis is None:
         x, axis = shaping.ravel(x), 0
-    at = one_axis("repeat", axis, len(x.shape), shown(x))
+    at = one_axis("repeat", axis, len(x.shape), x)
     n = x.shape[at]
     if not isinstance(repeats, (int, np.integer)):
         counts = [operator.index(r) for r in repeats]

@@ -17,7 +17,7 @@ from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, j
 from tracegrad.numpy import shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
-from tracegrad.trace import FUNCTIONS, Tracer
+from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
 
 Function = Callable[..., Any]
 
@@ -231,6 +231,8 @@ def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None
             ufunc = isinstance(theirs, np.ufunc)
             key = f"{'' if ufunc else prefix}{theirs.__name__}"
             FUNCTIONS.setdefault(key, adapted(key, function, ufunc=ufunc))
+            if ufunc:
+                UFUNCS.setdefault(theirs, function)
             if ufunc and theirs.nin == 2:
                 FUNCTIONS.setdefault(f"{key}.outer", adapted(f"{key}.outer", outer_of(function)))
     for name, function in REDUCTIONS.items():

@@ -142,8 +142,8 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2) -> Arra
         left, right = list(range(len(x.shape) - count, len(x.shape))), list(range(count))
     else:
         left, right = ([v] if isinstance(v, int) else list(v) for v in axes)
-    first = tuple(one_axis("tensordot", i, len(x.shape), shown(x)) for i in left)
-    second = tuple(one_axis("tensordot", i, len(y.shape), shown(y)) for i in right)
+    first = tuple(one_axis("tensordot", i, len(x.shape), x) for i in left)
+    second = tuple(one_axis("tensordot", i, len(y.shape), y) for i in right)
     if len(first) != len(second) or any(x.shape[i] != y.shape[j] for i, j in zip(first, second, strict=True)):
         raise ShapeError(
             f"tensordot: {shown(x)} and {shown(y)} do not match along axes {first} and {second}", fix="check axes="

@@ -187,7 +187,19 @@ def mark(result: Array, weak: bool) -> Array:
 
 def broadcast_shape(name: str, operands: Sequence[Any]) -> Shape:
     """Return the shape that the operands broadcast to."""
-    shapes = [shape_of(x) for x in operands]
+    found = common_shape(*[shape_of(x) for x in operands])
+    if found is None:
+        listed = " and ".join(shown(x) for x in operands if shape_of(x))
+        raise ShapeError(
+            f"{name}: {listed} cannot be broadcast together",
+            fix="make the sizes equal or 1, for instance with x[:, None] or x.reshape(...)",
+        )
+    return found
+
+
+@lru_cache(maxsize=4096)
+def common_shape(*shapes: Shape) -> Shape | None:
+    """Return the shape that shapes broadcast to, None if they do not."""
     rank = max((len(s) for s in shapes), default=0)
     sizes = [1] * rank
     for shape in shapes:
@@ -195,11 +207,7 @@ def broadcast_shape(name: str, operands: Sequence[Any]) -> Shape:
             if sizes[axis] == 1:
                 sizes[axis] = size
             elif size not in (1, sizes[axis]):
-                listed = " and ".join(shown(x) for x in operands if shape_of(x))
-                raise ShapeError(
-                    f"{name}: {listed} cannot be broadcast together",
-                    fix="make the sizes equal or 1, for instance with x[:, None] or x.reshape(...)",
-                )
+                return None
     return tuple(sizes)
 
 
@@ -208,10 +216,15 @@ def broadcast_array(x: Array, shape: Shape) -> Array:
     have = shape_of(x)
     if have == shape:
         return x
-    lead = len(shape) - len(have)
-    axes = tuple(a for a, n in enumerate(have, lead) if n == shape[a])
-    sizes = tuple(shape[a] for a in axes)
+    axes, sizes = spread(have, shape)
     return broadcast(x if sizes == have else reshape(x, shape=sizes), shape=shape, axes=axes)
+
+
+@lru_cache(maxsize=4096)
+def spread(have: Shape, shape: Shape) -> tuple[Shape, Shape]:
+    """Return the axes of `shape` that an array of shape `have` does not repeat along, and their sizes."""
+    axes = tuple(a for a, n in enumerate(have, len(shape) - len(have)) if n == shape[a])
+    return axes, tuple(shape[a] for a in axes)
 
 
 def align(name: str, operands: Sequence[Any], dtype: np.dtype[Any]) -> list[Array]:
@@ -221,8 +234,8 @@ def align(name: str, operands: Sequence[Any], dtype: np.dtype[Any]) -> list[Arra
     return [broadcast_array(x, shape) if isinstance(x, (Tracer, np.ndarray)) else x for x in parts]
 
 
-def one_axis(name: str, axis: Any, ndim: int, what: str) -> int:
-    """Return `axis` as a number from 0 to ndim - 1; `what` describes the array in the error."""
+def one_axis(name: str, axis: Any, ndim: int, what: Any) -> int:
+    """Return `axis` as a number from 0 to ndim - 1; `what` is the array, or describes it, in the error."""
     try:
         number = operator.index(axis)
     except TypeError:
@@ -231,7 +244,8 @@ def one_axis(name: str, axis: Any, ndim: int, what: str) -> int:
         ) from None
     if not -ndim <= number < ndim:
         fix = f"use an axis from {-ndim} to {ndim - 1}" if ndim else "a scalar has no axis: leave axis= out"
-        raise ShapeError(f"{name}: axis {number} does not exist in {what}", fix=fix)
+        described = what if isinstance(what, str) else shown(what)
+        raise ShapeError(f"{name}: axis {number} does not exist in {described}", fix=fix)
     return number % ndim
 
 
@@ -240,8 +254,10 @@ def settle_axes(name: str, axis: Axis, x: Array) -> tuple[int, ...]:
     ndim = len(x.shape)
     if axis is None:
         return tuple(range(ndim))
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     listed = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = [one_axis(name, a, ndim, shown(x)) for a in listed]
+    axes = [one_axis(name, a, ndim, x) for a in listed]
     if len(set(axes)) != len(axes):
         raise ShapeError(
             f"{name}: the axes {tuple(listed)} name one axis twice in {shown(x)}", fix="name each axis once"

@@ -232,7 +232,7 @@ def position(name: str, prim: reduce_ops.ArgExtremum, x: ArrayLike, axis: int | 
     if axis is None:
         flat = reshape(x, shape=(math.prod(x.shape),))
         return keep(prim(flat, axes=(0,)), x, tuple(range(len(x.shape))), keepdims)
-    axes = (one_axis(name, axis, len(x.shape), shown(x)),)
+    axes = (one_axis(name, axis, len(x.shape), x),)
     return keep(prim(x, axes=axes), x, axes, keepdims)
 
 
@@ -254,7 +254,7 @@ def flat_axis(name: str, x: Array, axis: int | None) -> tuple[Array, int]:
     """Return x and the axis to run along; None runs along the flat array."""
     if axis is None:
         return reshape(x, shape=(math.prod(x.shape),)), 0
-    return x, one_axis(name, axis, len(x.shape), shown(x))
+    return x, one_axis(name, axis, len(x.shape), x)
 
 
 def cumsum(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
@@ -309,7 +309,7 @@ def average(x: ArrayLike, axis: Axis = None, weights: ArrayLike = None, *, keepd
             raise ShapeError(
                 f"average: the weights {shown(w)} do not fit {shown(x)}", fix="pass weights of the same shape"
             )
-        at = one_axis("average", axis, len(x.shape), shown(x))
+        at = one_axis("average", axis, len(x.shape), x)
         if w.shape[0] != x.shape[at]:
             raise ShapeError(f"average: the weights {shown(w)} do not fit axis {at} of {shown(x)}", fix="check axis=")
         w = broadcast(w, shape=x.shape, axes=(at,))
@@ -370,7 +370,7 @@ def array_equal(x: ArrayLike, y: ArrayLike) -> Array:
 def diff_axis(name: str, x: Array, axis: int) -> int:
     if not x.shape:
         raise ArgumentError(f"{name}: {shown(x)} is a scalar", fix="pass an array of at least one axis")
-    return one_axis(name, axis, len(x.shape), shown(x))
+    return one_axis(name, axis, len(x.shape), x)
 
 
 def diff(x: ArrayLike, n: int = 1, axis: int = -1) -> Array:

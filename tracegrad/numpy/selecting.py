@@ -24,7 +24,7 @@ def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, *, mode: str
     x = array("take", x)
     if axis is None:
         x, axis = shaping.ravel(x), 0
-    at = one_axis("take", axis, len(x.shape), shown(x))
+    at = one_axis("take", axis, len(x.shape), x)
     n = x.shape[at]
     match mode:
         case "clip":
@@ -67,7 +67,7 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> 
     x, indices = array("take_along_axis", x), array("take_along_axis", indices)
     if axis is None:
         x, indices, axis = shaping.ravel(x), shaping.ravel(indices), 0
-    at = one_axis("take_along_axis", axis, len(x.shape), shown(x))
+    at = one_axis("take_along_axis", axis, len(x.shape), x)
     x, points = along("take_along_axis", x, indices, at)
     return index_ops.gather(x, *points, axes=tuple(range(len(x.shape))))
 
@@ -78,7 +78,7 @@ def argsort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: s
     x = array("argsort", x)
     if axis is None:
         x, axis = shaping.ravel(x), 0
-    at = one_axis("argsort", axis, len(x.shape), shown(x))
+    at = one_axis("argsort", axis, len(x.shape), x)
     return shaping.swapaxes(index_ops.argsort(shaping.swapaxes(x, at, -1)), at, -1)
 
 
@@ -92,7 +92,7 @@ def sort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: str 
     x = array("sort", x)
     if axis is None:
         x, axis = shaping.ravel(x), 0
-    at = one_axis("sort", axis, len(x.shape), shown(x))
+    at = one_axis("sort", axis, len(x.shape), x)
     last = shaping.swapaxes(x, at, -1)
     return shaping.swapaxes(take_along_axis(last, index_ops.argsort(last), -1), at, -1)
 
@@ -100,7 +100,7 @@ def sort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: str 
 def median(x: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> Array:
     """Middle element, or the mean of the two middle ones, over `axis`, as `numpy.median`; NaN wins."""
     x = array("median", x)
-    at = 0 if axis is None else one_axis("median", axis, len(x.shape), shown(x))
+    at = 0 if axis is None else one_axis("median", axis, len(x.shape), x)
     ordered = sort(x, axis)
     n = ordered.shape[at]
     if n == 0:

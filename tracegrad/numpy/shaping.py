@@ -76,7 +76,7 @@ def transpose(x: ArrayLike, axes: Sequence[int] | None = None) -> Array:
     ndim = len(x.shape)
     if axes is None:
         return permuted(x, tuple(reversed(range(ndim))))
-    perm = tuple(one_axis("transpose", a, ndim, shown(x)) for a in axes)
+    perm = tuple(one_axis("transpose", a, ndim, x) for a in axes)
     if sorted(perm) != list(range(ndim)):
         raise ShapeError(
             f"transpose: axes {tuple(axes)} are not a permutation of those of {shown(x)}", fix="name each once"
@@ -101,7 +101,7 @@ def swapaxes(x: ArrayLike, axis1: int, axis2: int) -> Array:
     """Swap two axes, as `numpy.swapaxes`."""
     x = array("swapaxes", x)
     ndim = len(x.shape)
-    first, second = one_axis("swapaxes", axis1, ndim, shown(x)), one_axis("swapaxes", axis2, ndim, shown(x))
+    first, second = one_axis("swapaxes", axis1, ndim, x), one_axis("swapaxes", axis2, ndim, x)
     perm = list(range(ndim))
     perm[first], perm[second] = second, first
     return permuted(x, tuple(perm))
@@ -112,7 +112,7 @@ def moveaxis(x: ArrayLike, source: Axis, destination: Axis) -> Array:
     x = array("moveaxis", x)
     ndim = len(x.shape)
     lists = [list(a) if isinstance(a, (tuple, list)) else [a] for a in (source, destination)]
-    sources, targets = ([one_axis("moveaxis", a, ndim, shown(x)) for a in axes] for axes in lists)
+    sources, targets = ([one_axis("moveaxis", a, ndim, x) for a in axes] for axes in lists)
     if len(sources) != len(targets) or len(set(sources)) != len(sources) or len(set(targets)) != len(targets):
         raise ShapeError(
             f"moveaxis: source {source} and destination {destination} do not match", fix="pair distinct axes"
@@ -126,7 +126,7 @@ def moveaxis(x: ArrayLike, source: Axis, destination: Axis) -> Array:
 def rollaxis(x: ArrayLike, axis: int, start: int = 0) -> Array:
     """Move an axis back until it stands before `start`, as `numpy.rollaxis`."""
     x = array("rollaxis", x)
-    at = one_axis("rollaxis", axis, len(x.shape), shown(x))
+    at = one_axis("rollaxis", axis, len(x.shape), x)
     start = start + len(x.shape) if start < 0 else start
     return moveaxis(x, at, start - 1 if at < start else start)
 

@@ -151,7 +151,7 @@ def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1, order: str = "C
     """Join the axes from start_dim to end_dim; all unless told."""
     x = array("flatten", x)
     shape = tuple(x.shape) or (1,)
-    first, last = (one_axis("flatten", d, len(shape), shown(x)) for d in (start_dim, end_dim))
+    first, last = (one_axis("flatten", d, len(shape), x) for d in (start_dim, end_dim))
     return shaping.reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
@@ -218,7 +218,7 @@ def masked_fill(x: ArrayLike, mask: ArrayLike, value: ArrayLike) -> Array:
 def split(x: ArrayLike, split_size_or_sections: Any, dim: int = 0) -> list[Array]:
     """Cut into pieces of one size along an axis (the last may be smaller), or of the sizes listed."""
     x = array("split", x)
-    n = x.shape[one_axis("split", dim, len(x.shape), shown(x))]
+    n = x.shape[one_axis("split", dim, len(x.shape), x)]
     given = split_size_or_sections
     ends = list(range(given, n, given)) if isinstance(given, int) else list(itertools.accumulate(given))
     if not isinstance(given, int) and (not ends or ends.pop() != n):
@@ -229,7 +229,7 @@ def split(x: ArrayLike, split_size_or_sections: Any, dim: int = 0) -> list[Array
 def chunk(x: ArrayLike, chunks: int, dim: int = 0) -> list[Array]:
     """Cut into `chunks` pieces of one size along an axis; the last may be smaller."""
     x = array("chunk", x)
-    return split(x, -(-x.shape[one_axis("chunk", dim, len(x.shape), shown(x))] // chunks) or 1, dim)
+    return split(x, -(-x.shape[one_axis("chunk", dim, len(x.shape), x)] // chunks) or 1, dim)
 
 
 def gather(x: ArrayLike, dim: int, index: ArrayLike) -> Array:

@@ -110,7 +110,7 @@ class Conv(Primitive):
 
     name = "conv"
     kind = "contract"
-    costly = True
+    costly = 1
     samples = samples("xw")
 
     def aval(self, x: Aval, w: Aval, *, stride: Ints, padding: Padding, dilation: Ints, groups: int) -> Aval:  # type: ignore[override]
@@ -140,7 +140,7 @@ class ConvDx(Primitive):
 
     name = "conv_dx"
     kind = "contract"
-    costly = True
+    costly = 1
     samples = samples("yw")
 
     def aval(  # type: ignore[override]
@@ -176,7 +176,7 @@ class ConvDw(Primitive):
 
     name = "conv_dw"
     kind = "contract"
-    costly = True
+    costly = 1
     samples = samples("xy")
 
     def aval(  # type: ignore[override]

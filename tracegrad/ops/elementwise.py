@@ -18,6 +18,7 @@ from tracegrad.ir.aval import Aval
 from tracegrad.ir.primitive import Primitive, Sample, as_eager
 
 Rule = Callable[..., Any]
+BOOL_DTYPE = np.dtype(np.bool_)
 ANY, FLOAT, NUMBER, INTEGER, BOOL = "biuf", "f", "iuf", "iub", "b"
 WORDS = {
     ANY: "numeric",
@@ -70,7 +71,7 @@ class Elementwise(Primitive):
         domain: tuple[float, float] = (-2.0, 2.0),
         linear: bool = False,
         cost: int = 1,
-        costly: bool = False,
+        costly: int = 0,
     ):
         self.name = name
         self.scalar = scalar
@@ -110,18 +111,25 @@ class Elementwise(Primitive):
         return super().__call__(*settle(operands), **params)
 
     def eager(self, *operands: Any, **params: Any) -> Any:
-        dtype = np.dtype(np.bool_) if self.result == "bool" else operands[-1].dtype
-        return as_eager(self._eager(*operands, **params), dtype)
+        found = self._eager(*operands, **params)
+        dtype = BOOL_DTYPE if self.result == "bool" else operands[-1].dtype
+        return found if type(found) is np.ndarray and found.dtype is dtype else as_eager(found, dtype)
 
     def vjp(self, ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
         return self.vjp_of((True,) * self.nargs, ct, y, *operands, **params)
 
     def vjp_of(self, needed: Sequence[bool], ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
         """Apply the rule; where it is one function per operand, those that are not needed are left out."""
-        if isinstance(self._vjp, tuple):
-            rules = zip(self._vjp, needed, strict=True)
-            return tuple([rule(ct, y, *operands) if n and rule is not None else None for rule, n in rules])
-        return self._vjp(ct, y, *operands, **params) if self._vjp is not None else (None,) * self.nargs
+        rules = self._vjp
+        if rules is None:
+            return (None,) * self.nargs
+        if not isinstance(rules, tuple):
+            return rules(ct, y, *operands, **params)
+        found = [None] * self.nargs
+        for place, rule in enumerate(rules):
+            if needed[place] and rule is not None:
+                found[place] = rule(ct, y, *operands)
+        return tuple(found)
 
 
 class Select(Elementwise):
@@ -261,7 +269,7 @@ rint = unary("rint", np.rint, "math.rint({0})", ZERO)
 # --- exponentials and logarithms --------------------------------------------------------------------------------------
 exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
 exp2 = unary("exp2", np.exp2, "math.exp2({0})", lambda ct, y, x: ct * y * 0.6931471805599453, cost=15)
-expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18, costly=True)
+expm1 = unary("expm1", np.expm1, "math.expm1({0})", lambda ct, y, x: ct * (y + 1.0), cost=18, costly=1024)
 log: Elementwise = unary("log", np.log, "math.log({0})", lambda ct, y, x: ct / x, domain=(0.1, 4.0), cost=18)
 log2 = unary(
     "log2", np.log2, "math.log2({0})", lambda ct, y, x: ct / (x * 0.6931471805599453), domain=(0.1, 4.0), cost=18
@@ -270,10 +278,10 @@ log10 = unary(
     "log10", np.log10, "math.log10({0})", lambda ct, y, x: ct / (x * 2.302585092994046), domain=(0.1, 4.0), cost=18
 )
 log1p = unary(
-    "log1p", np.log1p, "math.log1p({0})", lambda ct, y, x: ct / (1.0 + x), domain=(-0.8, 4.0), cost=20, costly=True
+    "log1p", np.log1p, "math.log1p({0})", lambda ct, y, x: ct / (1.0 + x), domain=(-0.8, 4.0), cost=20, costly=1024
 )
 sigmoid = unary(
-    "sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: ct * y * (1.0 - y), cost=18, costly=True
+    "sigmoid", sigmoid_array, "math.sigmoid({0})", lambda ct, y, x: ct * y * (1.0 - y), cost=18, costly=1024
 )
 
 # --- trigonometric and hyperbolic -------------------------------------------------------------------------------------
@@ -282,13 +290,13 @@ cos: Elementwise = unary("cos", np.cos, "math.cos({0})", lambda ct, y, x: -ct * 
 tan = unary("tan", np.tan, "math.tan({0})", lambda ct, y, x: ct * (1.0 + y * y), domain=(-1.0, 1.0), cost=30)
 arcsin = unary(
     "arcsin", np.arcsin, "math.asin({0})",
-    lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=True
+    lambda ct, y, x: ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=1024
 )
 arccos = unary(
     "arccos", np.arccos, "math.acos({0})",
-    lambda ct, y, x: -ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=True
+    lambda ct, y, x: -ct / sqrt(1.0 - x * x), domain=(-0.9, 0.9), cost=25, costly=1024
 )
-arctan = unary("arctan", np.arctan, "math.atan({0})", lambda ct, y, x: ct / (1.0 + x * x), cost=25, costly=True)
+arctan = unary("arctan", np.arctan, "math.atan({0})", lambda ct, y, x: ct / (1.0 + x * x), cost=25, costly=1024)
 arctan2 = binary(
     "arctan2",
     np.arctan2,
@@ -297,27 +305,27 @@ arctan2 = binary(
     accepts=FLOAT,
     domain=(0.3, 2.0),
     cost=35,
-    costly=True,
+    costly=1024,
 )
-sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20, costly=True)
-cosh: Elementwise = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20, costly=True)
-tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20, costly=True)
-arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25, costly=True)
+sinh = unary("sinh", np.sinh, "math.sinh({0})", lambda ct, y, x: ct * cosh(x), cost=20, costly=1024)
+cosh: Elementwise = unary("cosh", np.cosh, "math.cosh({0})", lambda ct, y, x: ct * sinh(x), cost=20, costly=1024)
+tanh = unary("tanh", np.tanh, "math.tanh({0})", lambda ct, y, x: ct * (1.0 - y * y), cost=20, costly=4096)
+arcsinh = unary("arcsinh", np.arcsinh, "math.asinh({0})", lambda ct, y, x: ct / sqrt(x * x + 1.0), cost=25, costly=1024)
 arccosh = unary(
     "arccosh", np.arccosh, "math.acosh({0})",
-    lambda ct, y, x: ct / sqrt(x * x - 1.0), domain=(1.2, 3.0), cost=25, costly=True
+    lambda ct, y, x: ct / sqrt(x * x - 1.0), domain=(1.2, 3.0), cost=25, costly=1024
 )
 arctanh = unary(
     "arctanh", np.arctanh, "math.atanh({0})",
-    lambda ct, y, x: ct / (1.0 - x * x), domain=(-0.8, 0.8), cost=25, costly=True
+    lambda ct, y, x: ct / (1.0 - x * x), domain=(-0.8, 0.8), cost=25, costly=1024
 )
 erf = unary(
     "erf", libm_array("erf"), "math.erf({0})",
-    lambda ct, y, x: ct * (1.1283791670955126 * exp(-(x * x))), cost=25, costly=True
+    lambda ct, y, x: ct * (1.1283791670955126 * exp(-(x * x))), cost=25, costly=64
 )
 erfc = unary(
     "erfc", libm_array("erfc"), "math.erfc({0})",
-    lambda ct, y, x: ct * (-1.1283791670955126 * exp(-(x * x))), cost=25, costly=True
+    lambda ct, y, x: ct * (-1.1283791670955126 * exp(-(x * x))), cost=25, costly=64
 )
 
 # --- comparisons and logic --------------------------------------------------------------------------------------------

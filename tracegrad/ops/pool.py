@@ -94,7 +94,7 @@ def unpad(x: Any, padding: Padding) -> Any:
 class MaxPool(Primitive):
     name = "max_pool"
     kind = "window"
-    costly = True
+    costly = 1
     samples = pool_samples("x")
 
     def aval(self, x: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -119,7 +119,7 @@ class MaxPool(Primitive):
 class MaxPoolRoute(Primitive):
     name = "max_pool_route"
     kind = "window"
-    costly = True
+    costly = 1
     samples: list[dict[str, Any]] = []
 
     def aval(self, ct: Aval, x: Aval, y: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -143,7 +143,7 @@ class MaxPoolRoute(Primitive):
 class MaxPoolPick(Primitive):
     name = "max_pool_pick"
     kind = "window"
-    costly = True
+    costly = 1
     samples: list[dict[str, Any]] = []
 
     def aval(self, t: Aval, x: Aval, y: Aval, *, window: Ints, stride: Ints, padding: Padding) -> Aval:  # type: ignore[override]
@@ -168,7 +168,7 @@ class MaxPoolPick(Primitive):
 class SumPool(Primitive):
     name = "sum_pool"
     kind = "window"
-    costly = True
+    costly = 1
     linear = True
     samples = pool_samples("x")
 
@@ -192,7 +192,7 @@ class SumPool(Primitive):
 class SumPoolSpread(Primitive):
     name = "sum_pool_spread"
     kind = "window"
-    costly = True
+    costly = 1
     linear = True
     samples = pool_samples("y")
 

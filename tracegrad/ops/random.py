@@ -40,7 +40,7 @@ class RandomBits(Primitive):
 
     name = "random_bits"
     kind = "random"
-    costly = True
+    costly = 1
     samples = [
         {
             "shapes": [],

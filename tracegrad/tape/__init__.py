@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracegrad.tape import custom as _custom  # noqa: F401  (tg.Function on tensors)
-from tracegrad.tape import engine, hooks, inplace, values
+from tracegrad.tape import engine, hooks, inplace, operators, protocol, values
 from tracegrad.tape.create import as_tensor, from_dlpack, from_numpy, tensor, track, untrack
 from tracegrad.tape.hooks import RemovableHandle
 from tracegrad.tape.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
@@ -37,7 +37,8 @@ def backward(
 
 def install() -> None:
     """Put on Tensor what is written in the other files of this package."""
-    for name, method in {**values.METHODS, **hooks.METHODS, **inplace.METHODS, "backward": backward}.items():
+    methods = values.METHODS | hooks.METHODS | inplace.METHODS | operators.METHODS | protocol.METHODS
+    for name, method in {**methods, "backward": backward}.items():
         setattr(Tensor, name, method)
     for name, function in {**inplace.IN_PLACE, **inplace.OPERATORS}.items():
         setattr(Tensor, name, inplace.in_place(name, function))

@@ -33,7 +33,7 @@ def graph(outputs: Any, adjoint: bool = False) -> Graph:
         return b
     """
     roots = [required(t, "graph") for t in listed(outputs)]
-    nodes, leaves = reachable(roots)
+    nodes, leaves, _ = reachable(roots)
     builder = Builder("tape")
     here: dict[Node, GraphNode] = {}
     for number, leaf in enumerate(leaves):

@@ -3,15 +3,16 @@ shall be differentiable themselves; here is what PyTorch adds: hooks, accumulati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
 
 from tracegrad.errors import ArgumentError, GradientError, ShapeError, TapeError
 from tracegrad.grad.adjoint import Values, walk
-from tracegrad.tape.modes import GradMode
+from tracegrad.tape.modes import switched
 from tracegrad.tape.node import AccumulateGrad, Node, aval_of
 from tracegrad.tape.tensor import Tensor, edge, hold, wrap
 from tracegrad.trace import STATE, Tracer
@@ -35,7 +36,8 @@ class SavedArrays(Values):
         """Apply a rule; those made of costly primitives see tensors, so that the compiled ones are used."""
         prim = node.prim
         if not prim.costly or prim.kind == "elementwise":
-            return prim.vjp_of(needed, ct, self.result(node), *self.operands(node), **node.params)
+            y, *operands = node.saved
+            return prim.vjp_of(needed, ct, node if y is None else y, *operands, **node.params)
         held = [wrap(v) if isinstance(v, np.ndarray) else v for v in (self.result(node), *self.operands(node))]
         found = prim.vjp_of(needed, wrap(np.asarray(ct)), *held, **node.params)
         each = found if isinstance(found, tuple) else (found,)
@@ -65,14 +67,19 @@ def as_held(node: Node, place: int, value: Any, source: Node) -> Any:
     return hold(value, source.aval if source.aval is not None else aval_of(value), source)
 
 
-@dataclass
-class Pass:
-    """One backward pass."""
+ARRAYS, TENSORS = SavedArrays(), SavedTensors()
 
-    create_graph: bool
-    retain_graph: bool
-    wanted: set[Node] = field(default_factory=set)
-    captured: dict[Node, Any] = field(default_factory=dict)
+
+class Pass:
+    """One backward pass. The cotangents of the nodes `wanted` are captured on the way."""
+
+    __slots__ = ("captured", "create_graph", "retain_graph", "wanted")
+
+    def __init__(self, create_graph: bool, retain_graph: bool | None, wanted: Iterable[Node] = ()):
+        self.create_graph = create_graph
+        self.retain_graph = create_graph if retain_graph is None else retain_graph
+        self.wanted = set(wanted)
+        self.captured: dict[Node, Any] = {}
 
     def tensor(self, ct: Any) -> Tensor:
         return ct if isinstance(ct, Tensor) else wrap(np.asarray(ct))
@@ -86,7 +93,7 @@ class Pass:
             variable = node.retained()
             if variable is not None:
                 self.add_to(variable, ct)
-        if node in self.wanted:
+        if self.wanted and node in self.wanted:
             self.captured[node] = ct
         return ct
 
@@ -102,14 +109,10 @@ class Pass:
             ct = found if self.create_graph else found._data  # type: ignore[attr-defined]
         return ct
 
-    def leave(self, node: Node) -> None:
-        if not self.retain_graph:
-            node.free()
-
     def run(self, seeds: list[tuple[Node, Any]], nodes: list[Node], active: Any) -> dict[Any, Any]:
-        values: Any = SavedTensors() if self.create_graph else SavedArrays()
-        with GradMode(self.create_graph), np.errstate(all="ignore"):
-            return walk(nodes, active, seeds, values, self.enter, self.leave)
+        """Walk over the nodes; return the cotangents that are left over."""
+        leave = None if self.retain_graph else methodcaller("free")
+        return walk(nodes, active, seeds, TENSORS if self.create_graph else ARRAYS, self.enter, leave)
 
     def accumulate(self, leaf: AccumulateGrad, ct: Any) -> None:
         """Add a cotangent to the gradient of a leaf, with its hooks before and after."""
@@ -117,8 +120,9 @@ class Pass:
         if variable._hooks:
             ct = self.hooked(variable._hooks, ct)
         self.add_to(variable, ct)
-        for hook in list((variable._post_hooks or {}).values()):
-            hook(variable)
+        if variable._post_hooks:
+            for hook in list(variable._post_hooks.values()):
+                hook(variable)
 
     def add_to(self, variable: Tensor, ct: Any) -> None:
         held = variable._grad
@@ -133,8 +137,19 @@ class Pass:
             held._counter.count += 1
 
 
-def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[AccumulateGrad]]:
-    """Return the nodes that the roots depend on, operands first, and the leaves among them apart."""
+@contextmanager
+def mode(create_graph: bool) -> Iterator[None]:
+    """Record what rules and hooks compute, or not; NumPy does not warn of overflow."""
+    token = STATE.set(switched(create_graph))
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        STATE.reset(token)
+
+
+def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[AccumulateGrad], set[Node]]:
+    """Return the nodes that the roots depend on, operands first, the leaves among them apart, and both together."""
     seen: set[Node] = set()
     pending = list(roots)
     nodes: list[Node] = []
@@ -146,16 +161,17 @@ def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[AccumulateGrad]]:
         seen.add(node)
         if isinstance(node, AccumulateGrad):
             leaves.append(node)
-        else:
-            nodes.append(node)
-            pending.extend([o for o in node.operands if o is not None])
-    nodes.sort(key=number_of)
-    leaves.sort(key=number_of)
-    return nodes, leaves
+            continue
+        nodes.append(node)
+        for operand in node.operands:
+            if operand is not None and operand not in seen:
+                pending.append(operand)
+    nodes.sort(key=NUMBER)
+    leaves.sort(key=NUMBER)
+    return nodes, leaves, seen
 
 
-def number_of(node: Node) -> int:
-    return node.number
+NUMBER = attrgetter("number")
 
 
 def leading_to(wanted: set[Node], nodes: Iterable[Node]) -> set[Node]:
@@ -240,25 +256,27 @@ def backward(
     tensor([ 2., 40.])
     """
     seeds = seeds_of(listed(tensors), grad_tensors, create_graph)
-    this = Pass(create_graph, create_graph if retain_graph is None else retain_graph)
-    nodes, leaves = reachable([node for node, _ in seeds])
-    active: Any = {*nodes, *leaves}
-    wanted = {required(x, "backward"): x for x in listed(inputs or [])}
+    nodes, leaves, active = reachable([node for node, _ in seeds])
+    wanted = {} if inputs is None else {required(x, "backward"): x for x in listed(inputs)}
+    this = Pass(create_graph, retain_graph, wanted)
     if inputs is not None:
-        this.wanted = set(wanted)
         leaves = [leaf for leaf in leaves if leaf in wanted]
         active = leading_to(this.wanted, nodes)
-    found = this.run(seeds, nodes, active)
-    if any(leaf not in found for leaf in leaves):  # what is constant, like floor, gives zeros; a Function may give None
-        constant = {o for node in nodes if node.prim.kind != "control" for o in node.operands}
-        zeros = [leaf for leaf in leaves if leaf not in found and leaf in constant]
-        found.update({leaf: np.zeros(leaf.shape, leaf.dtype) for leaf in zeros})
-    with GradMode(create_graph):
+    with mode(create_graph):
+        found = this.run(seeds, nodes, active)
         for leaf in leaves:
-            if leaf in found:
-                this.accumulate(leaf, found[leaf])
+            ct = found.get(leaf)
+            if ct is None and is_constant(leaf, nodes):
+                ct = np.zeros(leaf.shape, leaf.dtype)
+            if ct is not None:
+                this.accumulate(leaf, ct)
         for node, ct in this.captured.items():
             this.add_to(wanted[node], ct)
+
+
+def is_constant(leaf: Node, nodes: Iterable[Node]) -> bool:
+    """Say whether a leaf without cotangent has the gradient zero, as under floor; a Function may give None for it."""
+    return any(leaf in node.operands for node in nodes if node.prim.kind != "control")
 
 
 def required(tensor: Any, what: str) -> Node:
@@ -297,14 +315,13 @@ def grad(
     """
     wrt = [required(x, "grad") for x in listed(inputs)]
     seeds = seeds_of(listed(outputs), grad_outputs, create_graph)
-    this = Pass(create_graph, create_graph if retain_graph is None else retain_graph, set(wrt))
-    nodes, leaves = reachable([node for node, _ in seeds])
-    found = this.run(seeds, nodes, leading_to(set(wrt), nodes))
-    for leaf in leaves:
-        if leaf in found and leaf.variable._hooks:
-            with GradMode(create_graph):
+    this = Pass(create_graph, retain_graph, wrt)
+    nodes, leaves, reached = reachable([node for node, _ in seeds])
+    with mode(create_graph):
+        found = this.run(seeds, nodes, leading_to(this.wanted, nodes))
+        for leaf in leaves:
+            if leaf in found and leaf.variable._hooks:
                 found[leaf] = this.hooked(leaf.variable._hooks, found[leaf])
-    reached = {*nodes, *leaves}
     results: list[Tensor | None] = []
     for tensor, node in zip(listed(inputs), wrt, strict=True):
         ct = this.captured.get(node, found.get(node))

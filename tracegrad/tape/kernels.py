@@ -27,8 +27,6 @@ ENOUGH = 1 << 20
 compiling takes 25 to 110 ms, or 3 to 15 ms when the cache on disk has the program already."""
 PER_CALL = 1000
 """What a call counts for beside its elements."""
-SMALL = 4096
-"""Elements below which NumPy computes functions of single elements as fast."""
 MOST = 512
 """Signatures that are kept; when there are more, the half that was used longest ago is forgotten."""
 
@@ -57,9 +55,7 @@ def usable(prim: Primitive, values: Sequence[Any]) -> bool:
     """Say whether a program may stand in for the eager rule here."""
     if not config.tape_kernels or STATE.get().eager:
         return False
-    if prim.kind != "elementwise":
-        return True
-    return max([v.size for v in values if isinstance(v, np.ndarray)], default=0) >= SMALL
+    return prim.costly == 1 or max([v.size for v in values if isinstance(v, np.ndarray)], default=0) >= prim.costly
 
 
 def use_of(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Use:

@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextvars import Token
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +24,8 @@ def is_grad_enabled() -> bool:
 def switched(enabled: bool) -> State:
     """Return the state of this context with recording on or off."""
     state = STATE.get()
-    return replace(state, grad_off=-1 if enabled else len(state.traces))
+    off = -1 if enabled else len(state.traces)
+    return state if state.grad_off == off else State(state.traces, state.eager, state.rules, off)
 
 
 class GradMode:

@@ -98,14 +98,18 @@ class Node:
             )
         for position, version, count in self.versions:
             if version.count != count:
-                what = "its result" if position == 0 else f"operand {position - 1}"
-                what = f"{what} {aval_of(self.saved[position])}" if position >= 0 else "a tensor that it saved"
-                raise TapeError(
-                    f"backward: {self.label} (at {self.where}) needs {what} as it"
-                    f" was at version {count}, but it was changed in place at {where_of(version.changed)} (version"
-                    f" {version.count})",
-                    fix="write y = x + 1 instead of x += 1, or change a copy: x.clone()",
-                )
+                raise self.changed(position, version, count)
+
+    def changed(self, position: int, version: Version, count: int) -> TapeError:
+        """Return the error for a saved value that was changed in place."""
+        what = "its result" if position == 0 else f"operand {position - 1}"
+        what = f"{what} {aval_of((self.saved or [])[position])}" if position >= 0 else "a tensor that it saved"
+        return TapeError(
+            f"backward: {self.label} (at {self.where}) needs {what} as it"
+            f" was at version {count}, but it was changed in place at {where_of(version.changed)} (version"
+            f" {version.count})",
+            fix="write y = x + 1 instead of x += 1, or change a copy: x.clone()",
+        )
 
     def __repr__(self) -> str:
         return f"<{self.name()}>"

@@ -21,7 +21,7 @@ from tracegrad.ops.elementwise import convert, stop_gradient
 from tracegrad.tape.compute import FRESH, compute
 from tracegrad.tape.node import AccumulateGrad, Node, Version, aval_of, reads_of
 from tracegrad.tape.views import View, replay
-from tracegrad.trace import FUNCTIONS, STATE, Tracer
+from tracegrad.trace import STATE, Tracer
 
 
 class Tape:
@@ -46,7 +46,7 @@ class Tape:
             found = hold_parts(prim, operands, params, result)
         else:
             found = hold_array(prim, operands, params, np.asarray(result))
-        if state.grad_off < 0 and found.differentiable and prim is not stop_gradient:
+        if state.grad_off < 0 and prim is not stop_gradient and found.differentiable:
             edges = tuple([edge(o) if isinstance(o, Held) else None for o in operands])
             needed = tuple([e is not None for e in edges])
             if True in needed:
@@ -242,47 +242,8 @@ class Tensor(Held):
         found: np.ndarray[Any, Any] = self.concrete("numpy()", "return the value from the function")
         return found
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return np.array(self.numpy(), dtype, copy=copy)
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
-        if kwargs.get("out") is not None:
-            return into_array(getattr(ufunc, method), f"numpy.{name}", inputs, kwargs)
-        if name in FUNCTIONS:
-            return self.dispatch(name, f"numpy.{name}", inputs, kwargs)
-        return plain_numpy(getattr(ufunc, method), f"numpy.{name}", inputs, kwargs)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        module = (func.__module__ or "numpy").removeprefix("numpy").strip(".")
-        name = f"{module}.{func.__name__}" if module else func.__name__
-        if name in FUNCTIONS:
-            return self.dispatch(name, f"numpy.{name}", args, kwargs)
-        return plain_numpy(func, f"numpy.{name}", args, kwargs)
-
-    def dispatch(self, name: str, shown: str, args: Any, kwargs: Any) -> Any:
-        if kwargs.get("out") is not None:
-            raise TapeError(f"{shown}: out= cannot be written to", fix=INTO)
-        found = FUNCTIONS[name](*args, **{k: v for k, v in kwargs.items() if k != "out"})
-        return wrap(found) if isinstance(found, np.ndarray) and not STATE.get().traces else found
-
     def __hash__(self) -> int:
         return id(self)
-
-
-INTO = "use the returned value, or x.copy_(...)"
-
-
-def into_array(function: Any, shown: str, inputs: Any, kwargs: Any) -> Any:
-    """Run a ufunc that writes into NumPy arrays, as in `array += tensor`; the arrays are what is returned."""
-    if any(isinstance(o, Tracer) for o in kwargs["out"]):
-        raise TapeError(f"{shown}: a tensor cannot be written to with out=", fix=INTO)
-    if any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-        raise TapeError(
-            f"{shown}: a tensor that requires a gradient cannot be written into a NumPy array",
-            fix="write x = x + y, which makes a tensor, or pass x.detach()",
-        )
-    return function(*(x.numpy() if isinstance(x, Tensor) else x for x in inputs), **kwargs)
 
 
 def fill(tensor: Held, data: Any, node: Node | None, version: Version) -> None:
@@ -341,7 +302,7 @@ def hold_array(prim: Primitive, operands: Sequence[Any], params: dict[str, Any],
         return wrap(result)
     if prim is pick:
         return wrap(result if result.flags.writeable else result.copy(), None, operands[0]._counter)
-    source = next((o for o in operands if isinstance(o, Tensor) and np.may_share_memory(o._data, result)), None)
+    source = source_of(operands, result)
     if source is None:
         return wrap(result if result.flags.writeable else result.copy())
     if prim is stop_gradient:
@@ -351,6 +312,16 @@ def hold_array(prim: Primitive, operands: Sequence[Any], params: dict[str, Any],
     found = wrap(result, None, source._counter)
     found._view = View.of(source, prim, params, STATE.get().grad_off < 0)
     return found
+
+
+def source_of(operands: Sequence[Any], result: Any) -> Tensor | None:
+    """Return the operand that a result shares memory with."""
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            data = operand._data
+            if result.base is data or np.may_share_memory(data, result):
+                return operand
+    return None
 
 
 def hold_parts(prim: Primitive, operands: Sequence[Any], params: dict[str, Any], result: Any) -> Parts:
@@ -372,18 +343,21 @@ def record(
     node = Node(prim, edges, params, user_place())
     reads = reads_of(prim, needed, values, result._data, params)
     saved: list[Any] = [None]
-    for number, (operand, value) in enumerate(zip(operands, values, strict=True), 1):
+    versions = node.versions
+    for number, value in enumerate(values, 1):
         if reads[number] or not isinstance(value, (np.ndarray, tuple)):
             saved.append(value)
+            operand = operands[number - 1]
             if isinstance(operand, Held):
-                node.versions.append((number, operand._counter, operand._counter.count))
+                version = operand._counter
+                versions.append((number, version, version.count))
         else:
             target = edges[number - 1]
             saved.append(aval_of(value) if target is None else target)
     if reads[0]:
         saved[0] = result._data
         if not prim.private:
-            node.versions.append((0, result._counter, result._counter.count))
+            versions.append((0, result._counter, result._counter.count))
     node.saved = saved
     node.keeps = True in reads
     node.aval = None
@@ -393,19 +367,3 @@ def record(
         node.aval = result.aval
         node.shape, node.dtype = node.aval.shape, node.aval.dtype
     return node
-
-
-def plain_numpy(function: Any, shown: str, args: Any, kwargs: Any) -> Any:
-    """Run a NumPy function that has no differentiable version on the arrays behind tensors that need no gradient."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                raise TapeError(
-                    f"{shown} has no gradient", fix="pass x.detach(), or write it with the functions of tracegrad.numpy"
-                )
-            return value.numpy()
-        return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-
-    found = function(*map(plain, args), **{k: plain(v) for k, v in kwargs.items()})
-    return wrap(found) if isinstance(found, np.ndarray) else found
