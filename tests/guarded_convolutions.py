@@ -17,6 +17,8 @@ from tracegrad.codegen.plan_conv import plan_conv
 
 EXAMPLES = int(os.environ.get("RANDOM_CONVOLUTIONS", "300"))
 KINDS = ("forward", "data", "weight")
+WINOGRAD = ("winograd 2x2", "winograd 4x4")
+WINOGRAD_KINDS = ("forward", "data")
 DTYPES = ("float32", "float64")
 EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16}
 
@@ -94,18 +96,25 @@ def check(
     seed: int,
     special: int = 0,
     side: str = "end",
+    path: str = "",
+    factor: float = 1.0,
 ) -> None:
-    """Run a plan on guarded memory and compare it; `special`: how many elements of an operand are NaN or inf."""
+    """Run a plan on guarded memory and compare it.
+
+    special: how many elements of an operand are NaN or inf.  factor: of the first operand.  path: as in `plan_conv`.
+    """
     if min(case.out) < 1:
         return
     rng = np.random.default_rng(seed)
     shapes = case.shapes(kind)
     inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes[:2]]
+    inputs[0] *= np.dtype(dtype).type(factor)
     if special:
         target = inputs[int(rng.integers(2))].reshape(-1)
         if target.size:
             target[rng.integers(target.size, size=special)] = rng.choice([np.nan, np.inf, -np.inf], special)
-    call = plan_conv(kind, dtype, case.x, case.w, case.stride, case.padding, case.dilation, case.groups, threads)
+    axes = case.stride, case.padding, case.dilation
+    call = plan_conv(kind, dtype, case.x, case.w, *axes, case.groups, threads, path=path)
     result = run(call, inputs, np.zeros(shapes[2], dtype), threads, side)
     with np.errstate(invalid="ignore", over="ignore"):
         expected = reference(kind, case, *inputs)
@@ -147,6 +156,50 @@ def cases(draw: Any) -> Case:
 )  # fmt: skip
 def test_convolutions(kind, dtype, case, threads, seed, special, side):
     check(kind, dtype, case, threads, seed, special=special, side=side)
+
+
+@st.composite
+def winograd_cases(draw: Any) -> Case:
+    """3 x 3 taps, one by one; also with more padding than a tap reaches, and maps of parts of a tile."""
+    extent = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 33, 60])
+    channels = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 33, 40])
+    size, pads = draw(st.tuples(extent, extent)), draw(st.tuples(PADS, PADS))
+    images = draw(st.sampled_from([1, 1, 2, 3, 9]))
+    return Case(images, draw(channels), size, draw(channels), (3, 3), (1, 1), pads, (1, 1))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(WINOGRAD), st.sampled_from(WINOGRAD_KINDS), st.sampled_from(DTYPES), winograd_cases(),
+    st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
+    st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions_by_winograd(path, kind, dtype, case, threads, seed, special, side):
+    check(kind, dtype, case, threads, seed, special=special, side=side, path=path)
+
+
+LARGE = {
+    "rows are cut": Case(1, 40, (70, 90), 33, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "columns are cut": Case(1, 16, (5, 900), 17, (3, 3), (1, 1), ((0, 2), (1, 1)), (1, 1)),
+    "many images": Case(40, 24, (7, 7), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    "many maps": Case(2, 72, (6, 5), 200, (3, 3), (1, 1), ((1, 1), (2, 0)), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", WINOGRAD_KINDS)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_convolutions_by_winograd(kind, name):
+    for path, dtype in itertools.product(WINOGRAD, DTYPES):
+        check(kind, dtype, LARGE[name], 2, seed=4, path=path)
+        check(kind, dtype, LARGE[name], 2, seed=4, path=path, special=2, side="start")
+
+
+@pytest.mark.parametrize("kind", WINOGRAD_KINDS)
+def test_overflow_in_transforms_leaves_no_trace_in_convolutions(kind):
+    """Sums of neighbours overflow in the transforms, where no direct sum does."""
+    case = Case(2, 5, (9, 10), 6, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    for path in WINOGRAD:
+        check(kind, "float32", case, 2, seed=5, path=path, factor=1e37)
 
 
 BY_HAND = {

@@ -9,6 +9,7 @@
 | TRACEGRAD_VERBOSE      | verbose      | 1 prints what is traced and compiled, with times           |
 | TRACEGRAD_FAST_MATH    | fast_math    | 1 allows rewrites that are not exact for NaN, inf and -0.0 |
 | TRACEGRAD_EPILOGUES    | epilogues    | 0 keeps element-wise work out of products and convolutions |
+| TRACEGRAD_WINOGRAD     | winograd     | largest tiles of 3 x 3 convolutions: 4 (default), 2 or 0   |
 | TRACEGRAD_TAPE_KERNELS | tape_kernels | 0 computes convolutions and the like on tensors in NumPy   |
 """
 
@@ -38,6 +39,11 @@ def _size(name: str, default: int) -> int:
     return int(found[1]) * 1024 ** " KMG".index(found[2] or " ") if found else default
 
 
+def _winograd() -> int:
+    text = os.environ.get("TRACEGRAD_WINOGRAD", "")
+    return int(text) if text in ("0", "2", "4") else 4
+
+
 def _home() -> Path:
     try:
         return Path.home()
@@ -64,6 +70,7 @@ def child_environment(package: Path, **settings: str) -> dict[str, str]:
         "TRACEGRAD_THREADS": str(config.threads),
         "TRACEGRAD_FAST_MATH": str(int(config.fast_math)),
         "TRACEGRAD_CPU": config.cpu,
+        "TRACEGRAD_WINOGRAD": str(config.winograd),
     }
     return os.environ | ours | settings
 
@@ -80,6 +87,7 @@ class Config:
     verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
     fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
     epilogues: bool = field(default_factory=lambda: _flag("TRACEGRAD_EPILOGUES", "1"))
+    winograd: int = field(default_factory=_winograd)
     tape_kernels: bool = field(default_factory=lambda: _flag("TRACEGRAD_TAPE_KERNELS", "1"))
 
 

@@ -4,8 +4,8 @@ Every kernel is `void symbol(i64 plan, i64 operands, i64 scratch, i64 pool)` (`p
 families but the pool need the symbol `tg_par_for`, which the pool's defines.
 
 A user's first program pays for compiling the families that it needs, one after the other, hence their number.  Seconds
-(AVX-512, after 0.4 for importing Numba): pool 0.15, gemm_f32 and _f64 0.7, gemv 0.4, conv 0.9, convw 1.0, direct 0.25,
-sort 0.3, scan and integer products 0.15.
+(AVX-512, after 0.4 for importing Numba): pool 0.15, gemm_f32 and _f64 0.7, gemv 0.4, conv 0.9, convw 1.0, winograd 1.0,
+direct 0.25, sort 0.3, scan and integer products 0.15.
 
 The number of threads that a plan was made for is the most that the pool may have: scratch is indexed by thread.
 """
@@ -30,6 +30,7 @@ from tracegrad.codegen import (
     pool_kernels,
     scan_kernels,
     sort_kernels,
+    winograd_kernels,
 )
 from tracegrad.codegen.native import compile_functions
 from tracegrad.codegen.plan import SHORT_NAMES
@@ -37,6 +38,8 @@ from tracegrad.codegen.tile_shape import TileShape, tile_shape
 
 INTEGER_DTYPES = ("int32", "int64")
 SCAN_DTYPES = ("float32", "float64", "int32", "int64")
+WINOGRAD_TILES = (2, 4)
+WINOGRAD_KERNELS = tuple(itertools.product(WINOGRAD_TILES, (32, 64)))
 DIRECT_KERNELS = tuple(itertools.product(("forward", "data", "weight"), ("float32", "float64")))
 
 Entries = dict[str, tuple[Any, Any]]
@@ -71,6 +74,12 @@ def _direct(kind: str, dtype: str) -> Source:
     return lambda shape: (direct_kernels.direct_entries(dtype, kind), direct_kernels.direct_parts(dtype, shape))
 
 
+def _winograd(m: int, bits: int) -> Source:
+    return lambda shape: (
+        winograd_kernels.winograd_entries(bits, shape, m), winograd_kernels.winograd_parts(bits, shape, m)
+    )  # fmt: skip
+
+
 def _planes(kind: str, dtype: str) -> Source:
     return lambda shape: (
         plane_kernels.plane_entries(dtype, kind, shape), plane_kernels.plane_parts(dtype, kind, shape)
@@ -89,6 +98,7 @@ _SOURCES: dict[str, Source] = {
     "convw_f64": _convw(64),
     **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     **{f"planes_{kind}_{SHORT_NAMES[dtype]}": _planes(kind, dtype) for kind, dtype in DIRECT_KERNELS},
+    **{f"winograd{m}_f{bits}": _winograd(m, bits) for m, bits in WINOGRAD_KERNELS},
     "sort": _loops(sort_kernels.sort_entries),
     **{
         f"scan_{SHORT_NAMES[dtype]}": _loops(functools.partial(scan_kernels.cumsum_entries, dtype))
@@ -118,6 +128,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         f"planes_{kind}_{SHORT_NAMES[dtype]}": (f"tg_planes_{kind}_{SHORT_NAMES[dtype]}",)
         for kind, dtype in DIRECT_KERNELS
     },
+    **{f"winograd{m}_f{bits}": (f"tg_winograd{m}_f{bits}",) for m, bits in WINOGRAD_KERNELS},
     "sort": ("tg_argsort",),
     **{f"scan_{SHORT_NAMES[dtype]}": (f"tg_cumsum_{SHORT_NAMES[dtype]}",) for dtype in SCAN_DTYPES},
     **{f"gemm_{SHORT_NAMES[dtype]}": (f"tg_gemm_{SHORT_NAMES[dtype]}",) for dtype in INTEGER_DTYPES},

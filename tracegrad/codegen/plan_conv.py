@@ -13,6 +13,7 @@ Groups are more images: [N, G*C, H, W] is [N*G, C, H, W], with other weights for
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,11 +24,11 @@ from tracegrad.codegen.plan_conv_planes import plan_planes, serves
 from tracegrad.codegen.plan_conv_runs import data_runs, forward_runs, plan_runs
 from tracegrad.codegen.plan_conv_weight import plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
+from tracegrad.codegen.plan_winograd import plan_winograd, tile_sizes
 from tracegrad.codegen.tile_shape import tile_shape
 
 THREAD_CACHE = 1 << 20
-SMALLER = (("tile", 4), ("tile", 16), ("direct", 1))
-"""Paths, and into how many parts the tile's chunks are cut, where the first choice takes too much scratch."""
+SMALLER = (4, 16)  # into how many parts the tile's chunks are cut where they take too much scratch
 TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 LEAST_CHANNELS = 4  # per group, below which plain loops find the weight gradient faster than a tile
 
@@ -44,22 +45,42 @@ def plan_conv(
     threads: int,
     *,
     isa: str | None = None,
+    path: str = "",
 ) -> LibraryCall:
     """Plan a convolution of kind "forward", "data" or "weight" over 1 to 3 axes.
 
     x, w: the shapes [n, c, *size] and [o, c / groups, *kernel].  padding: (low, high) of each axis, not negative.
-    isa: the tile's instruction set, this host's by default.
+    isa: the tile's instruction set, this host's by default.  path: the one to take, by default the fastest.
     Operands: forward (x, w, y); data (dy, w, dx); weight (x, dy, dw).
     """
     g = geometry(x, w, stride, padding, dilation, groups)
-    path, why = choose_path(kind, g)
-    call = _plan_path(path, 1, kind, dtype, g, threads, isa)
-    for path, cut in SMALLER:
-        if call.scratch_bytes <= most_scratch(g, ITEM_SIZES[dtype], threads):
-            break
-        call = _plan_path(path, cut, kind, dtype, g, threads, isa)
-        why = f"{why.removesuffix(TOO_LARGE)}{TOO_LARGE}" if path == "tile" else f"plain loops{TOO_LARGE}"
+    lanes = tile_shape(isa).lanes(ITEM_SIZES[dtype])
+    *choices, last = [(path, 1, "as asked for")] if path else choose_paths(kind, g, lanes)
+    limit = most_scratch(g, ITEM_SIZES[dtype], threads)
+    for choice, cut, why in choices:
+        call = _plan_path(choice, cut, kind, dtype, g, threads, isa)
+        if call.scratch_bytes <= limit:
+            return _with_reason(call, why)
+    return _with_reason(_plan_path(*last[:2], kind, dtype, g, threads, isa), last[2])
+
+
+def _with_reason(call: LibraryCall, why: str) -> LibraryCall:
+    """Put why a path was taken before what its plan says."""
     return replace(call, why=f"{why}; {call.why}" if call.why else why)
+
+
+def choose_paths(kind: str, g: Geometry, lanes: int) -> list[tuple[str, int, str]]:
+    """Return paths, into how many parts their chunks are cut, and why; the first that takes little scratch is taken."""
+    path, why = choose_path(kind, g)
+    found = [(path, 1, why)]
+    if path == "tile" and kind != "weight":
+        sizes = tile_sizes(kind, g, lanes)
+        found = [
+            (f"winograd {m}x{m}", cut, f"winograd {m}x{m}: {(m + 2) ** 2} products per tile instead of {9 * m * m}")
+            for m, cut in itertools.product(sizes, (1, 4))
+        ] + found  # fmt: skip
+    found += [("tile", cut, f"{why}{TOO_LARGE}") for cut in SMALLER]
+    return [*found, ("direct", 1, f"plain loops{TOO_LARGE}")]
 
 
 def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads: int, isa: str | None) -> LibraryCall:
@@ -71,6 +92,8 @@ def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads:
             return _plan_product(kind, dtype, g, threads, isa)
         case "planes":
             return plan_planes(kind, dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
+        case "winograd 2x2" | "winograd 4x4":
+            return plan_winograd(kind, dtype, g, int(path[-1]), threads, tile_shape(isa), cut)
         case _ if kind == "weight":
             return plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1), cut)
         case _:
@@ -89,12 +112,14 @@ def most_scratch(g: Geometry, item: int, threads: int) -> int:
 def choose_path(kind: str, g: Geometry) -> tuple[str, str]:
     """Return the path of a convolution, and why it is taken: the first row that applies.
 
-    | path    | when                                        | why                                                     |
-    | direct  | a size is 0                                 | the result is zero, or nothing                          |
-    | direct  | weight, under LEAST_CHANNELS channels/group | a tile would be mostly empty                            |
-    | planes  | groups of one channel, two axes, in cache   | no sum over channels: a tile would have one row of many |
-    | product | one tap, stride 1, no padding, 1 group      | y[n] = w @ x[n]: the operands are read where they lie   |
-    | tile    | else                                        | product over a padded copy that stays in cache          |
+    | path     | when                                        | why                                                     |
+    | direct   | a size is 0                                 | the result is zero, or nothing                          |
+    | direct   | weight, under LEAST_CHANNELS channels/group | a tile would be mostly empty                            |
+    | planes   | groups of one channel, two axes, in cache   | no sum over channels: a tile would have one row of many |
+    | product  | one tap, stride 1, no padding, 1 group      | y[n] = w @ x[n]: the operands are read where they lie   |
+    | winograd | 3 x 3 taps, stride 1, where `tile_sizes`    | 2.25 or 4 times fewer products, paid for with           |
+    |          | finds its costs to be lower                 | transforms of the channels and of the weights           |
+    | tile     | else                                        | product over a padded copy that stays in cache          |
     """
     if g.is_empty or (kind != "forward" and min(g.size) <= 0):
         return "direct", "plain loops: a size is 0"

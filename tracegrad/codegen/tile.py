@@ -288,9 +288,19 @@ def tile_name(bits: int, indirect: bool) -> str:
 
 
 def tile_part(bits: int, shape: TileShape, indirect: bool) -> ir.Module:
-    """Return the module that defines the tile: a switch over functions for each height and width."""
+    """Return the module that defines the tile."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
-    name = tile_name(bits, indirect)
+
+    def emitter(rows: int, vectors: int) -> TileEmitter:
+        return TileEmitter(lanes, shape.rows, rows, vectors, indirect)
+
+    return switched_part(tile_name(bits, indirect), lanes, shape, emitter)
+
+
+def switched_part(
+    name: str, lanes: Lanes, shape: TileShape, emitter: Callable[[int, int], TileEmitter]
+) -> ir.Module:
+    """Return the module that defines a tile: a switch over functions for each height and width."""
     module = part_module(name)
     function = part_function(module, name, 9)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -300,11 +310,10 @@ def tile_part(bits: int, shape: TileShape, indirect: bool) -> ir.Module:
     switch = builder.switch(builder.add(even_rows, is_wide), end)
     for rows in range(2, shape.rows + 1, 2):
         for wide, vectors in enumerate((1, shape.vectors)):
-            emitter = TileEmitter(lanes, shape.rows, rows, vectors, indirect)
             block = function.append_basic_block("case")
             switch.add_case(word(rows + wide), block)
             builder.position_at_end(block)
-            call = builder.call(emitter.emit(module, f"{name}_{rows}x{vectors}"), function.args)
+            call = builder.call(emitter(rows, vectors).emit(module, f"{name}_{rows}x{vectors}"), function.args)
             call.tail = "tail"
             builder.branch(end)
     ir.IRBuilder(end).ret_void()

@@ -61,7 +61,7 @@ def _emit_transpose(function: ir.Function, lanes: Lanes, indirect: bool) -> None
         else:
             distance = builder.mul(row, pitch)
         vectors.append(lanes.masked_load(builder, offset(builder, first, distance), mask))
-    vectors = _swap_blocks(builder, lanes, vectors)
+    vectors = swap_blocks(builder, lanes, vectors)
     target = builder.inttoptr(destination, POINTER)
     for j in range(lanes.count):
         row = builder.select(builder.icmp_signed("<", word(j), n), word(j), n)
@@ -69,7 +69,7 @@ def _emit_transpose(function: ir.Function, lanes: Lanes, indirect: bool) -> None
     builder.ret_void()
 
 
-def _swap_blocks(builder: ir.IRBuilder, lanes: Lanes, vectors: list[ir.Value]) -> list[ir.Value]:
+def swap_blocks(builder: ir.IRBuilder, lanes: Lanes, vectors: list[ir.Value]) -> list[ir.Value]:
     """Transpose a square of vectors: exchange the off-diagonal d x d blocks, for d = lanes / 2, ..., 1."""
     count = lanes.count
     vectors = list(vectors)

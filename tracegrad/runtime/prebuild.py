@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from tracegrad.config import child_environment, config
 from tracegrad.runtime import cache, library
 
-SECONDS = {"gemm": 0.7, "conv": 1.0, "convw": 1.1, "gemv": 0.4, "direct": 0.3, "sort": 0.3}
+SECONDS = {
+    "gemm": 0.7, "conv": 1.0, "convw": 1.1, "winograd2": 1.0, "winograd4": 1.1, "gemv": 0.4, "direct": 0.3, "sort": 0.3,
+}  # fmt: skip
 """About how long a family takes to compile, by the first part of its name; 0.2 for the others."""
 WORTH = 0.8
 """Seconds that must be saved before a process is started: it imports Numba first."""

@@ -112,7 +112,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
     text = show(graph, lines=has_checks(graph))
     settings = (
         f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math} "
-        f"epilogues={config.epilogues}"
+        f"epilogues={config.epilogues} winograd={config.winograd}"
     )
     key = cache.entry_key([text, settings])
     found = cache.load(key)

@@ -1,0 +1,20 @@
+"""The plans of Winograd's convolutions: places of int64 words, shared by planners and kernels.
+
+Strides of the weights are in elements, offsets and other pitches in bytes.  `W_V_...` is about transformed tiles,
+`W_U_...` about transformed weights, `W_M_...` about their products.
+"""
+
+from __future__ import annotations
+
+# Forward and data.
+W_IMAGES, W_CHANNELS, W_HEIGHT, W_WIDTH, W_OUTPUTS, W_OUT_H, W_OUT_W, W_TOP, W_LEFT = range(9)
+W_ROW_TILES, W_COLUMN_TILES, W_ROW_CHUNKS, W_COLUMN_CHUNKS, W_STRIP_TILES, W_STRIPS, W_GROUP = range(9, 16)
+W_IS_TILES_FIRST, W_FIRST_TASKS, W_TASKS, W_PANELS = range(16, 20)
+W_OUTPUT_STEP, W_CHANNEL_STEP, W_IS_FLIPPED, W_MEETS_ZEROS = range(20, 24)
+W_DEPTH, W_U_POINT, W_V_POINT, W_V_ROW, W_M_POINT, W_M_ROW, W_M_PANELS = range(24, 31)
+W_SHARED_OFFSET, W_WORK_OFFSET, W_WORK_BYTES, W_OWN_OFFSET, W_M_OFFSET, W_BUFFER_OFFSET = range(31, 37)
+WINOGRAD_WORDS = 37
+
+TAPS = 9
+WEIGHT_CHANNELS = 32  # input channels whose weights are transformed at a time
+PROBE_BYTES = 64  # at the start of a thread's work: a vector that becomes NaN

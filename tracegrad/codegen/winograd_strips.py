@@ -1,0 +1,100 @@
+"""Strips: rectangles of tiles of one image (`winograd_kernels`), and their transforms with channels side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracegrad.codegen import winograd_layout as words
+from tracegrad.codegen.addresses import load_word, maximum, minimum
+from tracegrad.codegen.direct_kernels import row_clearing
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.tile_moves import transpose_intrinsic
+from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.winograd_transforms import transform_intrinsic
+
+
+@kernel
+def chunk_start(plan: int, tiles: int, chunk: int) -> int:
+    """Return the first tile of a chunk; `tiles`: the word of how many there are, along rows or columns."""
+    chunks = load_word(plan, tiles + words.W_ROW_CHUNKS - words.W_ROW_TILES)
+    return load_word(plan, tiles) * chunk // chunks
+
+
+@kernel
+def chunk_end(plan: int, tiles: int, chunk: int) -> int:
+    """Return the tile after a chunk."""
+    return chunk_start(plan, tiles, chunk + 1)
+
+
+@kernel
+def strip_count(plan: int, strip: int) -> int:
+    """Return the number of tiles of a strip."""
+    column_chunks = load_word(plan, words.W_COLUMN_CHUNKS)
+    row = strip // column_chunks % load_word(plan, words.W_ROW_CHUNKS)
+    column = strip % column_chunks
+    rows = chunk_end(plan, words.W_ROW_TILES, row) - chunk_start(plan, words.W_ROW_TILES, row)
+    return rows * (chunk_end(plan, words.W_COLUMN_TILES, column) - chunk_start(plan, words.W_COLUMN_TILES, column))
+
+
+def spreading(bits: int, shape: TileShape) -> Any:
+    """Return the kernel spread(x, height, width, channels, top, left, rows, columns, target).
+
+    target[r, q, c] = x[c, r - top, q - left] for r < rows, q < columns and `lanes` channels: zero outside of x, junk
+    beyond the last channel.  Writes `lanes` positions too many.
+    """
+    size = bits // 8
+    lanes = shape.lanes(size)
+    transpose = transpose_intrinsic(bits)
+    clear = row_clearing(f"float{bits}")
+
+    @kernel
+    def spread(
+        x: int, height: int, width: int, channels: int, top: int, left: int, rows: int, columns: int, target: int
+    ) -> None:
+        low = minimum(columns, maximum(0, left))
+        high = maximum(low, minimum(columns, width + left))
+        count = minimum(lanes, channels)
+        for r in range(rows):
+            place = target + r * columns * lanes * size
+            p = r - top
+            if p < 0 or p >= height:
+                clear(place, columns * lanes)
+            else:
+                clear(place, low * lanes)
+                for q in range(low, high, lanes):
+                    source = x + (p * width + q - left) * size
+                    transpose(source, height * width * size, count, minimum(lanes, high - q),
+                              place + q * lanes * size, lanes * size)  # fmt: skip
+                clear(place + high * lanes * size, (columns - high) * lanes)
+
+    return spread
+
+
+def strip_transform(bits: int, shape: TileShape, kind: str, m: int) -> Any:
+    """Return the kernel transform_strip(x, height, width, channels, top, left, rows, columns, v, point, row, buffer).
+
+    It transforms rows x columns tiles, the first at (-top, -left) of x [channels, height, width], to v[point, tile,
+    channel]; `kind`: "input" for tiles that overlap by two, "ct" for tiles of cotangents, that do not.
+    """
+    size = bits // 8
+    lanes = shape.lanes(size)
+    n = m + 2
+    overlap = n - m if kind == "input" else 0
+    vector = lanes * size
+    spread = spreading(bits, shape)
+    transform = transform_intrinsic(bits, kind, m)
+
+    @kernel
+    def transform_strip(
+        x: int, height: int, width: int, channels: int, top: int, left: int, rows: int, columns: int,
+        v: int, point: int, row: int, buffer: int,
+    ) -> None:  # fmt: skip
+        pitch = (columns * m + overlap) * vector
+        for c in range(0, channels, lanes):
+            spread(x + c * height * width * size, height, width, channels - c, top, left,
+                   rows * m + overlap, columns * m + overlap, buffer)  # fmt: skip
+            for i in range(rows):
+                transform(buffer + i * m * pitch, pitch, vector, m * vector,
+                          v + i * columns * row + c * size, n * point, point, row, columns, 0)  # fmt: skip
+
+    return transform_strip
