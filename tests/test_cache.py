@@ -77,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- processes --------------------------------------------------------------------------------------------------------
 def test_two_processes_leave_whole_entries_only(filled: Path) -> None:
     names = sorted(p.suffix for p in filled.iterdir())
-    assert names == [".tgc"] * 3  # the program, the pool and calls: no temporary file is left
+    assert names == [".tgc"] * 3 + [".tgm"]  # the program, the pool, calls, the machine: no temporary file is left
 
 
 def test_another_process_takes_the_program_from_the_cache(filled: Path) -> None:

@@ -44,10 +44,6 @@ class Nowhere:
     """Random programs are never met again, and their tasks are cut with other constants: they stay out of the cache."""
 
     @staticmethod
-    def entry_key(parts: Any) -> str:
-        return ""
-
-    @staticmethod
     def load(key: str) -> None:
         return None
 

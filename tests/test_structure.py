@@ -21,6 +21,7 @@ PACKAGE = Path(tg.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
+    ("lazy",),
     ("errors", "config", "tree"),
     ("structure",),
     ("ir",),
@@ -42,15 +43,14 @@ BESIDE = {"numpy": "ops", "testing": "api"}
 """What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {
-    "__init__.py": "the tape, nn, optim, random and data are imported when they are first used",
     "api/python_control/__init__.py": "malt, an optional dependency: only to convert control flow",
     "data/digits.py": "scikit-learn, an optional dependency",
     "demo.py": "matplotlib, rich and tqdm, optional dependencies",
+    "lazy.py": "this is the place: what a warm start does without",
     "nn/weights.py": "safetensors, an optional dependency",
     "runtime/from_source.py": "codegen imports Numba: only when this back end is asked for",
     "runtime/library.py": "codegen imports Numba: only when something must be compiled",
     "runtime/compiling.py": "codegen imports Numba: only when something must be compiled",
-    "runtime/program.py": "rewrites, schedule and codegen: only when something must be compiled",
     "structure.py": "classes in the structure of a saved program are imported by their names",
 }
 """The files that may import inside a function (or through importlib), with the reason."""
@@ -94,6 +94,8 @@ def imported(node: ast.AST) -> list[str]:
             return [f"tracegrad.{alias.name}" for alias in names]
         case ast.ImportFrom(module=str() as module):
             return [module]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="lazy"), attr="module"), args=[ast.Constant(value=module)]):
+            return [str(module)]
     return []
 
 
@@ -194,6 +196,27 @@ def test_public_namespaces(module: str) -> None:
         assert hasattr(namespace, name), name
 
 
+def typed_imports(path: Path) -> dict[str, set[str]]:
+    """Return what a package imports for type checkers alone: names by module."""
+    blocks = [n for n in parsed(path).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    return {n.module or "": {a.name for a in n.names} for b in blocks for n in b.body if isinstance(n, ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("module", ["tracegrad", "tracegrad.nn", "tracegrad.nn.functional"])
+def test_names_of_lazy_packages(module: str) -> None:
+    """What type checkers see, what `__getattr__` finds and what `__all__` promises are the same."""
+    package = importlib.import_module(module)
+    typed = typed_imports(Path(package.__file__ or ""))
+    assert typed.pop(module, set()) == set(getattr(package, "MODULES", ()))
+    assert typed == {place: set(names) for place, names in package.PLACES.items()}
+    for place, names in package.PLACES.items():
+        for name in names:
+            assert getattr(package, name) is getattr(importlib.import_module(place), name)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'no_such_name'"):
+        package.no_such_name
+
+
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,9 +231,12 @@ def modules_after(program: str, cache_dir: Path) -> set[str]:
 def test_import_leaves_the_compiler_alone(tmp_path: Path) -> None:
     found = modules_after("import tracegrad", tmp_path)
     assert not found & {"numba", "scipy", "sklearn", "matplotlib", "torch", "tracegrad.codegen.program"}
+    assert not found & {"llvmlite.binding", "importlib.metadata", "tempfile", "statistics", "subprocess"}
+    assert not found & {"tracegrad.passes", "tracegrad.schedule", "tracegrad.tape"}
 
 
 def test_numba_is_imported_on_a_cache_miss_only(tmp_path: Path) -> None:
     program = "import numpy as np, tracegrad as tg\nassert tg.grad(lambda x: x * np.sin(x))(0.0) == 0.0"
     assert "numba" in modules_after(program, tmp_path)
-    assert "numba" not in modules_after(program, tmp_path)
+    found = modules_after(program, tmp_path)
+    assert not found & {"numba", "tracegrad.passes", "tracegrad.schedule", "tracegrad.runtime.compiling"}

@@ -18,9 +18,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tracegrad import lazy
+
+tempfile = lazy.module("tempfile")
 
 
 def _flag(name: str, default: str) -> bool:

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegrad.errors import ArgumentError
+from tracegrad.grad import control as _control  # noqa: F401  (registers vjp rules: a loaded graph may need them)
+from tracegrad.grad import custom as _custom  # noqa: F401  (likewise)
+from tracegrad.grad import rewind as _rewind  # noqa: F401  (likewise)
 from tracegrad.grad.adjoint import joint
 from tracegrad.grad.partition import partition
 from tracegrad.ir import Aval, Graph

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracegrad import tree
-from tracegrad.api import saved
-from tracegrad.api.bound import Bound
-from tracegrad.api.function import MISS, Function, Static
-from tracegrad.api.saved import Parts
+from tracegrad import lazy, tree
+from tracegrad.api.function import MISS, Function, Parts, Static
 from tracegrad.api.signature import Arguments
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
 from tracegrad.runtime.executable import Executable
-from tracegrad.runtime.profile import Profile, profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tracegrad.api import bound, saved
+    from tracegrad.runtime import profile as profiling
+else:
+    bound = lazy.module("tracegrad.api.bound")
+    saved = lazy.module("tracegrad.api.saved")
+    profiling = lazy.module("tracegrad.runtime.profile")
 
 
 def missed(args: Any) -> Any:
@@ -95,13 +100,13 @@ class Compiled:
     def arena_bytes(self) -> int:
         return self._specialised.program.arena_bytes
 
-    def profile(self, *args: Any, **kwargs: Any) -> Profile:
+    def profile(self, *args: Any, **kwargs: Any) -> profiling.Profile:
         """Time every step of the program on copies of these arguments; the result prints as a table, slowest first."""
         arguments = self._parameters.split(args, kwargs)
         captured = [source.read() for source in self._specialised.captures]
-        return profile(self._specialised.program, [*arguments.leaves, *captured])
+        return profiling.profile(self._specialised.program, [*arguments.leaves, *captured])
 
-    def bind(self, *args: Any, **kwargs: Any) -> Bound:
+    def bind(self, *args: Any, **kwargs: Any) -> bound.Bound:
         """Fix the arguments: the result is called without any, reads these buffers, and returns the same arrays anew.
 
         Everything is checked once, here; captured arrays are read here, too. Arrays must be C-contiguous. Raises the
@@ -119,7 +124,7 @@ class Compiled:
         if not isinstance(executable, Executable):
             raise ArgumentError("bind: this back end has no native code", fix='compile with backend="cpu"')
         values = [*arguments.leaves, *[source.read() for source in self._specialised.captures]]
-        return Bound(executable, values, lambda leaves: tree.unflatten(self._specialised.out_tree, leaves))
+        return bound.Bound(executable, values, lambda leaves: tree.unflatten(self._specialised.out_tree, leaves))
 
     def save(self, path: str | Path, levels: Sequence[str] = ()) -> None:
         """Write the program to a file that `tg.load` runs without its source, without tracing and without Numba.

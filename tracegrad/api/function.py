@@ -7,13 +7,13 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from tracegrad import tree
+from tracegrad import lazy, tree
 from tracegrad.api import retrace
-from tracegrad.api.call import Body, on_tape
 from tracegrad.api.captures import Environment, Source
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
 from tracegrad.api.transform import ADJOINT, Argnums, Call, Grad, Jit, Lowered, Transform
@@ -25,6 +25,11 @@ from tracegrad.runtime import caller
 from tracegrad.runtime.executable import Executable
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Tracer, inline
+
+if TYPE_CHECKING:
+    from tracegrad.api import call
+else:
+    call = lazy.module("tracegrad.api.call")  # programs on the tape
 
 Static = Sequence[int | str] | int | str
 RECENT = 3
@@ -47,7 +52,7 @@ class Specialised:
         self.program = program
         self.out_tree = out_tree
         self.captures = captures
-        self.body: Body | None = None
+        self.body: call.Body | None = None
         self.environment = environment
         self.leaves = [leaf if type(leaf) in (bool, int, float) else None for leaf in leaves]
         self.native: Callable[[Any], Any] | None = None
@@ -69,9 +74,10 @@ class Specialised:
     def on_tape(self, inputs: list[Any]) -> list[Any]:
         """Run on tensors, as one operation of the tape."""
         if self.body is None:
-            self.body = Body(self.program.graph, len(self.program.graph.outputs))
+            self.body = call.Body(self.program.graph, len(self.program.graph.outputs))
         avals = [n.aval for n in self.program.graph.inputs]
-        return on_tape(self.body, self.program.donate, [typed_as(x, a) for x, a in zip(inputs, avals, strict=True)])
+        tensors = [typed_as(x, a) for x, a in zip(inputs, avals, strict=True)]
+        return call.on_tape(self.body, self.program.donate, tensors)
 
     def fail(self, status: int) -> None:
         """Raise the error behind a status."""
@@ -91,6 +97,18 @@ class Specialised:
             return found if self.unflatten is None else self.unflatten(found)
         except MemoryError:
             return MISS  # the long way says how much was asked for
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a compiled program is made of."""
+
+    function: Callable[..., Any]
+    name: str
+    parameters: Parameters
+    specialised: Specialised
+    treedef: tree.TreeDef
+    static: tuple[tuple[str, Any], ...]
 
 
 class Function:

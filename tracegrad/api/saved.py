@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from tracegrad import structure, tree
 from tracegrad.api.captures import Fixed
-from tracegrad.api.function import Specialised
+from tracegrad.api.function import Parts, Specialised
 from tracegrad.api.signature import Parameters, absent
 from tracegrad.errors import ArtefactError, TracegradError
 from tracegrad.runtime import artefact, c_face
@@ -22,18 +21,6 @@ from tracegrad.runtime.objects import ObjectError
 from tracegrad.runtime.program import Program, build
 
 NUMBERS: dict[str | None, Any] = {"bool": False, "int": 0, "float": 0.0}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a compiled program is made of."""
-
-    function: Callable[..., Any]
-    name: str
-    parameters: Parameters
-    specialised: Specialised
-    treedef: tree.TreeDef
-    static: tuple[tuple[str, Any], ...]
 
 
 def save(parts: Parts, path: str | Path, levels: Sequence[str]) -> None:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
+from tracegrad import lazy
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+else:
+    llvm = lazy.module("llvmlite.binding")  # only where the CPU is not remembered
 
 V2 = "cx16 cx8 fxsr mmx popcnt sahf sse sse2 sse3 sse4.1 sse4.2 ssse3"
 V3 = f"{V2} avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave"
@@ -33,9 +38,19 @@ class Cpu:
         return self.features <= other.features
 
 
+_REMEMBERED: list[Cpu] = []
+
+
+def remember(cpu: Cpu) -> None:
+    """Take this for the machine's CPU: an earlier process has asked LLVM."""
+    _REMEMBERED.append(cpu)
+
+
 @functools.cache
 def host() -> Cpu:
     """Return this machine's CPU."""
+    if _REMEMBERED:
+        return _REMEMBERED[0]
     features = llvm.get_host_cpu_features()
     return Cpu(llvm.get_host_cpu_name(), frozenset(f for f, on in features.items() if on), features.flatten())
 

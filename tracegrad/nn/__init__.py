@@ -16,52 +16,83 @@ Running statistics are values, too. `split` takes them out of a model, and `func
     model = model.load_state_dict(nn.load_file("model.safetensors"))
 """
 
-from tracegrad.nn import functional, init
-from tracegrad.nn.activation import (
-    CELU,
-    ELU,
-    GELU,
-    GLU,
-    SELU,
-    Hardsigmoid,
-    Hardswish,
-    Hardtanh,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    PReLU,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Softsign,
-    Tanh,
-)
-from tracegrad.nn.attention import MultiheadAttention
-from tracegrad.nn.buffers import functional_call, merge, split
-from tracegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from tracegrad.nn.init import seed
-from tracegrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
-from tracegrad.nn.loss import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    HuberLoss,
-    KLDivLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-)
-from tracegrad.nn.module import Module
-from tracegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
-from tracegrad.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
-from tracegrad.nn.recurrent import GRU, LSTM, RNN
-from tracegrad.nn.sequential import Sequential
-from tracegrad.nn.weights import load_file, save_file
+from typing import TYPE_CHECKING
+
+from tracegrad import lazy
+
+if TYPE_CHECKING:
+    from tracegrad.nn import functional, init
+    from tracegrad.nn.activation import (
+        CELU,
+        ELU,
+        GELU,
+        GLU,
+        SELU,
+        Hardsigmoid,
+        Hardswish,
+        Hardtanh,
+        LeakyReLU,
+        LogSigmoid,
+        LogSoftmax,
+        Mish,
+        PReLU,
+        ReLU,
+        ReLU6,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Softsign,
+        Tanh,
+    )
+    from tracegrad.nn.attention import MultiheadAttention
+    from tracegrad.nn.buffers import functional_call, merge, split
+    from tracegrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+    from tracegrad.nn.init import seed
+    from tracegrad.nn.layers import Dropout, Embedding, Flatten, Identity, Linear
+    from tracegrad.nn.loss import (
+        BCELoss,
+        BCEWithLogitsLoss,
+        CrossEntropyLoss,
+        HuberLoss,
+        KLDivLoss,
+        L1Loss,
+        MSELoss,
+        NLLLoss,
+        SmoothL1Loss,
+    )
+    from tracegrad.nn.module import Module
+    from tracegrad.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+    from tracegrad.nn.pool import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+    from tracegrad.nn.recurrent import GRU, LSTM, RNN
+    from tracegrad.nn.sequential import Sequential
+    from tracegrad.nn.weights import load_file, save_file
+
+PLACES = {
+    "tracegrad.nn.activation": (
+        "CELU", "ELU", "GELU", "GLU", "SELU", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",
+        "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "Sigmoid", "SiLU", "Softmax", "Softplus", "Softsign", "Tanh",
+    ),
+    "tracegrad.nn.attention": ("MultiheadAttention",),
+    "tracegrad.nn.buffers": ("functional_call", "merge", "split"),
+    "tracegrad.nn.conv": ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
+    "tracegrad.nn.init": ("seed",),
+    "tracegrad.nn.layers": ("Dropout", "Embedding", "Flatten", "Identity", "Linear"),
+    "tracegrad.nn.loss": (
+        "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss",
+        "SmoothL1Loss",
+    ),
+    "tracegrad.nn.module": ("Module",),
+    "tracegrad.nn.norm": ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "LayerNorm"),
+    "tracegrad.nn.pool": (
+        "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2d",
+    ),
+    "tracegrad.nn.recurrent": ("GRU", "LSTM", "RNN"),
+    "tracegrad.nn.sequential": ("Sequential",),
+    "tracegrad.nn.weights": ("load_file", "save_file"),
+}  # fmt: skip
+MODULES = ("functional", "init")
+__getattr__, __dir__ = lazy.names(__name__, PLACES, MODULES)
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",

@@ -93,6 +93,8 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
     "initial": (),
     "optimize": (True, False, "greedy", "optimal"),
 }
+ANY = "**"
+"""Among the keywords of a function that takes any."""
 INSTEAD = {
     "where": "choose with np.where(mask, x, 0) first",
     "initial": "combine the result with the starting value",
@@ -154,15 +156,18 @@ def install() -> None:
 
 def adapted(name: str, function: Function, *, ufunc: bool = False) -> Function:
     """Take the keywords of a NumPy call: drop defaults, refuse what is not supported."""
-    signature = inspect.signature(function).parameters
-    known = {p.name for p in signature.values() if p.kind is not p.POSITIONAL_ONLY}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
+    accepted: set[str] | None = None  # worked out at the first call: most functions are never called in this way
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal accepted
+        if not kwargs:
+            return function(*args)
+        if accepted is None:
+            accepted = keywords_of(function)
         dtype = kwargs.pop("dtype", None) if ufunc else None
-        kept = {k: v for k, v in kwargs.items() if open_ended or k in known or not is_default(k, v)}
+        kept = {k: v for k, v in kwargs.items() if ANY in accepted or k in accepted or not is_default(k, v)}
         for key in kept:
-            if key not in known and not open_ended:
+            if key not in accepted and ANY not in accepted:
                 raise ArgumentError(
                     f"numpy.{name}: {key}= is not supported on traced values", fix=INSTEAD.get(key, f"leave {key}= out")
                 )
@@ -171,6 +176,12 @@ def adapted(name: str, function: Function, *, ufunc: bool = False) -> Function:
         return function(*args, **{k: v for k, v in kept.items() if v is not np._NoValue})
 
     return call
+
+
+def keywords_of(function: Function) -> set[str]:
+    """Return the keywords that a function takes; ANY is among them where it takes all."""
+    signature = inspect.signature(function).parameters.values()
+    return {ANY if p.kind is p.VAR_KEYWORD else p.name for p in signature if p.kind is not p.POSITIONAL_ONLY}
 
 
 def is_default(key: str, value: Any) -> bool:

@@ -7,18 +7,12 @@ its size. A disk that is full or read-only costs the cache, never the program.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import math
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import llvmlite
-import numpy as np
 
 from tracegrad.codegen.cpu import target
 from tracegrad.config import config
@@ -26,37 +20,15 @@ from tracegrad.runtime.sealed import SealError, seal, unseal, write
 
 MAGIC = "tracegrad-cache-3"
 SUFFIX = ".tgc"
+MEMORY_SUFFIX = ".tgm"
+"""What is remembered about the machine (`identity`): no entry, and gone when nobody has asked for it in long."""
 PACKAGE = Path(__file__).parent.parent
-COMPILER = ("ir", "ops", "passes", "schedule", "codegen", "runtime")
 TOUCH_AFTER = 60.0
 """Seconds after which a used entry is marked as used again."""
-STALE_PART = 3600.0
-"""Seconds after which a temporary file belongs to a process that was killed."""
+STALE = {".part": 3600.0, MEMORY_SUFFIX: 30 * 86400.0}
+"""Seconds after which a temporary file belongs to a process that was killed, or a memory to another machine."""
 ROOM = 0.9
 """Share of its size to which a cache that is too large shrinks."""
-
-
-@cache
-def fingerprint() -> str:
-    """Hash what every entry depends on: this compiler's source, the versions under it, the CPU."""
-    digest = hashlib.sha256()
-    for folder in COMPILER:
-        for path in sorted((PACKAGE / folder).glob("*.py")):
-            digest.update(path.name.encode())
-            digest.update(path.read_bytes())
-    cpu = target()
-    parts = [MAGIC, version("numba"), llvmlite.__version__, np.__version__, cpu.name, cpu.flags]
-    digest.update("|".join(parts).encode())
-    return digest.hexdigest()
-
-
-def entry_key(parts: Iterable[str]) -> str:
-    """Return the name under which a program with these parts is kept."""
-    digest = hashlib.sha256(fingerprint().encode())
-    for part in parts:
-        digest.update(b"\0")
-        digest.update(part.encode())
-    return digest.hexdigest()[:40]
 
 
 def path_of(key: str) -> Path:
@@ -75,6 +47,27 @@ def load(key: str) -> tuple[dict[str, Any], bytes] | None:
     touch(path)
     facts = content.get("facts")
     return (facts, data) if isinstance(facts, dict) else None
+
+
+def recall(name: str) -> dict[str, Any] | None:
+    """Return what was remembered under a name, or None."""
+    if not config.cache:
+        return None
+    path = config.cache_dir / f"{name}{MEMORY_SUFFIX}"
+    try:
+        facts = unseal(path.read_bytes(), MAGIC, name)[0]
+    except (OSError, SealError):
+        return None
+    touch(path)
+    return facts
+
+
+def remember(name: str, facts: dict[str, Any]) -> None:
+    """Keep some facts for other processes, if that is possible."""
+    if config.cache:
+        with contextlib.suppress(OSError):
+            config.cache_dir.mkdir(parents=True, exist_ok=True)
+            write(config.cache_dir / f"{name}{MEMORY_SUFFIX}", seal(MAGIC, name, facts, b""))
 
 
 def touch(path: Path) -> None:
@@ -120,7 +113,7 @@ def files() -> list[Entry]:
     found = []
     with contextlib.suppress(OSError), os.scandir(config.cache_dir) as folder:
         for item in folder:
-            if item.name.endswith((SUFFIX, ".part")):
+            if item.name.endswith((SUFFIX, *STALE)):
                 with contextlib.suppress(OSError):  # another process took it away
                     stat = item.stat(follow_symlinks=False)
                     found.append(Entry(Path(item.path), stat.st_size, stat.st_mtime))
@@ -132,7 +125,7 @@ def shrink(limit: int) -> None:
     found = sorted(files(), key=lambda e: e.used)
     now = time.time()
     for entry in found:
-        if entry.path.suffix == ".part" and now - entry.used > STALE_PART:
+        if now - entry.used > STALE.get(entry.path.suffix, math.inf):
             remove(entry)
     kept = [e for e in found if e.path.suffix == SUFFIX]
     total = sum(e.size for e in kept)

@@ -11,17 +11,20 @@ import ctypes
 import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracegrad import tree
-from tracegrad.codegen import caller_kernels, words
+from tracegrad import lazy, tree
 from tracegrad.codegen import caller_layout as at
 from tracegrad.codegen.table_layout import HEADER
-from tracegrad.runtime import cache
+from tracegrad.runtime import cache, identity
 from tracegrad.runtime.objects import ObjectError, load_object
+
+if TYPE_CHECKING:
+    from tracegrad.codegen import caller_object
+else:  # only where it must be compiled
+    caller_object = lazy.module("tracegrad.codegen.caller_object")
 
 WORD = 8
 BLOCKS = 8
@@ -127,14 +130,12 @@ def process_table() -> Any:
 
 
 def native_code() -> bytes:
-    """Return the object code of `caller_kernels`, from the cache or compiled now: it takes less than a tenth of a
-    second."""
-    key = cache.entry_key(["caller"])
+    """Return the object code of `codegen.caller_kernels`, from the cache or compiled now."""
+    key = identity.entry_key(["caller"])
     found = cache.load(key)
     if found is not None:
         return found[1]
-    path = Path(caller_kernels.__file__)
-    data = words.compile_words(words.translate(path.read_text(encoding="utf-8"), vars(caller_kernels), (SYMBOL,)))
+    data = caller_object.build()
     cache.store(key, {}, data, "calls")
     return data
 

@@ -17,21 +17,11 @@ from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.runtime import caller, library
-from tracegrad.runtime.objects import define_symbols, load_object
+from tracegrad.runtime.objects import load_object
 
 Libraries = Mapping[str, tuple[list[str], bytes]]
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 OUT_OF_MEMORY, INTERRUPTED = -1, -2
-
-
-PYTHON = {
-    "tg_gil_ensure": ctypes.pythonapi.PyGILState_Ensure,
-    "tg_check_signals": ctypes.pythonapi.PyErr_CheckSignals,
-    "tg_clear_error": ctypes.pythonapi.PyErr_Clear,
-    "tg_gil_release": ctypes.pythonapi.PyGILState_Release,
-}
-"""What a long loop calls to see whether the user wants to stop (`codegen.program`)."""
-define_symbols({name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in PYTHON.items()})
 
 
 @dataclass(frozen=True)

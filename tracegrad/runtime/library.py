@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tracegrad.config import config
-from tracegrad.runtime import cache
+from tracegrad.runtime import cache, identity
 from tracegrad.runtime.objects import ObjectError, define_symbols, load_object
 from tracegrad.runtime.pool import Pool
 
@@ -40,12 +40,12 @@ def is_at_hand(family: str) -> bool:
 
 def is_kept(family: str) -> bool:
     """Say whether the cache has a sound copy of a family."""
-    return cache.load(cache.entry_key(["library", family])) is not None
+    return cache.load(identity.entry_key(["library", family])) is not None
 
 
 def load_family(family: str) -> float:
     """Load one family; compile it when the cache has no sound copy."""
-    key = cache.entry_key(["library", family])
+    key = identity.entry_key(["library", family])
     found = cache.load(key)
     if found is not None:
         try:
@@ -66,7 +66,7 @@ def build_family(family: str) -> tuple[list[str], bytes]:
     library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only on a cache miss
     data = library.build(family)
     symbols = list(library.FAMILIES[family])
-    cache.store(cache.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
+    cache.store(identity.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
     return symbols, data
 
 
@@ -77,7 +77,7 @@ def families() -> list[str]:
 
 def object_of(family: str) -> tuple[list[str], bytes]:
     """Return symbols and object code of a family, for a file that brings its own."""
-    found = cache.load(cache.entry_key(["library", family]))
+    found = cache.load(identity.entry_key(["library", family]))
     return (list(found[0]["symbols"]), found[1]) if found else build_family(family)
 
 

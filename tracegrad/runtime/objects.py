@@ -7,20 +7,36 @@ known, every requested one must be defined).
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import platform
 import struct
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
+from tracegrad import lazy
+
+if TYPE_CHECKING:
+    import ctypes.util as finding
+
+    import llvmlite.binding as llvm
+else:
+    finding = lazy.module("ctypes.util")
+    llvm = lazy.module("llvmlite.binding")
 
 ELF_MAGIC = b"\x7fELF"
 ELF_RELOCATABLE = 1
 ELF_MACHINES = {"x86_64": 62, "amd64": 62, "aarch64": 183, "arm64": 183}
 SECTION_SYMBOLS = 2
 SECTION_WITHOUT_DATA = 8
+PYTHON = {
+    "tg_gil_ensure": ctypes.pythonapi.PyGILState_Ensure,
+    "tg_check_signals": ctypes.pythonapi.PyErr_CheckSignals,
+    "tg_clear_error": ctypes.pythonapi.PyErr_Clear,
+    "tg_gil_release": ctypes.pythonapi.PyGILState_Release,
+}
+"""What a long loop calls to see whether the user wants to stop (`codegen.program`)."""
 
 _LOCK = threading.RLock()
 _ENGINES: list[llvm.ExecutionEngine] = []  # compiled code lives as long as the process: addresses stay valid
@@ -51,6 +67,8 @@ def load_object(data: bytes, symbols: Iterable[str], own: Mapping[str, int] | No
         raise ObjectError(f"object code does not define {', '.join(missing)}")
     own = own or {}
     with _LOCK:
+        if not _ENGINES:
+            define_symbols({n: ctypes.cast(f, ctypes.c_void_p).value or 0 for n, f in PYTHON.items()})
         unresolved = sorted(name for name in undefined if name not in own and not _is_known(name))
         if unresolved:
             raise ObjectError(f"object code needs symbols that nothing defines: {', '.join(unresolved)}")
@@ -127,7 +145,7 @@ def _is_known(name: str) -> bool:
 
 def _address_in_libm(name: str) -> int:
     """Return the address of a function of the C maths library, 0 if it has none of that name."""
-    library_name = ctypes.util.find_library("msvcrt" if sys.platform == "win32" else "m")
+    library_name = finding.find_library("msvcrt" if sys.platform == "win32" else "m")
     function = getattr(ctypes.CDLL(library_name), name, None)
     return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tracegrad import lazy
 from tracegrad.config import config
 from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
 from tracegrad.ir.text import show
-from tracegrad.runtime import cache
+from tracegrad.runtime import cache, identity
 from tracegrad.runtime.executable import Executable, Facts
 from tracegrad.runtime.objects import ObjectError
 
 if TYPE_CHECKING:
-    from tracegrad.runtime.from_source import SourceExecutable
+    from tracegrad.codegen import program as emitter
+    from tracegrad.runtime import compiling, from_source
     from tracegrad.schedule.memory import Memory
     from tracegrad.schedule.plan import Plan
+else:  # rewrites, schedule and code generation: only where something must be compiled
+    compiling = lazy.module("tracegrad.runtime.compiling")
+    emitter = lazy.module("tracegrad.codegen.program")
+    from_source = lazy.module("tracegrad.runtime.from_source")
 
 SOURCE_BACKENDS = ("python-source", "numba-source")
-
-
-def lazily(name: str) -> Any:
-    """Return a module of the run time that a warm start does without: rewrites and schedule take time to import."""
-    return importlib.import_module(f"tracegrad.runtime.{name}")
 
 
 class Program:
@@ -38,7 +38,7 @@ class Program:
     def __init__(
         self,
         graph: Graph | Callable[[], Graph],
-        executable: Executable | SourceExecutable,
+        executable: Executable | from_source.SourceExecutable,
         timings: dict[str, float],
         donate: Sequence[int],
         *,
@@ -78,14 +78,14 @@ class Program:
 
     def planned(self) -> tuple[Plan, Memory]:
         if self._planned is None:
-            self._planned = lazily("compiling").planned(self.graph, self.donate)
+            self._planned = compiling.planned(self.graph, self.donate)
         return self._planned
 
     @property
     def source(self) -> str:
         """The loop nests as Python source."""
         plan, memory = self.planned()
-        return str(importlib.import_module("tracegrad.codegen.program").show_source(plan, memory))
+        return str(emitter.show_source(plan, memory))
 
     @property
     def schedule(self) -> str:
@@ -104,7 +104,7 @@ class Program:
 def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = (), backend: str = "cpu") -> Program:
     """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache."""
     if backend in SOURCE_BACKENDS:
-        return Program(graph, lazily("from_source").SourceExecutable(graph, donate, backend), {}, donate)
+        return Program(graph, from_source.SourceExecutable(graph, donate, backend), {}, donate)
     if backend != "cpu":
         raise CompileError(f"backend: {backend!r} is not known", fix='use backend="cpu"')
     timings: dict[str, float] = {}
@@ -114,7 +114,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
         f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math} "
         f"epilogues={config.epilogues} winograd={config.winograd}"
     )
-    key = cache.entry_key([text, settings])
+    key = identity.entry_key([text, settings])
     found = cache.load(key)
     timings["key"] = time.perf_counter() - began
     if found is not None:
@@ -126,7 +126,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
         except (ObjectError, TypeError, KeyError, ValueError):
             pass
     try:
-        facts, data, plan, memory = lazily("compiling").compile_graph(graph, donate, timings)
+        facts, data, plan, memory = compiling.compile_graph(graph, donate, timings)
         cache.store(key, facts.as_json(), data, f"program {graph.name}")
         began = time.perf_counter()
         program = Program(graph, Executable(facts, data, names), timings, donate)
