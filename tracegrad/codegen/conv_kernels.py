@@ -29,82 +29,54 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import direct_entries, row_clearing
+from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_gemm import K_BLOCK
+from tracegrad.codegen.row_moves import row_copy, row_pick, row_wipe
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
-from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic, transpose_part
+from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 
 WORD = 8
 
 
-def row_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel copy_row(source, width, left, pitch, target)."""
-    size = bits // 8
-    columns = shape.columns(size)
-    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
-
-    @kernel
-    def copy_row(source: int, width: int, left: int, pitch: int, target: int) -> None:
-        """Copy a row between zeros; what the last vector spills past the pitch is rewritten by the next row."""
-        for i in range(0, left, columns):
-            copy(source, target + i * size, 0)
-        for i in range(0, maximum(pitch - left, 1), columns):
-            copy(source + i * size, target + (left + i) * size, width - i)
-
-    return copy_row
-
-
-def row_gather(bits: int, shape: TileShape, clear: Any) -> Any:
-    """Return the kernel gather_row(source, width, left, stride, phase, pitch, target)."""
-    size = bits // 8
-    lanes = shape.lanes(size)
-    copy_even = even_copy_intrinsic(bits, shape)
-    load = loader(f"float{bits}")
-    store = storer(f"float{bits}")
-
-    @kernel
-    def gather_row(source: int, width: int, left: int, stride: int, phase: int, pitch: int, target: int) -> None:
-        """Copy every stride-th element of a row: column q is element q*stride + phase - left."""
-        low = minimum(pitch, maximum(0, (left - phase + stride - 1) // stride))
-        high = maximum(low, minimum(pitch, (width - 1 + left - phase) // stride + 1))
-        clear(target, low)
-        if stride == 2:
-            for q in range(low, high, lanes):  # what the last vector spills is rewritten, here or by the next row
-                copy_even(source + (q * 2 + phase - left) * size, target + q * size, high - q)
-        else:
-            for q in range(low, high):
-                store(target, q, load(source, q * stride + phase - left))
-        clear(target + high * size, pitch - high)
-
-    return gather_row
-
-
 def padded_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pad(x, channels, depth, height, width, slice_, slices, slice_count, top, left, ...).
+    """Return the kernel pad(x, end, channels, depth, height, width, slice_, slices, slice_count, top, left, ...).
 
     It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
     q is column q*sw + b) of every channel's slices slice_ + slices[t], with zeros where the input has none, to
-    target[phase, channel, t, plane].
+    target[phase, channel, t, plane].  end: that of the array which x lies in; up to there whole vectors are read.
     """
     size = bits // 8
-    clear = row_clearing(f"float{bits}")
+    vector = shape.vector_bytes
+    wipe = row_wipe(bits, shape)
     copy_row = row_copy(bits, shape)
-    gather_row = row_gather(bits, shape, clear)
+    pick_row = row_pick(bits, shape)
+
+    @kernel
+    def pad_row(row: int, room: int, stride: int, low: int, high: int, pitch: int, target: int) -> None:
+        """Copy elements of a row to columns low..high-1; what spills is covered by what follows, or cleared."""
+        wipe(target, low)
+        if stride == 1:
+            copy_row(row, target + low * size, high - low, room)
+        else:
+            pick_row(row, stride, target + low * size, high - low, room)
+        wipe(target + high * size, pitch - high)
 
     @kernel
     def pad(
-        x: int, channels: int, depth: int, height: int, width: int, slice_: int, slices: int, slice_count: int,
-        top: int, left: int, sh: int, sw: int, first: int, rows: int, pitch: int, plane: int,
+        x: int, end: int, channels: int, depth: int, height: int, width: int, slice_: int, slices: int,
+        slice_count: int, top: int, left: int, sh: int, sw: int, first: int, rows: int, pitch: int, plane: int,
         phases: int, phase_count: int, target: int,
     ) -> None:  # fmt: skip
         for phase in range(phase_count):
             a = load_word(phases, 2 * phase)
-            b = load_word(phases, 2 * phase + 1)
+            shift = left - load_word(phases, 2 * phase + 1)
+            low = minimum(pitch, maximum(0, (shift + sw - 1) // sw))
+            high = maximum(low, minimum(pitch, (width - 1 + shift) // sw + 1))
             for copy in range(channels * slice_count):
                 start = target + (phase * channels * slice_count + copy) * plane * size
                 d = slice_ + load_word(slices, copy % slice_count)
@@ -112,18 +84,13 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
                 top_row = (copy // slice_count * depth + d) * height
                 for r in range(rows):
                     row = (first + r) * sh + a - top
-                    inside = is_slice and row >= 0 and row < height
-                    source = x + (top_row + row) * width * size
                     place = start + r * pitch * size
-                    if not inside:
-                        clear(place, pitch)
-                    elif sw == 1:
-                        skip = maximum(0, -left)  # the chunk starts inside the row
-                        before = maximum(0, left)
-                        copy_row(source + skip * size, minimum(width - skip, pitch - before), before, pitch, place)
+                    if is_slice and row >= 0 and row < height:
+                        source = x + ((top_row + row) * width + low * sw - shift) * size
+                        pad_row(source, end - vector - source, sw, low, high, pitch, place)
                     else:
-                        gather_row(source, width, left, sw, b, pitch, place)
-                clear(start + rows * pitch * size, plane - rows * pitch)
+                        wipe(place, pitch)
+                wipe(start + rows * pitch * size, plane - rows * pitch)
 
     return pad
 
@@ -200,61 +167,68 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
         for block in range(blocks):
             k0 = depth * block // blocks
             k_count = depth * (block + 1) // blocks - k0
+            table = offsets + k0 * WORD
             for p in range(0, positions, columns):
+                a = packed + block * panels * panel_bytes
+                first = 0
                 for panel in range(panels):
-                    first = panel_start(outputs, panel, panels)
-                    rows = panel_start(outputs, panel + 1, panels) - first
-                    a = packed + (block * panels + panel) * panel_bytes
+                    end = panel_start(outputs, panel + 1, panels)
                     c = y + (first * y_pitch + p) * size
-                    table = offsets + k0 * WORD
-                    tile(rows, k_count, a, padded + p * size, table, c, y_pitch * size, positions - p, block)
+                    tile(end - first, k_count, a, padded + p * size, table, c, y_pitch * size, positions - p, block)
+                    a += panel_bytes
+                    first = end
 
     return sweep
 
 
 def result_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel compact(run, y, y_pitch, operands, origin, rows, width).
+    """Return the kernel compact(run, y, y_pitch, target, rows, width).
 
-    It writes a chunk to its place in the result, from element `origin` on, without the junk positions, and finishes it:
-    map by map, or all maps at once.
+    It writes a chunk to its place in the result, which starts at `target`, without the junk positions.
     """
     size = bits // 8
-    lanes = shape.lanes(size)
-    copy = copy_intrinsic(bits, shape, masked=True, vectors=1)
+    vector = shape.vector_bytes
+    copy_row = row_copy(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def compact(run: int, y: int, y_pitch: int, operands: int, origin: int, rows: int, width: int) -> None:
+    def compact(run: int, y: int, y_pitch: int, target: int, rows: int, width: int) -> None:
         pitch = load_word(run, words.PITCH)
         row_stride = load_word(run, words.Y_ROW)
         column_stride = load_word(run, words.Y_COLUMN)
         has_taps = load_word(run, words.TAPS)
-        result = load_word(operands, 2)
-        outputs = load_word(run, words.OUTPUTS)
-        plane = load_word(run, words.Y_PLANE)
-        is_whole = rows * width == plane
-        for m in range(outputs):
-            first = origin + m * plane
+        row_bytes = row_stride * size
+        spill = (rows - 1) * row_bytes if row_stride == width else 0  # of a row that others of the chunk follow
+        for m in range(load_word(run, words.OUTPUTS)):
+            first = target + m * load_word(run, words.Y_PLANE) * size
             for r in range(rows):
                 source = y + (m * y_pitch + r * pitch) * size
-                target = result + (first + r * row_stride) * size
+                place = first + r * row_bytes
                 if has_taps == 0:
                     for j in range(width):
-                        store(target, j * column_stride, zero)
+                        store(place, j * column_stride, zero)
                 elif column_stride == 1:
-                    for j in range(0, width, lanes):
-                        copy(source + j * size, target + j * size, width - j)
+                    room = maximum(0, spill - r * row_bytes) + width * size - vector
+                    copy_row(source, place, width, room)
                 else:
                     for j in range(width):
-                        store(target, j * column_stride, load(source, j))
-            if not is_whole:
-                finish(operands, first, rows, row_stride, width)
-        if is_whole:
-            finish(operands, origin, outputs, plane, plane)
+                        store(place, j * column_stride, load(source, j))
 
     return compact
+
+
+@kernel
+def finish_chunk(run: int, operands: int, origin: int, rows: int, width: int) -> None:
+    """Finish a chunk that begins at element `origin`: map by map, or all maps at once if it has all of their rows."""
+    outputs = load_word(run, words.OUTPUTS)
+    plane = load_word(run, words.Y_PLANE)
+    if rows * width == plane:
+        finish(operands, origin, outputs, plane, plane)
+    else:
+        for m in range(outputs):
+            finish(operands, origin + m * plane, rows, load_word(run, words.Y_ROW), width)
 
 
 @kernel
@@ -321,15 +295,24 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         width = load_word(run, words.WIDTH)
         pitch = load_word(run, words.PITCH)
         outputs = load_word(run, words.OUTPUTS)
-        y_pitch = (load_word(run, words.ROWS) * pitch + columns - 1) // columns * columns
         padded = scratch + load_word(plan, words.WORK_OFFSET) + thread * load_word(plan, words.WORK_BYTES)
-        y = padded + load_word(run, words.Y_BYTES)
+        origin = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
+        origin += first_row * load_word(run, words.Y_ROW) + first_column * load_word(run, words.Y_COLUMN)
+        origin += load_word(run, words.Y_FIRST)
+        target = load_word(operands, 2) + origin * size
+        y = target
+        y_pitch = load_word(run, words.Y_PLANE)
+        if load_word(run, words.IN_PLACE) == 0:
+            y = padded + load_word(run, words.Y_BYTES)
+            y_pitch = (load_word(run, words.ROWS) * pitch + columns - 1) // columns * columns
         if load_word(run, words.TAPS):
-            x = load_word(operands, 0) + image * channels * depth * height * width * size
+            items = channels * depth * height * width
+            x = load_word(operands, 0) + image * items * size
+            end = load_word(operands, 0) + load_word(plan, words.IMAGES) * items * size
             left = load_word(run, words.LEFT) - first_column * load_word(run, words.STRIDE_W)
             halo_rows = rows + load_word(run, words.HALO)
             phases = plan + load_word(run, words.PHASE_TABLE) * WORD
-            pad(x, channels, depth, height, width, slice_ * load_word(run, words.STRIDE_D),
+            pad(x, end, channels, depth, height, width, slice_ * load_word(run, words.STRIDE_D),
                 plan + load_word(run, words.SLICE_TABLE) * WORD, load_word(run, words.SLICES),
                 load_word(run, words.TOP), left,
                 load_word(run, words.STRIDE_H), load_word(run, words.STRIDE_W), first_row, halo_rows, pitch,
@@ -338,10 +321,10 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
             packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
             offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
             sweep(packed, load_word(run, words.PANEL_BYTES), outputs, channels * load_word(run, words.TAPS),
-                  padded, offsets, y, y_pitch, rows * pitch)  # fmt: skip
-        origin = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
-        origin += first_row * load_word(run, words.Y_ROW) + first_column * load_word(run, words.Y_COLUMN)
-        compact(run, y, y_pitch, operands, origin + load_word(run, words.Y_FIRST), rows, cut_width)
+                  padded, offsets, y, y_pitch, (rows - 1) * pitch + cut_width)  # fmt: skip
+        if load_word(run, words.IN_PLACE) == 0:
+            compact(run, y, y_pitch, target, rows, cut_width)
+        finish_chunk(run, operands, origin, rows, cut_width)
 
     return conv_task
 

@@ -19,7 +19,8 @@ W_OUTPUT, W_CHANNEL, W_GROUP = range(20, 23)  # strides of the weights
 Y_IMAGE, Y_PLANE, Y_SLICE, Y_ROW, Y_COLUMN, Y_FIRST = range(23, 29)  # strides of the result
 FIRST_PACK, FIRST_TASK, PACKED_BYTES, GROUP_BYTES, Y_BYTES = range(29, 34)
 TAP_TABLE, OFFSET_TABLE, PHASE_TABLE, PHASES, COLUMN_CHUNKS, SLICE_TABLE, SLICES, PANEL_BYTES = range(34, 42)
-RUN_WORDS = 42
+IN_PLACE = 42  # whether the positions of a chunk are those of the result: there is nothing to compact
+RUN_WORDS = 43
 
 # The weight gradient.
 G_IMAGES, G_GROUPS, G_CHANNELS, G_DEPTH, G_HEIGHT, G_WIDTH, G_OUTPUTS, G_TAPS = range(8)

@@ -280,7 +280,9 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         height = load_word(plan, words.G_HEIGHT)
         width = load_word(plan, words.G_WIDTH)
         plane = load_word(plan, words.G_PLANE)
-        x = load_word(operands, 0) + image * channels * depth * height * width * size
+        items = channels * depth * height * width
+        x = load_word(operands, 0) + image * items * size
+        end = load_word(operands, 0) + load_word(plan, words.G_IMAGES) * items * size
         dy_row = (image * load_word(plan, words.G_OUTPUTS) * out_d + slice_) * out_h + first
         dy = load_word(operands, 1) + (dy_row * out_w + first_column) * size
         work = scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
@@ -298,7 +300,7 @@ def summing_task(bits: int, shape: TileShape) -> Any:
             x_positions = rows * width
         else:
             left = load_word(plan, words.G_LEFT) - first_column * load_word(plan, words.G_STRIDE_W)
-            pad(x, channels, depth, height, width, slice_ * load_word(plan, words.G_STRIDE_D),
+            pad(x, end, channels, depth, height, width, slice_ * load_word(plan, words.G_STRIDE_D),
                 plan + load_word(plan, words.G_SLICE_TABLE) * WORD, slices, load_word(plan, words.G_TOP), left,
                 load_word(plan, words.G_STRIDE_H), load_word(plan, words.G_STRIDE_W), first,
                 rows + load_word(plan, words.G_HALO), load_word(plan, words.G_PITCH), plane,

@@ -180,7 +180,11 @@ def plan_runs(
         group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * panels * panel * size)
         padded_bytes = round_up((planes * len(pad.phases) * plane + columns) * size)
         y_pitch = round_up(rows * pad.pitch, columns)
-        work = max(work, padded_bytes + round_up(run.outputs * y_pitch * size) + 64)
+        _, _, _, *steps, _ = run.y_strides
+        is_dense = steps == [run.out[2], 1]
+        is_one_row = rows == 1 or (pad.pitch == run.out[2] and column_chunks == 1)
+        in_place = bool(run.taps) and is_dense and is_one_row
+        work = max(work, padded_bytes + (0 if in_place else round_up(run.outputs * y_pitch * size)) + 64)
         table_start = RUN_TABLE + RUN_WORDS * len(runs) + len(tables)
         offset_table = table_start + len(run.taps)
         phase_table = offset_table + depth
@@ -193,15 +197,14 @@ def plan_runs(
         words += run.y_strides
         words += [pack_tasks, tasks, packed, group_bytes, padded_bytes]
         words += [table_start, offset_table, phase_table, len(pad.phases), column_chunks]
-        words += [slice_table, len(run.slices), panel * size]
+        words += [slice_table, len(run.slices), panel * size, int(in_place)]
         tables += run.taps
         tables += [place * size for place in pad.offsets(run, run.channels, plane)]
         tables += [x for phase in pad.phases for x in phase]
         tables += run.slices
         packed += group_bytes * g.groups
-        _, _, _, *steps, _ = run.y_strides
-        is_dense = column_chunks == 1 and steps == [run.out[2], 1]
-        grains.append((run.out[1] * run.out[2] if chunks == 1 else run.out[2]) if is_dense else 0)
+        is_whole_row = is_dense and column_chunks == 1
+        grains.append((run.out[1] * run.out[2] if chunks == 1 else run.out[2]) if is_whole_row else 0)
         pack_tasks += panels * g.groups if run.taps else 0
         tasks += g.images * run.out[0] * chunks * column_chunks
     name = SHORT_NAMES[dtype]
