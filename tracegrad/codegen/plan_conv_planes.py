@@ -27,16 +27,23 @@ PITCH, COPY_ROWS, COPY_ITEMS = range(16, 19)  # a phase has COPY_ROWS rows of PI
 # Offsets in a thread's work; Y_ITEMS is the size of a plane of the result, or of dy.
 WORK_OFFSET, WORK_BYTES, WEIGHT_OFFSET, LINE_OFFSET, LINE_PITCH, LINE_ITEMS, Y_ITEMS = range(19, 26)
 JOB_ITEMS = 26  # elements of the result for one image, or for one group
-PLANE_WORDS = 27
+# From one phase of the copy to the next; from the copy of one plane to the next; planes that are copied at once.
+PHASE_ITEMS, BLOCK_ITEMS, BATCH = range(27, 30)
+PLANE_WORDS = 30
 # A run.
 R_TAPS, R_OFFSETS, R_WEIGHTS, R_ROWS, R_COLUMNS, R_FIRST, R_ROW, R_COLUMN = range(8)
-RUN_WORDS = 8
+R_ORDERED = 8  # whether the run has all taps in their order
+RUN_WORDS = 9
 
 ROWS = 4
 """Rows that run together, to hide the latency of an FMA."""
 TAPS = 3
 """Taps of a weight gradient that share a load of the cotangent."""
 MOST_OUTPUTS = 4
+SPILL = 32
+"""Elements behind a phase that copies of every second element may write: two vectors."""
+BATCH_BYTES = 1 << 13
+"""Small planes are copied several at a time, and read when the stores of their copies are done."""
 COPY_BYTES = 1 << 18
 """A copy beyond the L2 cache is left to the tile, which cuts planes into chunks."""
 
@@ -63,10 +70,16 @@ class Copy:
     phases: tuple[int, int]
     rows: int
     columns: int
+    slack: int
 
     @property
     def items(self) -> int:
-        return self.rows * self.columns
+        """Elements of a phase."""
+        return self.rows * self.columns + self.slack
+
+    @property
+    def block(self) -> int:
+        return self.phases[0] * self.phases[1] * self.items
 
 
 def serves(kind: str, g: Geometry) -> bool:
@@ -76,21 +89,22 @@ def serves(kind: str, g: Geometry) -> bool:
     if g.size[0] * g.kernel[0] * g.out[0] != 1 or (kind != "forward" and g.is_window_outside):
         return False
     copy = copy_of(kind, g)
-    return copy.phases[0] * copy.phases[1] * copy.items * 8 <= COPY_BYTES
+    return copy.block * 8 <= COPY_BYTES
 
 
 def copy_of(kind: str, g: Geometry) -> Copy:
     (_, kh, kw), (_, sh, sw), (_, dh, dw), (_, oh, ow) = g.kernel, g.stride, g.dilation, g.out
     if kind != "data":
         rows, columns = oh + (kh - 1) * dh // sh, ow + (kw - 1) * dw // sw
-        return Copy(g.low[1], g.low[2], (min(sh, dh * (kh - 1) + 1), min(sw, dw * (kw - 1) + 1)), rows, columns)
+        phases = (min(sh, dh * (kh - 1) + 1), min(sw, dw * (kw - 1) + 1))
+        return Copy(g.low[1], g.low[2], phases, rows, columns, SPILL if sw > 1 else 0)
     places = [data_places(g, axis) for axis in (1, 2)]
     before, length = [], []
     for found in places:
         all_taps = [e for taps, _ in found for _, e in taps]
         before.append(max(0, -min(all_taps, default=0)))
         length.append(before[-1] + max((n + max((e for _, e in taps), default=0) for taps, n in found), default=1))
-    return Copy(before[0], before[1], (1, 1), length[0], length[1])
+    return Copy(before[0], before[1], (1, 1), length[0], length[1], 0)
 
 
 def data_places(g: Geometry, axis: int) -> list[tuple[list[tuple[int, int]], int]]:
@@ -131,15 +145,15 @@ def plan_planes(
     copy = copy_of(kind, g)
     runs = runs_of(kind, g, copy)
     source, result = (g.out, g.size) if kind == "data" else (g.size, g.out)
-    copied = copy.phases[0] * copy.phases[1] * copy.items
-    copy_items = copied + ROWS * copy.columns + 2 * ROWS * lanes
+    batch = max(1, min(g.images // g.groups if kind == "weight" else 16, BATCH_BYTES // (copy.block * size)))
+    copy_items = batch * copy.block + ROWS * copy.columns + 2 * ROWS * lanes
     taps = g.kernel[1] * g.kernel[2]
     blocks = -(-taps // TAPS)
     weight_bytes = blocks * TAPS * max(size, shape.vector_bytes if kind == "weight" else 0) * g.outputs
     line = -(-max(r.columns for r in runs) // lanes) * lanes
     weight_offset = round_up(copy_items * size)
     line_offset = weight_offset + round_up(weight_bytes)
-    line_items = copy.items + 2 * ROWS * lanes if kind == "weight" else (ROWS + 1) * line
+    line_items = batch * copy.block + 2 * ROWS * lanes if kind == "weight" else (ROWS + 1) * line
     work = line_offset + round_up(line_items * size)
     jobs = g.groups if kind == "weight" else g.images
     tasks = max(1, min(jobs, 8 * threads if g.flops > 1 << 17 else 1))
@@ -149,7 +163,7 @@ def plan_planes(
         source[1], source[2], copy.top, copy.left, *copy.phases, *((1, 1) if kind == "data" else g.stride[1:]),
         copy.columns, copy.rows, copy_items,
         HEADER_BYTES, work, weight_offset, line_offset, line * size, line_items, result[1] * result[2],
-        job_items,
+        job_items, copy.items, copy.block, batch,
     ]  # fmt: skip
     tables: list[int] = []
     start = PLANE_WORDS + RUN_WORDS * len(runs)
@@ -160,6 +174,7 @@ def plan_planes(
         weights = start + len(tables)
         tables += run.weights
         words += [len(run.offsets), offsets, weights, run.rows, run.columns, run.first, run.row, run.column]
+        words.append(int(run.weights == tuple(range(taps))))
     words[EXACT_PLAN] = start + len(tables)
     plan = (*words, *tables, *exact)
     symbol = f"tg_planes_{kind}_{name}"
