@@ -1,11 +1,11 @@
 """Matrix products around the register tile, in Numba: runtime shapes and strides, so one object serves every product.
 
-    C[m, n] = sum over blocks of K:  A[m, block] @ B[block, n]
+    for columns of C that fit the L2 and L3 caches, for blocks of K:
+        pack B (panels of the tile's width)
+        for rows of C:  pack A (panels of the tile's height, all of them in the L2 cache)
+            for panels of B (each in the L1 cache), for panels of A:  the tile
 
-For each block of K a task packs its rows of A into panels of `shape.rows`, then, eight panels at a time, its columns of
-B into panels of the tile's width, and runs the tile over all pairs.  The panel of A is the outer loop: the tile of C
-walks along its rows (few TLB entries) while panels of B stream from the L2 cache.  A thread packs for itself: no
-barriers.
+The plan may say that an operand is read where it lies.  A thread packs for itself: no barriers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.finish import finish
+from tracegrad.codegen.gemm_tile import product_tile_intrinsic, product_tile_part
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
-from tracegrad.codegen.tile import tile_intrinsic, tile_part
-from tracegrad.codegen.tile_moves import copy_intrinsic, transpose_intrinsic, transpose_part
+from tracegrad.codegen.tile_moves import copy_rows_intrinsic, transpose_intrinsic, transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 
 TASK_SIGNATURE = types.void(types.int64, types.int64, types.int64)
 ENTRY_SIGNATURE = types.void(types.int64, types.int64, types.int64, types.int64)
+PACKED_AT_A_TIME = 8  # rows of a panel: few pages are open at once, and each is written in whole lines
 
 
 def packing(bits: int, shape: TileShape) -> Any:
@@ -45,25 +46,23 @@ def packing(bits: int, shape: TileShape) -> Any:
     size = bits // 8
     lanes = shape.lanes(size)
     columns = shape.columns(size)
-    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
+    copy_rows = copy_rows_intrinsic(bits)
     transpose = transpose_intrinsic(bits)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
 
     @kernel
     def pack(source: int, p_stride: int, k_stride: int, width: int, depth: int, target: int, panel_width: int) -> None:
+        # Descending, so that what a part spills over the next lanes is overwritten by the parts that follow.
+        pitch = panel_width * size
         if p_stride == 1:
-            for k in range(depth):
-                for i in range(0, width, columns):
-                    from_, to = source + (k * k_stride + i) * size, target + (k * panel_width + i) * size
-                    copy(from_, to, width - i)
+            for i in range((width - 1) // columns * columns, -1, -columns):
+                count = minimum(columns, width - i)
+                copy_rows(source + i * size, k_stride * size, depth, count, target + i * size, pitch)
         elif k_stride == 1:
-            # Descending, so that what a part spills over the next lanes is overwritten by the parts that follow.
             for i in range((width - 1) // lanes * lanes, -1, -lanes):
                 rows = minimum(lanes, width - i)
-                for k in range(0, depth, lanes):
-                    from_, to = source + (i * p_stride + k) * size, target + (k * panel_width + i) * size
-                    transpose(from_, p_stride * size, rows, minimum(lanes, depth - k), to, panel_width * size)
+                transpose(source + i * p_stride * size, p_stride * size, rows, depth, target + i * size, pitch)
         else:
             for k in range(depth):
                 for i in range(width):
@@ -78,99 +77,143 @@ def panel_start(rows: int, panel: int, panels: int) -> int:
     return minimum(rows, 2 * ((rows + 1) // 2 * panel // panels))
 
 
-def right_packing(bits: int, shape: TileShape, pack: Any) -> Any:
-    """Return the kernel pack_b(b, b_row, b_column, depth, first, end, target, pitch)."""
+@kernel
+def row_start(m: int, even: int, taller: int, panel: int) -> int:
+    """Return the first row of a panel: each has `even` pairs of rows, and the first `taller` ones have one more."""
+    return minimum(m, 2 * (even * panel + minimum(taller, panel)))
+
+
+def left_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_a(a, a_row, a_k, m, even, taller, q0, q1, depth, target, pitch)."""
     size = bits // 8
-    columns = shape.columns(size)
-    copy = copy_intrinsic(bits, shape, masked=False, vectors=shape.vectors)
+    panel_rows = shape.rows
+    pack = packing(bits, shape)
 
     @kernel
-    def pack_b(b: int, b_row: int, b_column: int, depth: int, first: int, end: int, target: int, pitch: int) -> None:
-        """Pack columns first..end-1 of B into panels."""
-        if b_column == 1:
-            for k in range(depth):  # all panels at once: long runs of each row of B
-                for j in range(first, end, columns):
-                    place = target + ((j - first) // columns * pitch + k * columns) * size
-                    copy(b + (k * b_row + j) * size, place, end - j)
-        else:
-            for j in range(first, end, columns):
-                place = target + (j - first) // columns * pitch * size
-                pack(b + j * b_column * size, b_column, b_row, minimum(columns, end - j), depth, place, columns)
+    def pack_a(
+        a: int, a_row: int, a_k: int, m: int, even: int, taller: int, q0: int, q1: int, depth: int, target: int,
+        pitch: int,
+    ) -> None:  # fmt: skip
+        """Pack panels q0..q1-1 of A; where columns of A are contiguous, all panels of a few columns at a time."""
+        chunk = PACKED_AT_A_TIME if a_row == 1 else depth
+        for k in range(0, depth, chunk):
+            for q in range(q0, q1):
+                row = row_start(m, even, taller, q)
+                rows = row_start(m, even, taller, q + 1) - row
+                place = target + ((q - q0) * pitch + k * panel_rows) * size
+                pack(a + (row * a_row + k * a_k) * size, a_row, a_k, rows, minimum(chunk, depth - k), place, panel_rows)
+
+    return pack_a
+
+
+def right_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_b(b, b_k, b_column, depth, n, target, pitch)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    pack = packing(bits, shape)
+
+    @kernel
+    def pack_b(b: int, b_k: int, b_column: int, depth: int, n: int, target: int, pitch: int) -> None:
+        """Pack n columns of B; where rows of B are contiguous, all panels of a few rows at a time."""
+        chunk = PACKED_AT_A_TIME if b_column == 1 else depth
+        for k in range(0, depth, chunk):
+            for j in range(0, n, columns):
+                source = b + (k * b_k + j * b_column) * size
+                place = target + (j // columns * pitch + k * columns) * size
+                pack(source, b_column, b_k, minimum(columns, n - j), minimum(chunk, depth - k), place, columns)
 
     return pack_b
 
 
 def panel_product(bits: int, shape: TileShape) -> Any:
-    """Return the kernel multiply_panels(panels, m, depth, packed_a, a_pitch, b, b_pitch, b_step, c, ...)."""
+    """Return the kernel multiply(m, even, taller, q0, q1, n, depth, a, ..., accumulate)."""
     size = bits // 8
+    lanes = shape.lanes(size)
     columns = shape.columns(size)
-    tile = tile_intrinsic(bits, indirect=False)
+    tile = product_tile_intrinsic(bits)
 
     @kernel
-    def multiply_panels(
-        panels: int, m: int, depth: int, packed_a: int, a_pitch: int, b: int, b_pitch: int, b_step: int,
-        c: int, c_row: int, first: int, end: int, accumulate: int,
+    def multiply(
+        m: int, even: int, taller: int, q0: int, q1: int, n: int, depth: int,
+        a: int, a_row: int, a_k: int, a_pitch: int,
+        b: int, b_k: int, b_pitch: int, c: int, c_row: int, accumulate: int,
     ) -> None:  # fmt: skip
-        """Run the tile over every panel of A and the panels of B for columns first..end-1."""
-        for q in range(panels):
-            row = panel_start(m, q, panels)
-            rows = panel_start(m, q + 1, panels) - row
-            for j in range(first, end, columns):
-                b_panel = b + (j - first) // columns * b_pitch * size
-                place = c + (row * c_row + j) * size
-                a_panel = packed_a + q * a_pitch * size
-                tile(rows, depth, a_panel, b_panel, b_step, place, c_row * size, end - j, accumulate)
+        """Run the tile over panels q0..q1-1 of A and all of B, each panel of which stays in the L1 cache.
 
-    return multiply_panels
+        Strides and pitches are in bytes; a pitch of 0 says that the operand is read where it lies.
+        """
+        for j in range(0, n, columns):
+            width = minimum(columns, n - j)
+            first = j
+            panel = b + j // columns * b_pitch
+            if b_pitch == 0:
+                if width < lanes:  # B ends here: the last vector repeats columns
+                    first, width = n - lanes, lanes
+                panel = b + first * size
+            for q in range(q0, q1):
+                row = row_start(m, even, taller, q)
+                rows = row_start(m, even, taller, q + 1) - row
+                left = a + ((q - q0) * a_pitch if a_pitch else row * a_row)
+                place = c + row * c_row + first * size
+                tile(rows, depth, left, a_row, a_k, panel, b_k, place, c_row, width, accumulate)
+
+    return multiply
 
 
 def blocked_product(bits: int, shape: TileShape) -> Any:
-    """Return the kernel block(a, a_row, a_column, b, b_row, b_column, c, c_row, m, n, k, plan, work)."""
+    """Return the kernel block(a, a_row, a_k, b, b_k, b_column, c, c_row, m, n, k, plan, work, operands, origin)."""
     size = bits // 8
-    columns = shape.columns(size)
     panel_rows = shape.rows
-    depth_limit = words.K_BLOCK[size]
-    row_bytes = columns * size
-    pack = packing(bits, shape)
-    pack_b = right_packing(bits, shape, pack)
-    multiply_panels = panel_product(bits, shape)
+    row_bytes = shape.columns(size) * size
+    pack_a = left_packing(bits, shape)
+    pack_b = right_packing(bits, shape)
+    multiply = panel_product(bits, shape)
     store = storer(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def block(
-        a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int, c_row: int,
-        m: int, n: int, k: int, plan: int, work: int,
+        a: int, a_row: int, a_k: int, b: int, b_k: int, b_column: int, c: int, c_row: int,
+        m: int, n: int, k: int, plan: int, work: int, operands: int, origin: int,
     ) -> None:  # fmt: skip
-        if k == 0:
-            for i in range(m):
-                for j in range(n):
-                    store(c, i * c_row + j, zero)
+        """Multiply one block; parts of C are finished as they are complete, unless origin is negative."""
         a_pitch = load_word(plan, words.A_PITCH)
         b_pitch = load_word(plan, words.B_PITCH)
-        width = load_word(plan, words.B_PANELS) * columns
-        packed_a = work + load_word(plan, words.B_PANELS) * b_pitch * size
+        group = load_word(plan, words.A_PANELS)
+        n_step = load_word(plan, words.N_STEP)
+        depth_limit = load_word(plan, words.DEPTH)
+        packed_a = work + load_word(plan, words.PACKED_B)
         k_blocks = (k + depth_limit - 1) // depth_limit
         panels = (m + panel_rows - 1) // panel_rows
-        # With one panel of A each row of B is used once: read it in place, as far as whole tiles go.
-        in_place = n // columns * columns if panels == 1 and b_column == 1 else 0
-        for k_block in range(k_blocks):
-            k0 = k * k_block // k_blocks
-            depth = k * (k_block + 1) // k_blocks - k0
-            b_block = b + k0 * b_row * size
-            for q in range(panels):
-                row = panel_start(m, q, panels)
-                rows = panel_start(m, q + 1, panels) - row
-                source = a + (row * a_row + k0 * a_column) * size
-                pack(source, a_row, a_column, rows, depth, packed_a + q * a_pitch * size, panel_rows)
-            if in_place:
-                multiply_panels(panels, m, depth, packed_a, a_pitch, b_block, columns, b_row * size,
-                                c, c_row, 0, in_place, k_block)  # fmt: skip
-            for first in range(in_place, n, width):
-                end = minimum(first + width, n)
-                pack_b(b_block, b_row, b_column, depth, first, end, work, b_pitch)
-                multiply_panels(panels, m, depth, packed_a, a_pitch, work, b_pitch, row_bytes,
-                                c, c_row, first, end, k_block)  # fmt: skip
+        even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
+        for first in range(0, n, n_step):
+            width = minimum(n_step, n - first)
+            part = c + first * size
+            if k == 0:
+                for i in range(m):
+                    for j in range(width):
+                        store(part, i * c_row + j, zero)
+                if origin >= 0:
+                    finish(operands, origin + first, m, c_row, width)
+            for k_block in range(k_blocks):
+                k0 = k * k_block // k_blocks
+                depth = k * (k_block + 1) // k_blocks - k0
+                right, right_k = b + (k0 * b_k + first * b_column) * size, b_k * size
+                if b_pitch:
+                    pack_b(right, b_k, b_column, depth, width, work, b_pitch)
+                    right, right_k = work, row_bytes
+                for q0 in range(0, panels, group):
+                    q1 = minimum(panels, q0 + group)
+                    left, left_row, left_k = a + k0 * a_k * size, a_row * size, a_k * size
+                    if a_pitch:
+                        pack_a(left, a_row, a_k, m, even, taller, q0, q1, depth, packed_a, a_pitch)
+                        left, left_row, left_k = packed_a, size, panel_rows * size
+                    multiply(m, even, taller, q0, q1, width, depth, left, left_row, left_k, a_pitch * size,
+                             right, right_k, b_pitch * size, part, c_row * size, k_block)  # fmt: skip
+                    if k_block == k_blocks - 1 and origin >= 0:
+                        row = row_start(m, even, taller, q0)
+                        rows = row_start(m, even, taller, q1) - row
+                        finish(operands, origin + row * c_row + first, rows, c_row, width)
 
     return block
 
@@ -215,11 +258,44 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
         if splits > 1:
             c_row = n
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
-        block(a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work)
-        if splits == 1:
-            finish(operands, origin, m1 - m0, c_row, n1 - n0)
+            origin = -1
+        block(
+            a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work, operands, origin
+        )
 
     return run_unit
+
+
+def small_products(bits: int, shape: TileShape) -> Any:
+    """Return the kernel run_small(plan, operands, first, end)."""
+    size = bits // 8
+    panel_rows = shape.rows
+    multiply = panel_product(bits, shape)
+
+    @kernel
+    def run_small(plan: int, operands: int, first: int, end: int) -> None:
+        """Compute products first..end-1 of a batch, each in one pass over operands that are read where they lie."""
+        m = load_word(plan, words.M)
+        n = load_word(plan, words.N)
+        k = load_word(plan, words.K)
+        a_row = load_word(plan, words.A_ROW) * size
+        a_column = load_word(plan, words.A_COLUMN) * size
+        b_row = load_word(plan, words.B_ROW) * size
+        c_row = load_word(plan, words.C_ROW)
+        a_batch = load_word(plan, words.A_BATCH) * size
+        b_batch = load_word(plan, words.B_BATCH) * size
+        c_batch = load_word(plan, words.C_BATCH)
+        a = load_word(operands, load_word(plan, words.A))
+        b = load_word(operands, load_word(plan, words.B))
+        c = load_word(operands, load_word(plan, words.C))
+        panels = (m + panel_rows - 1) // panel_rows
+        even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
+        for i in range(first, end):
+            multiply(m, even, taller, 0, panels, n, k, a + i * a_batch, a_row, a_column, 0,
+                     b + i * b_batch, b_row, 0, c + i * c_batch * size, c_row * size, 0)  # fmt: skip
+            finish(operands, i * c_batch, m, c_row, n)
+
+    return run_small
 
 
 def partial_sum(dtype: str) -> Any:
@@ -252,6 +328,7 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     dtype = f"float{bits}"
     name = SHORT_NAMES[dtype]
     run_unit = block_of_product(bits, shape)
+    run_small = small_products(bits, shape)
     add_partials = partial_sum(dtype)
     task = task_address(f"tg_gemm_{name}_task")
 
@@ -265,8 +342,12 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         work = (
             scratch + HEADER_BYTES + load_word(plan, words.PARTIAL_BYTES) + thread * load_word(plan, words.WORK_BYTES)
         )
-        for unit in range(units * index // tasks, units * (index + 1) // tasks):
-            run_unit(plan, operands, scratch, unit, work)
+        first, end = units * index // tasks, units * (index + 1) // tasks
+        if load_word(plan, words.IS_SMALL):
+            run_small(plan, operands, first, end)
+        else:
+            for unit in range(first, end):
+                run_unit(plan, operands, scratch, unit, work)
 
     @kernel
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
@@ -281,4 +362,4 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
 
 def gemm_parts(bits: int, shape: TileShape) -> list[ir.Module]:
     """Return the finished modules that the tiled product calls."""
-    return [tile_part(bits, shape, indirect=False), transpose_part(bits, shape)]
+    return [product_tile_part(bits, shape), transpose_part(bits, shape)]

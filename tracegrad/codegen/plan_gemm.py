@@ -20,9 +20,11 @@ A, A_BATCH, A_ROW, A_COLUMN = range(4, 8)
 B, B_BATCH, B_ROW, B_COLUMN = range(8, 12)
 C, C_BATCH, C_ROW = range(12, 15)
 ROW_BLOCKS, COLUMN_BLOCKS, K_SPLITS, TASKS = range(15, 19)
-A_PITCH, B_PITCH, B_PANELS = range(19, 22)  # elements per packed panel of A and of B; panels of B packed at a time
-WORK_BYTES, PARTIAL_BYTES = range(22, 24)  # scratch per thread; all partial products together
-GEMM_WORDS = 24
+A_PITCH, B_PITCH = range(19, 21)  # elements per packed panel; 0: the operand is read where it lies
+A_PANELS, N_STEP, DEPTH = range(21, 24)  # panels of A, columns of B, and terms of the sums, at a time
+PACKED_B, IS_SMALL = range(24, 26)  # bytes for packed B; each product of the batch is one pass over its operands
+WORK_BYTES, PARTIAL_BYTES = range(26, 28)  # scratch per thread; all partial products together
+GEMM_WORDS = 28
 
 # Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -33,9 +35,10 @@ P_BLOCKS, R_SPLITS, V_TASKS, V_WORK_BYTES, V_PARTIAL_BYTES = range(13, 18)
 GEMV_WORDS = 18
 
 K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
-PANELS_PER_ROW_BLOCK = {4: 40, 8: 24}  # the packed block of A fits the L2 cache
+A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
 COLUMN_BLOCK = 1024
-PANELS_OF_B = 8
+SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an operand twice
+IN_PLACE_BYTES = 16 << 10
 P_BLOCK = 1024  # results of a matrix-vector product that are summed at a time
 FLOPS_PER_TASK = 1 << 17  # below, a second thread costs more than it brings
 
@@ -71,7 +74,13 @@ def plan_gemm(
     tasks = min(batch * row_blocks * column_blocks * splits, 8 * threads if batch > 1 else 1 << 19)
     if 2 * m * n * k * batch < FLOPS_PER_TASK:
         tasks = min(tasks, 1)
-    a_pitch, b_pitch, b_panels, work = _work_sizes(m, n, k, row_blocks, column_blocks, splits, shape, size)
+    block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
+    depth = max(1, min(ceil_div(k, splits), K_BLOCK[size]))
+    a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
+    b_pitch, n_step = _packed_b(m, n, k, block, depth, b_strides, shape, size)
+    packed_b = round_up(ceil_div(n_step, shape.columns(size)) * b_pitch * size)
+    is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits == 1 and 0 < k <= depth
+    work = packed_b + round_up(a_panels * a_pitch * size) + 64
     partial = round_up(splits * m * n * size) if splits > 1 else 0
     plan = (
         (batch, m, n, k)
@@ -79,25 +88,50 @@ def plan_gemm(
         + (operands[1], *b_strides)
         + (operands[2], c_strides[0], c_strides[1])
         + (row_blocks, column_blocks, splits, tasks)
-        + (a_pitch, b_pitch, b_panels, work, partial)
+        + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
     flops = 2 * batch * m * n * k
-    is_whole = batch * row_blocks * column_blocks == 1 or splits > 1
-    grain = m * n if is_whole else n if column_blocks == 1 else 0
+    is_whole = batch * row_blocks * column_blocks == 1 and a_panels >= ceil_div(m, shape.rows) and n_step >= n
+    grain = m * n if is_whole or splits > 1 else n if column_blocks == 1 and n_step >= n else 0
+    packed = " and ".join(x for x, pitch in (("A", a_pitch), ("B", b_pitch)) if pitch)
     why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
     why += f", {splits} splits of k" if splits > 1 else ""
+    why += f", {packed} packed" if packed else ", nothing packed"
     return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
+
+
+def _packed_a(m: int, n: int, depth: int, strides: Strides, shape: TileShape, size: int) -> tuple[int, int]:
+    """Return the pitch of packed panels of a block of A, and how many are packed at a time; 0: in place."""
+    panels = ceil_div(m, shape.rows)
+    if n <= 4 * shape.columns(size) or m * depth * size <= IN_PLACE_BYTES:
+        return 0, max(1, panels)
+    slack = 4 + shape.columns(size) // shape.rows  # what full-vector stores spill past a panel
+    pitch = round_up((depth + slack) * shape.rows, 64 // size)
+    return pitch, max(1, min(panels, A_BYTES // (pitch * size)))
+
+
+def _packed_b(
+    m: int, n: int, k: int, block: tuple[int, int], depth: int, strides: Strides, shape: TileShape, size: int
+) -> tuple[int, int]:
+    """Return the pitch of packed panels of B, and how many columns are packed at a time; 0: in place."""
+    columns, lanes = shape.columns(size), shape.lanes(size)
+    rest = n % columns
+    whole = rest == 0 or rest >= lanes or (n <= block[1] and n >= lanes and k <= depth)
+    if whole and strides[2] == 1 and strides[1] * depth * size <= IN_PLACE_BYTES and block[1] <= COLUMN_BLOCK:
+        return 0, max(1, n)
+    return (depth + 2) * columns, min(block[1], COLUMN_BLOCK)
 
 
 def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
     """Return the numbers of row blocks, column blocks and splits of K: enough tasks, evenly spread over the threads."""
     columns = shape.columns(size)
-    rows = max(1, ceil_div(m, shape.rows * PANELS_PER_ROW_BLOCK[size]))
-    cols = max(1, ceil_div(n, COLUMN_BLOCK))
+    rows = cols = 1
     if batch >= threads or threads == 1:
         return rows, cols, 1
+    if batch == 1 and m * n <= SMALL_RESULT and k >= 4 * threads * K_BLOCK[size]:
+        return rows, cols, threads
     while batch * rows * cols % threads:
         if ceil_div(m, rows) * 2 > ceil_div(n, cols) and m >= 2 * shape.rows * rows:
             rows += 1
@@ -108,21 +142,6 @@ def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, siz
     if batch == 1 and rows * cols < threads and k >= 4 * threads * K_BLOCK[size]:
         return rows, cols, ceil_div(threads, rows * cols)
     return rows, cols, 1
-
-
-def _work_sizes(
-    m: int, n: int, k: int, row_blocks: int, column_blocks: int, splits: int, shape: TileShape, size: int
-) -> tuple[int, int, int, int]:
-    """Return the pitches of packed panels, the panels of B per pass, and a thread's bytes for one block of each."""
-    columns = shape.columns(size)
-    depth = min(ceil_div(k, splits), K_BLOCK[size])
-    slack = 4 + columns // shape.rows  # what full-vector stores spill past a panel
-    a_pitch = round_up((depth + slack) * shape.rows, 64 // size)
-    b_pitch = (depth + 2) * columns
-    row_panels = ceil_div(ceil_div(m, row_blocks), shape.rows) + 1
-    column_panels = ceil_div(ceil_div(n, columns), column_blocks)
-    b_panels = max(1, min(PANELS_OF_B, column_panels))
-    return a_pitch, b_pitch, b_panels, round_up((row_panels * a_pitch + b_panels * b_pitch) * size) + 64
 
 
 def _plan_gemv(
@@ -189,7 +208,7 @@ def _plan_loops(
         + (operands[0], *a_strides)
         + (operands[1], *b_strides)
         + (operands[2], c_strides[0], c_strides[1])
-        + (1, 1, 1, tasks, 0, 0, 0, 0, 0)
+        + (1, 1, 1, tasks) + (0,) * (GEMM_WORDS - A_PITCH)
     )
     name = SHORT_NAMES[dtype]
     why = "plain loops: integers"
