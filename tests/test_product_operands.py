@@ -34,3 +34,11 @@ def test_operands_are_not_copied(name):
     steps = [line for line in program.schedule.splitlines() if line.startswith("  ")]
     assert len(steps) == 1 and "tg_gem" in steps[0], program.schedule
     np.testing.assert_allclose(program(a, b), product(a, b))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_, np.int64])
+@pytest.mark.parametrize("shape", [(301, 517), (3, 130, 261), (2, 3, 200, 201), (1, 200_001), (200_001, 1)], ids=str)
+def test_large_arguments_that_are_stored_transposed(shape, dtype):
+    x = (100 * normal(*shape)).astype(dtype)
+    stored = np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    np.testing.assert_array_equal(tg.jit(lambda x: np.where(True, x, x))(stored), x)

@@ -3,7 +3,12 @@
     y[b, i, j] = a[b, i, 0] * c[b, 0, j] + ... + a[b, i, K-1] * c[b, K-1, j]          written out, K terms
 
 A tile of a library product would be mostly empty, and a call takes longer than the work. Outer products (K = 1) are
-limited by memory at any size.
+limited by memory at any size. Between 8 and 16 columns the tile is half full, and the loops are slow where the columns
+are no whole vectors (GF/s of one core, f32, AVX2; thousands of products):
+
+    rows x terms x columns     3x3x16   16x4x16   16x4x12   16x8x16   8x8x8   10x10x10   12x12x12   16x16x16
+    written out                  38       35         5        36        48       10         13         35
+    tile                         13       23        27        36        24       34         48         51
 """
 
 from __future__ import annotations
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
 
 SMALL = 16
 """The most terms of a sum, and columns of a matrix, that count as small."""
+NARROW = 8
+"""Columns that fill no more than half of a tile."""
+FEW_ROWS = 64
+"""Rows of all products together for which a call of the library takes longer than what its tile saves."""
 
 
 def terms(node: Node) -> int:
@@ -39,7 +48,11 @@ def is_small_dot(node: Node) -> bool:
         return k == 1
     contract, batch = node.params["contract"][1], node.params["batch"][1]
     shape = node.operands[1].aval.shape
-    return k <= SMALL and prod(shape[a] for a in free(len(shape), contract, batch)) <= SMALL
+    columns = prod(shape[a] for a in free(len(shape), contract, batch))
+    if max(k, columns) > SMALL:
+        return False
+    suits_tile = columns > NARROW and (k > NARROW or columns % NARROW != 0)
+    return not suits_tile or node.aval.size <= FEW_ROWS * columns
 
 
 def point_dot(body: Body, node: Node, index: Index) -> Value:
