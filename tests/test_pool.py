@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from numba import types
 
-from tracegrad.codegen import pool_kernels
+import tracegrad as tg
+from tracegrad.codegen import pool_kernels, pool_layout
 from tracegrad.codegen.addresses import add_atomic, load_word, par_for, task_address
 from tracegrad.codegen.native import compile_functions
+from tracegrad.config import config
 from tracegrad.runtime.objects import define_symbols, load_object
 from tracegrad.runtime.pool import Pool
 
@@ -96,6 +98,37 @@ def test_regions_after_the_workers_parked(machine):
     for _ in range(3):
         assert (machine.count(100, regions=3) == 3).all()
         time.sleep(0.02)
+
+
+def test_a_worker_stays_awake_while_a_program_is_under_way(objects):
+    worker = load_object(objects[0], ["tg_worker"])["tg_worker"]
+    pool = Pool(2, worker)
+    pool._words[pool_layout.ENTERED] = 1
+    looks = 1_000_000  # some hundredths of a second
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(worker)
+    thread = threading.Thread(target=function, args=(pool.ctl, looks, 1))
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive()
+    pool.leave()
+    thread.join(60.0)
+    assert not thread.is_alive()
+    assert pool._words[pool_layout.PARKS] == 2
+
+
+def test_calls_are_counted_while_they_run(machine, monkeypatch):
+    monkeypatch.setattr(config, "threads", 2)
+    machine.pool.enter()
+    machine.pool.enter()
+    assert machine.pool._words[pool_layout.ENTERED] == 2
+    machine.pool.leave()
+    machine.pool.leave()
+    step = tg.jit(lambda x: (x @ x) @ x)
+    x = np.ones((300, 300))
+    for _ in range(3):
+        step(x)
+    pool = step.recent[0].program.executable.pool
+    assert (pool._words[pool_layout.RUNNING], pool._words[pool_layout.ENTERED]) == (0, 0)
 
 
 def test_no_pool_means_serial(machine):

@@ -40,15 +40,20 @@ class Bound:
         self._table = (ctypes.c_int64 * (HEADER + len(addresses) + 1))(*words)
         self._address = ctypes.addressof(self._table)
         self._entry = executable.entry
-        self._wake = executable.pool.wake if executable.facts.parallel else None
+        self._pool = executable.pool if executable.facts.parallel else None
         self._lock = threading.Lock()
 
     def __call__(self) -> Any:
         """Run the program and return `results`."""
         with self._lock:
-            if self._wake is not None:
-                self._wake()
-            status = self._entry(self._address)
+            if self._pool is None:
+                status = self._entry(self._address)
+            else:
+                self._pool.enter()
+                try:
+                    status = self._entry(self._address)
+                finally:
+                    self._pool.leave()
         if status:
             self._executable.fail(status)
         return self.results

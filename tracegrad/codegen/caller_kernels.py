@@ -99,7 +99,7 @@ from tracegrad.codegen.caller_layout import (
     TYPE,
     WAKE,
 )
-from tracegrad.codegen.pool_layout import PARKS, WAKES
+from tracegrad.codegen.pool_layout import PARKS, RUNNING, WAKES
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.codegen.words import call1, call2, call3, call4, load_word, store_word
 
@@ -328,7 +328,8 @@ def run(words: int, block: int) -> int:
     """Enter the program without the GIL; return its status."""
     process = load_word(words, PROCESS)
     control = load_word(words, CONTROL)
-    if load_word(words, PARALLEL) != 0 and load_word(control, PARKS) != load_word(control, WAKES):
+    parallel = load_word(words, PARALLEL)
+    if parallel != 0 and load_word(control, PARKS) != load_word(control, WAKES):
         woken = call1(load_word(process, CALL), load_word(words, WAKE))
         if woken == 0:
             call1(load_word(process, ERROR_CLEAR), 0)
@@ -341,9 +342,13 @@ def run(words: int, block: int) -> int:
     store_word(block, 0, control)
     store_word(block, 1, block + load_word(words, ARENA_AT))
     store_word(block, HEADER + inputs + load_word(words, OUTPUT_COUNT), load_word(words, STAMPS))
+    if parallel != 0:  # counted with the GIL held, so no two callers count at once
+        store_word(control, RUNNING, load_word(control, RUNNING) + 1)
     state = call1(load_word(process, SAVE_THREAD), 0)
     status = call1(load_word(words, ENTRY), block)
     call1(load_word(process, RESTORE_THREAD), state)
+    if parallel != 0:
+        store_word(control, RUNNING, load_word(control, RUNNING) - 1)
     drop(process, leaves, inputs)
     return status
 

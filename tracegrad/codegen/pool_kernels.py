@@ -34,17 +34,25 @@ BUSY = WORD_BYTES * pool_layout.BUSY
 PARKS = WORD_BYTES * pool_layout.PARKS
 THREADS = WORD_BYTES * pool_layout.THREADS
 STOP = WORD_BYTES * pool_layout.STOP
+RUNNING = WORD_BYTES * pool_layout.RUNNING
+ENTERED = WORD_BYTES * pool_layout.ENTERED
 STATES = WORD_BYTES * pool_layout.STATES
 
 COUNT_BITS = 20
 MOST_TASKS = (1 << COUNT_BITS) - 1
 REGION_MASK = (1 << 23) - 1
+PATIENCE = 100
+"""How many times its limit a worker looks for work while a program is under way: parked, it would miss the rest."""
 
 
 @kernel
 def tg_worker(control: int, limit: int, thread: int) -> None:
-    """Run tasks until `limit` looks in a row found none (or the pool stops), then report this thread as parked."""
+    """Run tasks until `limit` looks in a row found none (or the pool stops), then report this thread as parked.
+
+    While a program is under way it is more patient: one kernel on the caller alone must not cost the kernels after it.
+    """
     idle = 0
+    waited = 0
     while idle < limit and load_acquire(control + STOP) == 0:
         word = load_acquire(control + CLAIM)
         index = word & MOST_TASKS
@@ -57,9 +65,14 @@ def tg_worker(control: int, limit: int, thread: int) -> None:
                 call_task(function, arguments, base + index, thread)
                 add_atomic(control + DONE, 1)
             idle = 0
+            waited = 0
         else:
             relax()
             idle += 1
+            under_way = load_acquire(control + RUNNING) + load_acquire(control + ENTERED)
+            if idle == limit and waited < PATIENCE and under_way > 0:
+                idle = 0
+                waited += 1
     store_release(control + STATES + WORD_BYTES * thread, 0)
     add_atomic(control + PARKS, 1)
 

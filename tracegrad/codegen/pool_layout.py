@@ -15,6 +15,8 @@ PARKS = 32  # how often a worker has parked
 THREADS = 40  # workers + the caller
 STOP = 41  # 1: workers return at once
 WAKES = 42  # how often a worker has been woken
+RUNNING = 43  # programs under way that use the pool, counted by native calls: workers stay awake between regions
+ENTERED = 44  # the same, counted by Python
 STATES = 48  # one word per thread: 1 awake, 0 parked
 
 WORD_BYTES = 8

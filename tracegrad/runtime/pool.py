@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from tracegrad.codegen import pool_layout
 
-IDLE_LOOKS = 30_000  # about 1 ms of spinning
+IDLE_LOOKS = 30_000  # about 1 ms of spinning after the last program, and up to a hundred times that within one
 STOP_TIMEOUT = 1.0  # seconds to wait, at exit, for a worker that is still inside a task
 
 _WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -24,7 +24,7 @@ _POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 class Pool:
-    """Threads for compiled code: pass `ctl` to a program, and call `wake` before entering it.
+    """Threads for compiled code: pass `ctl` to a program, call `enter` before it and `leave` after it.
 
     threads: the caller included, so 1 starts none.  worker_address: of the compiled `tg_worker`.
     """
@@ -43,6 +43,7 @@ class Pool:
         self._words[pool_layout.THREADS] = self.threads
         self._words[pool_layout.PARKS] = self.threads - 1
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._parking = [threading.Semaphore(0) for _ in range(self.threads)]
         self._running: list[threading.Thread] = []
 
@@ -50,6 +51,16 @@ class Pool:
         """Make all workers spin for work; costs a comparison where they already do."""
         if self._words[pool_layout.PARKS] != self._words[pool_layout.WAKES]:
             self._wake_parked()
+
+    def enter(self) -> None:
+        """Wake the workers, and let them stay awake until `leave`."""
+        with self._counting:
+            self._words[pool_layout.ENTERED] += 1
+        self.wake()
+
+    def leave(self) -> None:
+        with self._counting:
+            self._words[pool_layout.ENTERED] -= 1
 
     def close(self) -> None:
         """Stop the workers: from now on the pool's regions run on the caller alone."""
