@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,15 @@ class Method(ctypes.Structure):
                 ("doc", ctypes.c_char_p)]  # fmt: skip
 
 
+@functools.cache
+def table_type(length: int) -> Any:
+    """Return the type of tables of so many words; a subclass, so that a table can keep other objects alive."""
+    return type("Words", (ctypes.c_int64 * length,), {})
+
+
 def words_of(values: Sequence[int]) -> Any:
-    """Return a table of words, which can keep other objects alive."""
-    kind = type("Words", (ctypes.c_int64 * max(len(values), 1),), {})
-    return kind(*values)
+    """Return a table of words."""
+    return table_type(max(len(values), 1))(*values)
 
 
 def word(obj: Any, index: int) -> int:
@@ -165,11 +171,12 @@ class Shapes:
     """Tables of sizes, each kept once."""
 
     def __init__(self) -> None:
-        self.kept: list[Any] = []
+        self.kept: dict[tuple[int, ...], Any] = {}
 
-    def address(self, shape: Sequence[int]) -> int:
-        self.kept.append(words_of(list(shape)))
-        return ctypes.addressof(self.kept[-1])
+    def address(self, shape: tuple[int, ...]) -> int:
+        if shape not in self.kept:
+            self.kept[shape] = words_of(shape)
+        return ctypes.addressof(self.kept[shape])
 
 
 class Blocks:
@@ -241,12 +248,13 @@ class Caller:
 
     def inputs(self, executable: Any, kinds: Sequence[int], lenient: bool) -> list[int]:
         narrowed = {place for place, _ in executable.facts.narrowed}
+        donors = set(executable.donated)
         found: list[int] = []
         for i, ((dtype, shape), kind) in enumerate(zip(executable.inputs, kinds, strict=True)):
-            donated = i in executable.donated
+            donated = i in donors
             flags = at.ALIGNED_C | (at.WRITEABLE if donated else 0)
             scalar = id(dtype.type) if shape == () and not donated else 0
-            size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            size = dtype.itemsize * math.prod(shape)
             instead = NUMBERS.get(dtype, at.OTHER) if lenient and scalar and i not in narrowed else at.OTHER
             found += [kind, id(dtype), len(shape), self.shapes.address(shape), scalar, flags, size, instead]
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,7 +98,11 @@ class Executable:
         self.stamp_address = int(self.stamps.ctypes.data)
         self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs) + 1)
         self._blocks: caller.Blocks | None = None
-        self.native = caller.list_caller(self).call if caller.usable(self) else None
+
+    @functools.cached_property
+    def native(self) -> Any:
+        """What runs the program on a list of inputs, in native code; None where that cannot be."""
+        return caller.list_caller(self).call if caller.usable(self) else None
 
     @property
     def blocks(self) -> caller.Blocks:
@@ -155,8 +160,12 @@ class Executable:
         addresses += [r.__array_interface__["data"][0] for r in results]
         table = self.table_type(self.pool.ctl, arena[1], 0, *addresses, self.stamp_address)
         if self.facts.parallel:
-            self.pool.wake()
-        status = self.entry(ctypes.addressof(table))
+            self.pool.enter()
+        try:
+            status = self.entry(ctypes.addressof(table))
+        finally:
+            if self.facts.parallel:
+                self.pool.leave()
         self.arenas.append(arena)
         if status:
             self.fail(status)
