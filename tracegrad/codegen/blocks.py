@@ -24,7 +24,7 @@ from typing import Protocol
 
 from tracegrad.codegen.loops import Function
 from tracegrad.codegen.scalar import Emitter
-from tracegrad.schedule.kernel import Kernel, Loop, Stmt
+from tracegrad.schedule.kernel import Accumulate, Kernel, Loop, Stmt
 from tracegrad.schedule.memory import Memory, Place
 
 Loops = list[tuple[str, int]]
@@ -132,13 +132,14 @@ class Blocks:
         return "\n".join(lines) + self.text.format(n=self.n, symbol=symbol, args=", ".join(args))
 
 
-def on_blocks(kernel: Kernel, grain: int, emitter: Emitter) -> Blocks:
-    """Return how a kernel runs on blocks of a grain (`LibraryCall`)."""
-    loops, _ = all_loops(kernel)
-    inner = loops[-1][1] if loops else 1
-    n = inner if len(loops) > len(kernel.outer) else 1
-    if not loops or grain == kernel.extent * n:
+def on_blocks(kernel: Kernel, size: int, grain: int, emitter: Emitter) -> Blocks | None:
+    """Return how a kernel runs on blocks of a grain (`LibraryCall`) of a result of `size` elements; None: it cannot."""
+    n = size // max(kernel.extent, 1)
+    if grain == size or size == 1:
         return Blocks(Function(kernel, emitter), WHOLE, kernel.extent)
     if grain and grain % n == 0:
         return Blocks(Function(kernel, emitter), ROUNDS, n)
-    return Blocks(Innermost(kernel, emitter), PIECES, inner)
+    loops, body = all_loops(kernel)
+    if any(isinstance(s, (Loop, Accumulate)) for s in body):
+        return None
+    return Blocks(Innermost(kernel, emitter), PIECES, loops[-1][1])

@@ -10,6 +10,7 @@ from tracegrad.codegen.plan_conv import plan_conv
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.plan_sort import plan_cumsum, plan_sort
 from tracegrad.errors import DTypeError
+from tracegrad.ir import Node
 from tracegrad.ops.contract import dot, free
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.ops.index import argsort
@@ -23,6 +24,13 @@ Rule = Callable[[Call, int], list[LibraryCall]]
 def plan_call(call: Call, threads: int) -> list[LibraryCall]:
     """Plan a library call of the schedule."""
     return RULES[call.node.prim](call, threads)
+
+
+def block_grain(node: Node, threads: int) -> int:
+    """Return the grain (`LibraryCall`) of the blocks that a call hands to an epilogue; 0 where it hands over none."""
+    views = tuple(View(o, o.shape, 0, strides(o.shape)) for o in node.nodes())
+    planned = plan_call(Call(node, views), threads)
+    return planned[0].grain if len(planned) == 1 and planned[0].takes_epilogue else 0
 
 
 def size(shape: Sequence[int], axes: Sequence[int]) -> int:

@@ -250,20 +250,23 @@ class Entry:
     def call(self, step: Call, number: int) -> str:
         """Call library kernels with their plan as a constant and their operands in a small table on the stack."""
         planned = plan_call(step, self.module.threads)
-        fused = step.epilogue is not None and len(planned) == 1 and planned[0].takes_epilogue
-        epilogue = self.epilogue(step.epilogue, planned[0].grain, number) if step.epilogue and fused else "0"
+        epilogue = ""
+        if step.epilogue is not None and len(planned) == 1 and planned[0].takes_epilogue:
+            epilogue = self.epilogue(step.epilogue, step.node.aval.size, planned[0].grain, number)
         for part, one in enumerate(planned):
-            self.library_call(step, f"{number}.{part}", one, epilogue)
+            self.library_call(step, f"{number}.{part}", one, epilogue or "0")
         flops = sum(one.flops for one in planned) / 1e6
         why = "".join(f"; {one.why}" for one in planned if one.why)
         text = f"{step.name} {step.node.aval}: {', '.join(one.symbol for one in planned)}, {flops:.3g} Mflop{why}"
-        if fused and step.epilogue:
+        if epilogue and step.epilogue:
             return f"{text}; {step.epilogue.name} on its blocks"
         return f"{text}; then {self.kernel(step.epilogue, number)}" if step.epilogue else text
 
-    def epilogue(self, kernel: Kernel, grain: int, number: int) -> str:
-        """Write the function that a library kernel calls for each block; return its address."""
-        blocks = on_blocks(self.without_aliases(kernel), grain, self.module.emitter)
+    def epilogue(self, kernel: Kernel, size: int, grain: int, number: int) -> str:
+        """Write the function that a library kernel calls for each block; return its address, or "" if there is none."""
+        blocks = on_blocks(self.without_aliases(kernel), size, grain, self.module.emitter)
+        if blocks is None:
+            return ""
         symbol = self.module.function(blocks.function.text(), "noinline")
         name = f"{self.symbol}.block{number}"
         self.module.functions.append(blocks.task(self, name, symbol))

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tracegrad.codegen.calls import block_grain
 from tracegrad.config import config
-from tracegrad.ir import Graph
+from tracegrad.ir import Graph, Node
 from tracegrad.ir.aval import NAMES
 from tracegrad.ops.elementwise import convert
 from tracegrad.passes.simplify import simplify
@@ -19,9 +20,14 @@ from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, build_plan
 
 
+def grain(node: Node) -> int:
+    """Return what the scheduler asks about the blocks of a library call."""
+    return block_grain(node, config.threads)
+
+
 def planned(graph: Graph, donate: Sequence[int]) -> tuple[Plan, Memory]:
     """Return the schedule of a graph, and where its buffers live."""
-    plan = build_plan(simplify(graph), config.threads)
+    plan = build_plan(simplify(graph), config.threads, grain)
     return plan, assign_memory(plan, donate)
 
 
@@ -40,7 +46,7 @@ def compile_graph(
     simple = simplify(graph)
     timings["simplify"] = time.perf_counter() - began
     began = time.perf_counter()
-    plan = build_plan(simple, config.threads)
+    plan = build_plan(simple, config.threads, grain)
     timings["schedule"] = time.perf_counter() - began
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss

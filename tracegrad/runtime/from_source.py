@@ -13,6 +13,7 @@ from tracegrad.config import config
 from tracegrad.ir import Graph
 from tracegrad.ir.aval import NAMES
 from tracegrad.passes.simplify import simplify
+from tracegrad.runtime.compiling import grain
 from tracegrad.runtime.executable import Facts
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, build_plan
@@ -22,7 +23,7 @@ class SourceExecutable:
     """A schedule whose kernels are the printed functions."""
 
     def __init__(self, graph: Graph, donate: Sequence[int], backend: str):
-        self.plan: Plan = build_plan(simplify(graph), config.threads)
+        self.plan: Plan = build_plan(simplify(graph), config.threads, grain)
         self.memory: Memory = assign_memory(self.plan, donate)
         reference = importlib.import_module("tracegrad.codegen.reference")  # imports Numba: only where it is asked for
         self.run = reference.Reference(self.plan, self.memory, backend)

@@ -27,7 +27,10 @@ FULL_REDUCTION_SIZE = 1 << 16
 
 @dataclass(eq=False)
 class Unit:
-    """Nodes that are lowered together: a fused group, or a single view, nest or library node."""
+    """Nodes that are lowered together: a fused group, or a single view, nest or library node.
+
+    epilogue: the group that runs on the finished blocks of a library node; its nodes are this unit's, too.
+    """
 
     nodes: list[Node]
     how: str
@@ -35,6 +38,7 @@ class Unit:
     axes: tuple[int, ...] | None = None
     outer: set[Node] = field(default_factory=set)
     last: int = 0
+    epilogue: Unit | None = None
 
     @property
     def kept(self) -> tuple[int, ...]:

@@ -110,12 +110,24 @@ def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict
             continue
         read = {places[b] for b in touched(step) if b in arguments}
         for stored in walk(step.epilogue.body):
-            if not isinstance(stored, Store) or plan.buffers[stored.buffer] != plan.buffers[name]:
+            if not isinstance(stored, Store) or plan.buffers.get(stored.buffer) != plan.buffers[name]:
                 continue
-            if places.get(stored.buffer) not in read:
+            if places.get(stored.buffer) not in read and is_overwritten(step.epilogue.body, name, stored.buffer):
                 found[name] = stored.buffer
                 break
     return found
+
+
+def is_overwritten(body: Sequence[Stmt], name: str, by: str) -> bool:
+    """Say whether a block of `name` is read for the last time where `by` is written, at the same element."""
+    last = max((i for i, s in enumerate(body) if isinstance(s, Loop) and mentions(s.body, name, by)), default=None)
+    if last is None:
+        return same_element(body, name, by)
+    loop = body[last]
+    assert isinstance(loop, Loop)
+    return not mentions(body[:last], by) and not mentions([s for s in body[last:] if s is not loop], name, by) and (
+        same_element(loop.body, name, by)
+    )
 
 
 def lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:

@@ -18,7 +18,7 @@ from tracegrad.ops.elementwise import convert
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import Checks, buffer_name, view_index
-from tracegrad.schedule.epilogue import fuse_epilogues
+from tracegrad.schedule.epilogue import Grain, fuse_epilogues, loop_nest
 from tracegrad.schedule.form import Context
 from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
 from tracegrad.schedule.index import Affine, dot, strides
@@ -98,11 +98,12 @@ class Plan:
 class Planner:
     """Lowers a graph whose rewrites are done."""
 
-    def __init__(self, graph: Graph, threads: int, checks: Checks | None = None):
+    def __init__(self, graph: Graph, threads: int, grain: Grain, checks: Checks | None = None):
         self.graph, self.roots = with_own_outputs(graph)
+        self.grain = grain
         self.fusion = Fusion(self.graph).run()
         if config.epilogues:
-            fuse_epilogues(self.fusion, threads)
+            fuse_epilogues(self.fusion, threads, grain)
         self.plan = Plan(self.graph, refusals=self.fusion.refusals, checks={} if checks is None else checks)
         self.context = Context(self.fusion.inlines, self.plan.checks, threads)
         self.wanted: set[Node] = set()
@@ -152,11 +153,10 @@ class Planner:
 
     def library(self, unit: Unit, name: str) -> list[Step]:
         """Return the call of a unit, with the loops that run on its blocks as far as they are wanted."""
-        node, *rest = unit.nodes
-        if not any(n in self.wanted for n in rest):
+        node, loops = unit.nodes[0], unit.epilogue
+        if loops is None or not any(n in self.wanted for n in loops.nodes):
             return [self.call(node)]
-        loops = Unit(rest, "point", rest[0].shape)
-        lowered = Elements(loops, self.wanted, self.context, f"{name.split('_')[0]}_{loops.title()}").lower()
+        lowered = loop_nest(loops, self.context, self.wanted, f"{name.split('_')[0]}_{loops.title()}")
         self.want(lowered.needs)
         (kernel,) = lowered.kernels
         if buffer_name(node) in kernel.buffers():
@@ -182,7 +182,7 @@ class Planner:
         """Schedule the graphs of a loop or branch, and give each of its results a buffer."""
         operands = tuple(self.contiguous(o) for o in node.operands)
         self.want([v.node for v in operands])
-        plans = tuple(Planner(g, self.context.threads, self.plan.checks).run() for g in graphs_of(node))
+        plans = tuple(Planner(g, self.context.threads, self.grain, self.plan.checks).run() for g in graphs_of(node))
         for plan in plans:
             self.plan.refusals += plan.refusals
         base = buffer_name(node)
@@ -295,9 +295,9 @@ def copy_of(output: Operand) -> Node:
     return Node(convert, (output,), {"dtype": output.dtype}, output.aval, output.where)
 
 
-def build_plan(graph: Graph, threads: int) -> Plan:
-    """Schedule a simplified graph."""
-    return Planner(graph, threads).run()
+def build_plan(graph: Graph, threads: int, grain: Grain = lambda node: 0) -> Plan:
+    """Schedule a simplified graph; `grain`: what is known of the blocks of library calls (`epilogue`)."""
+    return Planner(graph, threads, grain).run()
 
 
 __all__ = ["Call", "Plan", "Region", "Step", "View", "build_plan"]
