@@ -18,7 +18,6 @@ from tracegrad.codegen.plan_conv import plan_conv
 EXAMPLES = int(os.environ.get("RANDOM_CONVOLUTIONS", "300"))
 KINDS = ("forward", "data", "weight")
 WINOGRAD = ("winograd 2x2", "winograd 4x4")
-WINOGRAD_KINDS = ("forward", "data")
 DTYPES = ("float32", "float64")
 EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16}
 
@@ -170,7 +169,7 @@ def winograd_cases(draw: Any) -> Case:
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
 @given(
-    st.sampled_from(WINOGRAD), st.sampled_from(WINOGRAD_KINDS), st.sampled_from(DTYPES), winograd_cases(),
+    st.sampled_from(WINOGRAD), st.sampled_from(KINDS), st.sampled_from(DTYPES), winograd_cases(),
     st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
     st.sampled_from(["start", "end"]),
 )  # fmt: skip
@@ -186,7 +185,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("kind", WINOGRAD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_convolutions_by_winograd(kind, name):
     for path, dtype in itertools.product(WINOGRAD, DTYPES):
@@ -194,12 +193,12 @@ def test_large_convolutions_by_winograd(kind, name):
         check(kind, dtype, LARGE[name], 2, seed=4, path=path, special=2, side="start")
 
 
-@pytest.mark.parametrize("kind", WINOGRAD_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_overflow_in_transforms_leaves_no_trace_in_convolutions(kind):
     """Sums of neighbours overflow in the transforms, where no direct sum does."""
     case = Case(2, 5, (9, 10), 6, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     for path in WINOGRAD:
-        check(kind, "float32", case, 2, seed=5, path=path, factor=1e37)
+        check(kind, "float32", case, 2, seed=5, path=path, factor=3e36 if kind == "weight" else 1e37)
 
 
 BY_HAND = {

@@ -31,6 +31,7 @@ from tracegrad.codegen import (
     scan_kernels,
     sort_kernels,
     winograd_kernels,
+    winograd_weight_kernels,
 )
 from tracegrad.codegen.native import compile_functions
 from tracegrad.codegen.plan import SHORT_NAMES
@@ -80,6 +81,13 @@ def _winograd(m: int, bits: int) -> Source:
     )  # fmt: skip
 
 
+def _winogradw(m: int, bits: int) -> Source:
+    return lambda shape: (
+        winograd_weight_kernels.winograd_weight_entries(bits, shape, m),
+        winograd_weight_kernels.winograd_weight_parts(bits, shape, m),
+    )
+
+
 def _planes(kind: str, dtype: str) -> Source:
     return lambda shape: (
         plane_kernels.plane_entries(dtype, kind, shape), plane_kernels.plane_parts(dtype, kind, shape)
@@ -99,6 +107,7 @@ _SOURCES: dict[str, Source] = {
     **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     **{f"planes_{kind}_{SHORT_NAMES[dtype]}": _planes(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     **{f"winograd{m}_f{bits}": _winograd(m, bits) for m, bits in WINOGRAD_KERNELS},
+    **{f"winogradw{m}_f{bits}": _winogradw(m, bits) for m, bits in WINOGRAD_KERNELS},
     "sort": _loops(sort_kernels.sort_entries),
     **{
         f"scan_{SHORT_NAMES[dtype]}": _loops(functools.partial(scan_kernels.cumsum_entries, dtype))
@@ -129,6 +138,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         for kind, dtype in DIRECT_KERNELS
     },
     **{f"winograd{m}_f{bits}": (f"tg_winograd{m}_f{bits}",) for m, bits in WINOGRAD_KERNELS},
+    **{f"winogradw{m}_f{bits}": (f"tg_winogradw{m}_f{bits}",) for m, bits in WINOGRAD_KERNELS},
     "sort": ("tg_argsort",),
     **{f"scan_{SHORT_NAMES[dtype]}": (f"tg_cumsum_{SHORT_NAMES[dtype]}",) for dtype in SCAN_DTYPES},
     **{f"gemm_{SHORT_NAMES[dtype]}": (f"tg_gemm_{SHORT_NAMES[dtype]}",) for dtype in INTEGER_DTYPES},

@@ -25,6 +25,7 @@ from tracegrad.codegen.plan_conv_runs import data_runs, forward_runs, plan_runs
 from tracegrad.codegen.plan_conv_weight import plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.plan_winograd import plan_winograd, tile_sizes
+from tracegrad.codegen.plan_winograd_weight import plan_winograd_weight
 from tracegrad.codegen.tile_shape import tile_shape
 
 THREAD_CACHE = 1 << 20
@@ -73,7 +74,7 @@ def choose_paths(kind: str, g: Geometry, lanes: int) -> list[tuple[str, int, str
     """Return paths, into how many parts their chunks are cut, and why; the first that takes little scratch is taken."""
     path, why = choose_path(kind, g)
     found = [(path, 1, why)]
-    if path == "tile" and kind != "weight":
+    if path == "tile":
         sizes = tile_sizes(kind, g, lanes)
         found = [
             (f"winograd {m}x{m}", cut, f"winograd {m}x{m}: {(m + 2) ** 2} products per tile instead of {9 * m * m}")
@@ -92,6 +93,9 @@ def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads:
             return _plan_product(kind, dtype, g, threads, isa)
         case "planes":
             return plan_planes(kind, dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1))
+        case "winograd 2x2" | "winograd 4x4" if kind == "weight":
+            m, exact = int(path[-1]), direct_words(kind, g, 1)
+            return plan_winograd_weight(dtype, g, m, threads, tile_shape(isa), exact, cut)
         case "winograd 2x2" | "winograd 4x4":
             return plan_winograd(kind, dtype, g, int(path[-1]), threads, tile_shape(isa), cut)
         case _ if kind == "weight":

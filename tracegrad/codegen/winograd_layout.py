@@ -15,6 +15,12 @@ W_DEPTH, W_U_POINT, W_V_POINT, W_V_ROW, W_M_POINT, W_M_ROW, W_M_PANELS = range(2
 W_SHARED_OFFSET, W_WORK_OFFSET, W_WORK_BYTES, W_OWN_OFFSET, W_M_OFFSET, W_BUFFER_OFFSET = range(31, 37)
 WINOGRAD_WORDS = 37
 
+# The weight gradient: the first words are the same.
+G_IS_TILES_FIRST, G_FIRST_TASKS, G_PARTS, G_TASKS, G_FOLD_TASKS = range(16, 21)
+G_ROWS_OFFSET, G_ROW, G_POINT, G_SUMS_OFFSET, G_SUM_ROW, G_SUM_POINT, G_SHARE_BYTES = range(21, 28)
+G_WORK_OFFSET, G_WORK_BYTES, G_BUFFER_OFFSET, G_MAPS, G_EXACT_PLAN, G_BLOCK = range(28, 34)
+WINOGRAD_GRADIENT_WORDS = 34
+
 TAPS = 9
 WEIGHT_CHANNELS = 32  # input channels whose weights are transformed at a time
 PROBE_BYTES = 64  # at the start of a thread's work: a vector that becomes NaN

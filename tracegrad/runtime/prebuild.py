@@ -14,7 +14,8 @@ from tracegrad.config import child_environment, config
 from tracegrad.runtime import cache, library
 
 SECONDS = {
-    "gemm": 0.7, "conv": 1.0, "convw": 1.1, "winograd2": 1.0, "winograd4": 1.1, "gemv": 0.4, "direct": 0.3, "sort": 0.3,
+    "gemm": 0.7, "conv": 1.0, "convw": 1.1, "winograd2": 1.0, "winograd4": 1.1, "winogradw2": 1.2, "winogradw4": 1.2,
+    "gemv": 0.4, "direct": 0.3, "sort": 0.3,
 }  # fmt: skip
 """About how long a family takes to compile, by the first part of its name; 0.2 for the others."""
 WORTH = 0.8

@@ -1,0 +1,310 @@
+"""The gradient of 3 x 3 weights with Winograd's filtering: the adjoint of what `winograd_kernels` does to weights.
+
+    R[p, t, o] = A dy[tile t, o] A^T        Q[p, t, c] = B^T x[tile t, c] B
+    S[p, o, c] = sum_t R[p, t, o] * Q[p, t, c]
+    dw[o, c] = G^T S[., o, c] G
+
+R and Q are kept in blocks of some maps or channels, [block, t, some], all blocks of R before those of Q: what is read
+together lies together.
+Tiles of all images are summed by one product per point, so small maps are no slower than large ones.
+
+* Few tiles, many weights: all rows are made first; a task sums them for a block of maps and finishes these.
+* Else a task makes the rows of its share of the tiles, block by block, and adds to sums of its own; a last region adds
+  the shares up.  Shares are fixed, not claimed: what is added in which order must not depend on timing.
+
+Sums that are not finite are computed again in plain loops, as in `conv_weight_kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from tracegrad.codegen import winograd_layout as words
+from tracegrad.codegen.addresses import (
+    NUMBA_TYPES,
+    load_word,
+    loader,
+    minimum,
+    par_for,
+    store_word,
+    storer,
+    task_address,
+)
+from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_addition
+from tracegrad.codegen.finish import finish
+from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
+from tracegrad.codegen.native import kernel
+from tracegrad.codegen.plan import SHORT_NAMES
+from tracegrad.codegen.tile_moves import transpose_part
+from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform
+from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
+from tracegrad.codegen.winograd_transforms import transform_intrinsic, transform_part
+
+WORD = 8
+
+
+def rows_transform(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the kernel make_rows(plan, operands, strip, block, target, buffer): a block of R or Q, of a strip."""
+    size = bits // 8
+    transform_input = strip_transform(bits, shape, "input", m)
+    transform_ct = strip_transform(bits, shape, "ct", m)
+
+    @kernel
+    def make_rows(plan: int, operands: int, strip: int, block: int, target: int, buffer: int) -> None:
+        channels = load_word(plan, words.W_CHANNELS)
+        height = load_word(plan, words.W_HEIGHT)
+        width = load_word(plan, words.W_WIDTH)
+        outputs = load_word(plan, words.W_OUTPUTS)
+        out_h = load_word(plan, words.W_OUT_H)
+        out_w = load_word(plan, words.W_OUT_W)
+        point = load_word(plan, words.G_POINT)
+        pitch = load_word(plan, words.G_ROW)
+        column_chunks = load_word(plan, words.W_COLUMN_CHUNKS)
+        chunks = load_word(plan, words.W_ROW_CHUNKS) * column_chunks
+        row = chunk_start(plan, words.W_ROW_TILES, strip % chunks // column_chunks)
+        rows = chunk_end(plan, words.W_ROW_TILES, strip % chunks // column_chunks) - row
+        column = chunk_start(plan, words.W_COLUMN_TILES, strip % column_chunks)
+        columns = chunk_end(plan, words.W_COLUMN_TILES, strip % column_chunks) - column
+        image = strip // chunks
+        some = pitch // size
+        map_blocks = (outputs + some - 1) // some
+        if block < map_blocks:
+            o = block * some
+            dy = load_word(operands, 1) + (image * outputs + o) * out_h * out_w * size
+            transform_ct(dy, out_h, out_w, minimum(some, outputs - o), -row * m, -column * m, rows, columns,
+                         target, point, pitch, buffer)  # fmt: skip
+        else:
+            c = (block - map_blocks) * some
+            x = load_word(operands, 0) + (image * channels + c) * height * width * size
+            transform_input(x, height, width, minimum(some, channels - c),
+                            load_word(plan, words.W_TOP) - row * m, load_word(plan, words.W_LEFT) - column * m,
+                            rows, columns, target, point, pitch, buffer)  # fmt: skip
+
+    return make_rows
+
+
+def row_products(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the kernel multiply(plan, rows, tiles, o, maps, c, channels, sums, accumulate): S of maps and channels."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    n = m + 2
+    tile = row_tile_intrinsic(bits, is_along=False)
+
+    @kernel
+    def multiply_blocks(
+        plan: int, a: int, b: int, tiles: int, maps: int, channels: int, sums: int, accumulate: int
+    ) -> None:
+        """Add up products of maps of one block and channels of another."""
+        pitch = load_word(plan, words.G_ROW)
+        sum_row = load_word(plan, words.G_SUM_ROW)
+        panels = (maps + panel_rows - 1) // panel_rows
+        for c in range(0, channels, columns):
+            for q in range(panels):
+                o = panel_start(maps, q, panels)
+                count = panel_start(maps, q + 1, panels) - o
+                tile(count, tiles, a + o * size, b + c * size, pitch, sums + o * sum_row + c * size, sum_row,
+                     channels - c, accumulate)  # fmt: skip
+
+    @kernel
+    def multiply(
+        plan: int, rows: int, tiles: int, first: int, maps: int, first_channel: int, channels: int, sums: int,
+        accumulate: int,
+    ) -> None:  # fmt: skip
+        block_bytes = load_word(plan, words.G_BLOCK)
+        sum_row = load_word(plan, words.G_SUM_ROW)
+        some = load_word(plan, words.G_ROW) // size
+        start = rows + (load_word(plan, words.W_OUTPUTS) + some - 1) // some * block_bytes
+        for p in range(n * n):
+            gap = p * load_word(plan, words.G_POINT)
+            target = sums + p * load_word(plan, words.G_SUM_POINT)
+            c = first_channel
+            while c < first_channel + channels:
+                count = minimum(first_channel + channels, c // some * some + some) - c
+                b = start + gap + c // some * block_bytes + c % some * size
+                o = first
+                while o < first + maps:
+                    some_maps = minimum(first + maps, o // some * some + some) - o
+                    a = rows + gap + o // some * block_bytes + o % some * size
+                    place = target + (o - first) * sum_row + (c - first_channel) * size
+                    multiply_blocks(plan, a, b, tiles, some_maps, count, place, accumulate)
+                    o += some_maps
+                c += count
+
+    return multiply
+
+
+def map_fold(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the kernel fold(plan, operands, o, c, count, sums, buffer): dw of some channels of a map from their S."""
+    dtype = f"float{bits}"
+    size = bits // 8
+    lanes = shape.lanes(size)
+    n = m + 2
+    transform = transform_intrinsic(bits, "fold", m)
+    exact_tap = exact_tap_gradient(dtype)
+    load = loader(dtype)
+    store = storer(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+
+    @kernel
+    def fold(plan: int, operands: int, o: int, first: int, count: int, sums: int, buffer: int) -> None:
+        channels = load_word(plan, words.W_CHANNELS)
+        point = load_word(plan, words.G_SUM_POINT)
+        pitch = load_word(plan, words.G_SUM_ROW)
+        vector = lanes * size
+        result = load_word(operands, 2) + (o * channels + first) * words.TAPS * size
+        transform(sums, n * point, point, vector, buffer, 3 * pitch, pitch, vector, pitch // vector, 0)
+        for c in range(count):
+            probe = zero  # becomes NaN at the first sum that is NaN or inf
+            for tap in range(words.TAPS):
+                total = load(buffer + tap * pitch, c)
+                probe += total * zero
+                store(result, c * words.TAPS + tap, total)
+            if probe != zero:
+                exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
+                x, dy = load_word(operands, 0), load_word(operands, 1)
+                for tap in range(words.TAPS):
+                    store(result, c * words.TAPS + tap, exact_tap(exact, x, dy, o, first + c, tap))
+
+    return fold
+
+
+def share_task(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the kernel add_share(plan, operands, share, sums, work): S of a share of all blocks of strips."""
+    size = bits // 8
+    make_rows = rows_transform(bits, shape, m)
+    multiply = row_products(bits, shape, m)
+
+    @kernel
+    def add_share(plan: int, operands: int, share: int, sums: int, work: int) -> None:
+        shares = load_word(plan, words.G_TASKS)
+        group = load_word(plan, words.W_GROUP)
+        strips = load_word(plan, words.W_STRIPS)
+        blocks = (strips + group - 1) // group
+        slot_tiles = load_word(plan, words.W_STRIP_TILES)
+        pitch = load_word(plan, words.G_ROW)
+        rows = work + load_word(plan, words.G_ROWS_OFFSET)
+        buffer = work + load_word(plan, words.G_BUFFER_OFFSET)
+        row_blocks = load_word(plan, words.G_PARTS)
+        start = blocks * share // shares
+        for block in range(start, blocks * (share + 1) // shares):
+            first = block * group
+            end = minimum(strips, first + group)
+            for strip in range(first, end):
+                for part in range(row_blocks):
+                    slot = rows + part * load_word(plan, words.G_BLOCK) + (strip - first) * slot_tiles * pitch
+                    make_rows(plan, operands, strip, part, slot, buffer)
+            tiles = (end - first - 1) * slot_tiles + strip_count(plan, end - 1)
+            channels = load_word(plan, words.G_SUM_ROW) // size
+            multiply(plan, rows, tiles, 0, load_word(plan, words.W_OUTPUTS), 0, channels, sums, block - start)
+
+    return add_share
+
+
+def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of weight gradients with tiles of m x m, and its tasks."""
+    size = bits // 8
+    lanes = shape.lanes(size)
+    n = m + 2
+    symbol = f"tg_winogradw{m}_{SHORT_NAMES[f'float{bits}']}"
+    make_rows = rows_transform(bits, shape, m)
+    multiply = row_products(bits, shape, m)
+    fold = map_fold(bits, shape, m)
+    add_share = share_task(bits, shape, m)
+    add_scaled = row_addition(f"float{bits}")
+    one = NUMBA_TYPES[f"float{bits}"](1)
+    first_address = task_address(f"{symbol}_first")
+    address = task_address(f"{symbol}_task")
+    fold_address = task_address(f"{symbol}_fold")
+
+    @kernel
+    def work_of(plan: int, scratch: int, thread: int) -> int:
+        return scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
+
+    @kernel
+    def first_task(scratch: int, index: int, thread: int) -> None:
+        """Make a block of the rows of a strip, for all tasks."""
+        plan = load_word(scratch, 0)
+        parts = load_word(plan, words.G_PARTS)
+        pitch = load_word(plan, words.G_ROW)
+        strip = index // parts
+        rows = scratch + load_word(plan, words.G_ROWS_OFFSET) + index % parts * load_word(plan, words.G_BLOCK)
+        buffer = work_of(plan, scratch, thread) + load_word(plan, words.G_BUFFER_OFFSET)
+        slot = rows + strip * load_word(plan, words.W_STRIP_TILES) * pitch
+        make_rows(plan, load_word(scratch, 1), strip, index % parts, slot, buffer)
+
+    @kernel
+    def add_maps(plan: int, operands: int, scratch: int, first: int, maps: int, sums: int, buffer: int) -> None:
+        """Add up all tiles for some maps, some channels at a time."""
+        channels = load_word(plan, words.W_CHANNELS)
+        tiles = load_word(plan, words.W_STRIPS) * load_word(plan, words.W_STRIP_TILES)
+        pitch = load_word(plan, words.G_SUM_ROW)
+        most = pitch // size
+        for c in range(0, channels, most):
+            count = minimum(most, channels - c)
+            whole = (count + lanes - 1) // lanes * lanes
+            multiply(plan, scratch + load_word(plan, words.G_ROWS_OFFSET), tiles, first, maps, c, whole, sums, 0)
+            for k in range(maps):
+                fold(plan, operands, first + k, c, count, sums + k * pitch, buffer)
+
+    @kernel
+    def task(scratch: int, index: int, thread: int) -> None:
+        """Add up a share of the tiles, or all tiles for some maps."""
+        plan = load_word(scratch, 0)
+        operands = load_word(scratch, 1)
+        work = work_of(plan, scratch, thread)
+        if load_word(plan, words.G_IS_TILES_FIRST) == 0:
+            sums = scratch + load_word(plan, words.G_SUMS_OFFSET) + index * load_word(plan, words.G_SHARE_BYTES)
+            add_share(plan, operands, index, sums, work)
+            return
+        outputs = load_word(plan, words.W_OUTPUTS)
+        channels = load_word(plan, words.W_CHANNELS)
+        tasks = load_word(plan, words.G_TASKS)
+        most = load_word(plan, words.G_MAPS)
+        sums = work + load_word(plan, words.G_SUMS_OFFSET)
+        end = outputs * (index + 1) // tasks
+        for o in range(outputs * index // tasks, end, most):
+            maps = minimum(most, end - o)
+            add_maps(plan, operands, scratch, o, maps, sums, work + load_word(plan, words.G_BUFFER_OFFSET))
+            items = channels * words.TAPS
+            finish(operands, o * items, 1, maps * items, maps * items)
+
+    @kernel
+    def fold_task(scratch: int, o: int, thread: int) -> None:
+        """Add up the shares of a map."""
+        plan = load_word(scratch, 0)
+        pitch = load_word(plan, words.G_SUM_ROW)
+        sums = scratch + load_word(plan, words.G_SUMS_OFFSET) + o * pitch
+        for share in range(1, load_word(plan, words.G_TASKS)):
+            for p in range(n * n):
+                target = sums + p * load_word(plan, words.G_SUM_POINT)
+                add_scaled(target, 1, target + share * load_word(plan, words.G_SHARE_BYTES), 1, one, pitch // size)
+        buffer = work_of(plan, scratch, thread) + load_word(plan, words.G_BUFFER_OFFSET)
+        channels = load_word(plan, words.W_CHANNELS)
+        items = channels * words.TAPS
+        fold(plan, load_word(scratch, 1), o, 0, channels, sums, buffer)
+        finish(load_word(scratch, 1), o * items, 1, items, items)
+
+    @kernel
+    def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
+        store_word(scratch, 0, plan)
+        store_word(scratch, 1, operands)
+        par_for(pool, first_address(), scratch, load_word(plan, words.G_FIRST_TASKS))
+        par_for(pool, address(), scratch, load_word(plan, words.G_TASKS))
+        par_for(pool, fold_address(), scratch, load_word(plan, words.G_FOLD_TASKS))
+
+    return {
+        symbol: (entry, ENTRY_SIGNATURE),
+        f"{symbol}_first": (first_task, TASK_SIGNATURE),
+        f"{symbol}_task": (task, TASK_SIGNATURE),
+        f"{symbol}_fold": (fold_task, TASK_SIGNATURE),
+    }
+
+
+def winograd_weight_parts(bits: int, shape: TileShape, m: int) -> list[ir.Module]:
+    """Return the finished modules that the weight gradient calls."""
+    transforms = [transform_part(bits, shape, kind, m) for kind in ("input", "ct", "fold")]
+    return [*transforms, transpose_part(bits, shape), row_tile_part(bits, shape, is_along=False)]
