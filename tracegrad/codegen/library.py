@@ -21,6 +21,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import (
     conv_kernels,
+    conv_pointwise_kernels,
     conv_weight_kernels,
     direct_kernels,
     gemm_int_kernels,
@@ -71,6 +72,12 @@ def _convw(bits: int) -> Source:
     return lambda shape: (conv_weight_kernels.convw_entries(bits, shape), conv_weight_kernels.convw_parts(bits, shape))
 
 
+def _convp(bits: int) -> Source:
+    return lambda shape: (
+        conv_pointwise_kernels.convp_entries(bits, shape), conv_pointwise_kernels.convp_parts(bits, shape)
+    )  # fmt: skip
+
+
 def _direct(kind: str, dtype: str) -> Source:
     return lambda shape: (direct_kernels.direct_entries(dtype, kind), direct_kernels.direct_parts(dtype, shape))
 
@@ -104,6 +111,8 @@ _SOURCES: dict[str, Source] = {
     "conv_f64": _conv(64),
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
+    "convp_f32": _convp(32),
+    "convp_f64": _convp(64),
     **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     **{f"planes_{kind}_{SHORT_NAMES[dtype]}": _planes(kind, dtype) for kind, dtype in DIRECT_KERNELS},
     **{f"winograd{m}_f{bits}": _winograd(m, bits) for m, bits in WINOGRAD_KERNELS},
@@ -129,6 +138,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "conv_f64": ("tg_conv_f64",),
     "convw_f32": ("tg_convw_f32",),
     "convw_f64": ("tg_convw_f64",),
+    "convp_f32": ("tg_convp_f32",),
+    "convp_f64": ("tg_convp_f64",),
     **{
         f"direct_{kind}_{SHORT_NAMES[dtype]}": (f"tg_direct_{kind}_{SHORT_NAMES[dtype]}",)
         for kind, dtype in DIRECT_KERNELS
