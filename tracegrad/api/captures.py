@@ -1,16 +1,15 @@
-"""Where a captured array comes from, so that each call reads it anew.
+"""Where a value read from outside comes from, and its part in the signature.
 
-An array that the traced function reads from a closure or a global is looked up again at every call: rebinding
-`w = w - g` between two calls is seen. Numbers and strings read in the same way are part of the signature: changing one
-traces again. Only what hangs directly in a cell or a global of the function, or of the plain functions it names, is
-followed; an array found elsewhere (an attribute, a list) is kept by reference, so in-place changes are seen and
-rebinding is not.
+A traced function may read variables of enclosing functions and of modules, and what hangs in them: items of lists,
+tuples and dicts, attributes of objects. Arrays found there are inputs of the program, read anew at every call; numbers,
+strings and functions are part of the signature, as are the lengths of lists and the keys of dicts. `environment.py`
+finds them.
 """
 
 from __future__ import annotations
 
+import enum
 import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,14 @@ import numpy as np
 
 from tracegrad.trace import Tracer
 
-Constant = (bool, int, float, str)
+Plain = (bool, int, float, str, bytes)
+Constant = (*Plain, complex, type(None), np.generic, np.dtype, slice, range, enum.Enum)
+Containers = (dict, list, tuple)
+Functions = (types.FunctionType, types.BuiltinFunctionType, np.ufunc, type)
+
+
+class Missing:
+    """What is read of a variable that is not there (any more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Cell:
         try:
             return self.cell.cell_contents
         except ValueError:
-            return None
+            return Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,98 +55,81 @@ class Global:
         return self.name
 
     def read(self) -> Any:
-        return self.namespace.get(self.name)
+        return self.namespace.get(self.name, Missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """An array that hangs somewhere else: kept by reference."""
+    """A value that hangs somewhere else: kept by reference, so in-place changes of it are seen."""
 
     value: Any
+    name: str = "array"
 
     def label(self) -> str:
-        return "array"
+        return self.name
 
     def read(self) -> Any:
         return self.value
 
 
-Source = Cell | Global | Fixed
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of what another source reads."""
+
+    owner: Source
+    name: str
+
+    def label(self) -> str:
+        return f"{self.owner.label()}.{self.name}"
+
+    def read(self) -> Any:
+        return self.part(self.owner.read())
+
+    def part(self, owner: Any) -> Any:
+        return getattr(owner, self.name, Missing)
 
 
-def names_of(code: types.CodeType) -> set[str]:
-    """Return the global names that a code object and the functions defined in it may read."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= names_of(constant)
-    return found
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of the dict, list or tuple that another source reads."""
+
+    owner: Source
+    key: Any
+
+    def label(self) -> str:
+        return f"{self.owner.label()}[{self.key!r}]"
+
+    def read(self) -> Any:
+        return self.part(self.owner.read())
+
+    def part(self, owner: Any) -> Any:
+        try:
+            return owner[self.key]
+        except (LookupError, TypeError):
+            return Missing
 
 
-def plain(fn: Any) -> types.FunctionType | None:
-    """Return the Python function behind bound methods and wrappers, or None."""
-    seen = 0
-    while fn is not None and not isinstance(fn, types.FunctionType) and seen < 8:
-        fn = getattr(fn, "__func__", None) or getattr(fn, "__wrapped__", None) or getattr(fn, "func", None)
-        seen += 1
-    return fn if isinstance(fn, types.FunctionType) else None
+Source = Cell | Global | Fixed | Attribute | Item
 
 
-def sources(fn: Callable[..., Any]) -> list[Source]:
-    """Return the variables that `fn` and the user's functions it names read from outside."""
-    found: list[Source] = []
-    pending = [plain(fn)]
-    seen: set[int] = set()
-    while pending:
-        function = pending.pop()
-        if (
-            function is None
-            or id(function) in seen
-            or (function.__module__ or "").split(".")[0] in ("tracegrad", "numpy")
-        ):
-            continue
-        seen.add(id(function))
-        names = function.__code__.co_freevars
-        here: list[Source] = [Cell(c, n) for c, n in zip(function.__closure__ or (), names, strict=True)]
-        here += [
-            Global(function.__globals__, n) for n in sorted(names_of(function.__code__)) if n in function.__globals__
-        ]
-        for source in here:
-            value = source.read()
-            if isinstance(value, (np.ndarray, Tracer, *Constant)):
-                found.append(source)
-            elif callable(getattr(value, "traced_functions", None)):
-                pending += [plain(part) for part in value.traced_functions()]
-            elif callable(value) and not isinstance(value, type):
-                pending.append(plain(value))
-    return found
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The outside variables of one function."""
-
-    variables: tuple[Source, ...]
-
-    @classmethod
-    def of(cls, fn: Callable[..., Any]) -> Environment:
-        return cls(tuple(sources(fn)))
-
-    def key(self) -> tuple[Any, ...]:
-        """Return the part of the signature that outside numbers, strings, and array shapes make."""
-        return tuple([environment_key(v.read()) for v in self.variables])
-
-    def locate(self, value: Any) -> Source:
-        """Return where a captured array was read from."""
-        for variable in self.variables:
-            if variable.read() is value:
-                return variable
-        return Fixed(value)
-
-
-def environment_key(value: Any) -> Any:
+def key_of(value: Any) -> Any:
+    """Return the part of the signature that a value read from outside makes; `outside` writes it."""
+    kind = type(value)
     if isinstance(value, (np.ndarray, Tracer)):
         return value.shape, value.dtype
-    if not isinstance(value, Constant):
-        return type(value)
-    return (type(value), value) if value and value == value else (type(value), repr(value))  # tells 0.0 from -0.0
+    if isinstance(value, Plain):
+        return (kind, value) if value and value == value else (kind, repr(value))  # tells 0.0 from -0.0
+    if isinstance(value, Constant):
+        return kind, repr(value)
+    if isinstance(value, Containers):
+        return kind, tuple(value) if isinstance(value, dict) else len(value)
+    if isinstance(value, types.MethodType):
+        return value.__func__
+    if isinstance(value, types.FunctionType) and not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
+        return value.__code__, id(value.__globals__)  # defined once more by the same text, it is the same
+    return value if isinstance(value, Functions) or is_wrapper(value) else kind
+
+
+def is_wrapper(value: Any) -> bool:
+    """Say whether a value stands for functions, and is told from others by what it is, not by its attributes."""
+    return callable(value) and (hasattr(value, "__wrapped__") or hasattr(value, "traced_functions"))

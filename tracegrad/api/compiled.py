@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracegrad import lazy, tree
+from tracegrad.api import retrace
 from tracegrad.api.function import MISS, Function, Parts, Static
 from tracegrad.api.signature import Arguments
 from tracegrad.api.transform import Jit
@@ -44,11 +45,15 @@ class Compiled:
         self._specialised = parts.specialised
         self._parameters = parts.parameters
         self._direct = missed if parts.static else parts.specialised.direct
+        watch = parts.specialised.watch
+        self._watch = watch if watch is not None and watch.variables else None
         self._treedef = parts.treedef
         self._static = parts.static
         self.__name__ = parts.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._watch is not None:
+            self.check_outside(self._watch.key())
         if not kwargs and (found := self._direct(args)) is not MISS:
             return found
         return self._specialised(self.matching(args, kwargs).leaves)
@@ -59,6 +64,16 @@ class Compiled:
         if arguments.treedef != self._treedef or arguments.static != self._static:
             raise self.refusal(arguments)
         return arguments
+
+    def check_outside(self, now: tuple[Any, ...]) -> None:
+        """Refuse a call when a value that is fixed in the program is another one now."""
+        then = self._specialised.environment
+        if now != then:
+            text = "; ".join(retrace.outside_differences(then, now))
+            raise ArgumentError(
+                f"{self.__name__}: {text}, but the program was compiled for what it was",
+                fix="pass it as an argument, or compile again (tg.jit does by itself)",
+            )
 
     def refusal(self, arguments: Arguments) -> ArgumentError:
         """Say how a call differs in structure, or in its static values, from the one that was compiled."""
@@ -119,6 +134,8 @@ class Compiled:
         >>> bound()
         array([6., 6.])
         """
+        if self._watch is not None:
+            self.check_outside(self._watch.key())
         arguments = self.matching(args, kwargs)
         executable = self._specialised.program.executable
         if not isinstance(executable, Executable):

@@ -17,7 +17,7 @@ from tracegrad import numpy as tnp
 from tracegrad import tree
 from tracegrad.api.control import map as map_rows
 from tracegrad.api.function import Function, typed
-from tracegrad.api.pullback import as_function, record
+from tracegrad.api.pullback import KEPT, Same, as_function, record
 from tracegrad.api.signature import leaf_aval
 from tracegrad.api.transform import Argnums, Call, Grad, Jit
 from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError
@@ -27,8 +27,6 @@ from tracegrad.ir import Aval, Graph, Literal, Node
 from tracegrad.ir.aval import is_float
 from tracegrad.ops.elementwise import convert
 from tracegrad.trace import STATE, Tracer, inline
-
-_PUSHED: dict[Any, Function] = {}
 
 
 def computes() -> bool:
@@ -60,16 +58,21 @@ def jvp(fn: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any])
     state = STATE.get()
     if state.traces or state.eager:
         return pushed_call(fn, primals, tangents)
-    if fn not in _PUSHED:
-
-        def pushed(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-            return pushed_call(fn, primals, tangents)
-
-        pushed.__name__ = getattr(fn, "__name__", "pushed")
-        pushed.__module__ = getattr(fn, "__module__", None) or ""
-        _PUSHED[fn] = Function(pushed, Jit())
-    found: tuple[Any, Any] = _PUSHED[fn](primals, tangents)
+    found: tuple[Any, Any] = pushed_function(Same(fn))(primals, tangents)
     return found
+
+
+@functools.lru_cache(maxsize=KEPT)
+def pushed_function(same: Same) -> Function:
+    """Return the function of primals and tangents that a `jvp` compiles."""
+    fn = same.fn
+
+    def pushed(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+        return pushed_call(fn, primals, tangents)
+
+    pushed.__name__ = getattr(fn, "__name__", "pushed")
+    pushed.__module__ = getattr(fn, "__module__", None) or ""
+    return Function(pushed, Jit())
 
 
 def pushed_call(fn: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:

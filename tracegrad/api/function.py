@@ -14,7 +14,8 @@ import numpy as np
 
 from tracegrad import lazy, tree
 from tracegrad.api import retrace
-from tracegrad.api.captures import Environment, Source
+from tracegrad.api.captures import Source
+from tracegrad.api.environment import Environment
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
 from tracegrad.api.transform import ADJOINT, Argnums, Call, Grad, Jit, Lowered, Transform
 from tracegrad.codegen.caller_layout import AS_LIST
@@ -47,13 +48,14 @@ class Specialised:
         captures: tuple[Source, ...],
         treedef: tree.TreeDef,
         leaves: Sequence[Any],
-        environment: tuple[Any, ...] = (),
+        watch: Environment | None = None,
     ):
         self.program = program
         self.out_tree = out_tree
         self.captures = captures
         self.body: call.Body | None = None
-        self.environment = environment
+        self.watch = watch
+        self.environment = watch.key() if watch else ()
         self.leaves = [leaf if type(leaf) in (bool, int, float) else None for leaf in leaves]
         self.native: Callable[[Any], Any] | None = None
         if isinstance(program.executable, Executable) and caller.usable(program.executable):
@@ -128,11 +130,12 @@ class Function:
         self.programs: dict[Any, Specialised] = {}
         self.recent: tuple[Specialised, ...] = ()
         self._environment: Environment | None = None
+        self._own: frozenset[str] = frozenset()
 
     @property
     def environment(self) -> Environment:
         if self._environment is None:
-            self._environment = Environment.of(self.fn)
+            self._environment = Environment.of(self.fn, self._own)
         return self._environment
 
     @property
@@ -150,10 +153,9 @@ class Function:
                 if recent.environment == outside and (result := recent.direct(args)) is not MISS:
                     return result
         arguments = self.parameters.split(args, kwargs)
-        key = (arguments.key, outside)
-        found = self.programs.get(key)
+        found = self.programs.get((arguments.key, outside))
         if found is None:
-            found = self.compile(arguments, key)
+            found = self.compile(arguments)
         if not arguments.static:
             self.recent = (found, *[s for s in self.recent if s is not found][: RECENT - 1])
         return found(arguments.leaves)
@@ -183,19 +185,36 @@ class Function:
         arguments = self.parameters.split(args, kwargs)
         return self.transform.lower(self.call_of(arguments), arguments.leaves)
 
-    def compile(self, arguments: Arguments, key: Any) -> Specialised:
+    def signature(self, arguments: Arguments, *, anew: bool = False) -> tuple[Any, tuple[Any, ...]]:
+        """Return the key of a program: what the arguments and the outside variables are; look for the latter `anew`."""
+        if anew:
+            self._environment = None
+        return arguments.key, self.environment.key()
+
+    def unwatch_changed(self, before: tuple[Any, ...]) -> None:
+        """Watch no more what has changed while the function was traced: a list it appends to, a counter of its own."""
+        if changed := self.environment.changes(before):
+            self._own |= changed
+            self._environment = None
+
+    def compile(self, arguments: Arguments) -> Specialised:
         """Compile for a new signature and keep the program."""
+        key = self.signature(arguments, anew=True)
+        if key in self.programs:
+            return self.programs[key]
         name, known = self.__name__, len(self.programs)
-        reason = retrace.reason(self.parameters, self.environment, self.programs, key)
+        reason = retrace.reason(self.parameters, self.programs, key)
         if config.verbose and known:
             print(f"tracegrad: {name} is traced again because of {reason}", file=sys.stderr)
         retrace.announce(name, reason, known, stacklevel=3)
-        found = self.programs[key] = self.specialise(arguments)
+        found = self.specialise(arguments)
+        self.programs[arguments.key, found.environment] = found
         return found
 
     def specialise(self, arguments: Arguments, donate: Sequence[int] = ()) -> Specialised:
         """Trace, transform, schedule and compile for one signature."""
         began = time.perf_counter()
+        before = self.environment.key()
         noted: list[float] = []
         token = ADJOINT.set(noted)
         try:
@@ -211,8 +230,8 @@ class Function:
             total = time.perf_counter() - began
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
         captures = tuple(self.environment.locate(value) for value in lowered.captures)
-        outside = self.environment.key()
-        return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, outside)
+        self.unwatch_changed(before)
+        return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, self.environment)
 
 
 def typed_as(value: Any, aval: Aval) -> Any:

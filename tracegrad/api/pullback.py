@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from tracegrad import tree
 from tracegrad.api.captures import Source
 from tracegrad.api.function import Function, typed
-from tracegrad.api.signature import leaf_aval
+from tracegrad.api.signature import Arguments, leaf_aval
 from tracegrad.api.transform import Call, Jit
 from tracegrad.errors import ArgumentError, GradientError, ShapeError
 from tracegrad.grad.adjoint import joint, pullback, replay
@@ -22,7 +24,30 @@ from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Traced, Tracer, new_trace
 
 Programs = dict[Any, tuple[Traced, tuple[Source, ...], Halves, Program, Program]]
-_COMPILED: dict[Any, Programs] = {}
+KEPT = 256
+"""Functions whose programs `tg.vjp` and `tg.jvp` keep: those used last."""
+
+
+class Same:
+    """A function as a key: the same object, or the same method of the same object."""
+
+    __slots__ = ("fn", "parts")
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        self.parts = getattr(fn, "__self__", None), getattr(fn, "__func__", fn)
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.parts)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and all(map(is_, self.parts, other.parts))
+
+
+@lru_cache(maxsize=KEPT)
+def kept(same: Same) -> tuple[Function, Programs]:
+    """Return a function as `Function`, with the programs of its pullbacks."""
+    return as_function(same.fn), {}
 
 
 def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -36,24 +61,17 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     >>> pullback(np.ones(2))
     (array([1., 1.]),)
     """
-    function = as_function(fn)
-    arguments = function.parameters.split(primals, {})
-    call = function.call_of(arguments)
-    check_floating(function, arguments.treedef, arguments.leaves)
     state = STATE.get()
-    if state.traces or state.eager or any(isinstance(x, Tracer) for x in arguments.leaves):
-        return traced_vjp(call, arguments.leaves)
-    key = (fn, arguments.key, function.environment.key())
-    programs = _COMPILED.setdefault(key, {})
-    if not programs:
-        traced = call.trace(arguments.leaves)
-        check_results(call, traced.graph)
-        n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
-        both = inline_custom(joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs)))
-        halves = partition(both, n_inputs, n_outputs)
-        captures = tuple(function.environment.locate(value) for value in traced.captures)
-        programs[None] = traced, captures, halves, build(halves.forward), build(halves.backward)
-    traced, captures, halves, forward, backward = programs[None]
+    abstract = state.traces or state.eager or any(isinstance(x, Tracer) for x in tree.leaves(primals))
+    function, compiled = (as_function(fn), {}) if abstract else kept(Same(fn))
+    arguments = function.parameters.split(primals, {})
+    check_floating(function, arguments.treedef, arguments.leaves)
+    if abstract:
+        return traced_vjp(function.call_of(arguments), arguments.leaves)
+    key = function.signature(arguments)
+    if key not in compiled:
+        key = build_halves(function, arguments, compiled)
+    traced, captures, halves, forward, backward = compiled[key]
     results = forward([*arguments.leaves, *(source.read() for source in captures)])
     outputs, residuals = results[: halves.n_outputs], results[halves.n_outputs :]
     avals = [o.aval for o in traced.graph.outputs]
@@ -65,6 +83,24 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         return tuple(args)
 
     return tree.unflatten(traced.out_tree, outputs), pull
+
+
+def build_halves(function: Function, arguments: Arguments, compiled: Programs) -> Any:
+    """Compile forward and backward for a new signature; return its key among the programs."""
+    key = function.signature(arguments, anew=True)
+    if key in compiled:
+        return key
+    call = function.call_of(arguments)
+    traced = call.trace(arguments.leaves)
+    check_results(call, traced.graph)
+    n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
+    both = inline_custom(joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs)))
+    halves = partition(both, n_inputs, n_outputs)
+    captures = tuple(function.environment.locate(value) for value in traced.captures)
+    function.unwatch_changed(key[1])
+    key = function.signature(arguments)
+    compiled[key] = traced, captures, halves, build(halves.forward), build(halves.backward)
+    return key
 
 
 def as_function(fn: Callable[..., Any]) -> Function:

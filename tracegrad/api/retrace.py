@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from types import CodeType
 from typing import Any
 
 from tracegrad import tree
-from tracegrad.api.captures import Environment
 from tracegrad.api.signature import Parameters, describe
 
 WARN_AFTER = 8
@@ -30,25 +30,25 @@ def announce(name: str, reason: str, known: int, *, stacklevel: int) -> None:
         )
 
 
-def reason(parameters: Parameters, environment: Environment, known: Iterable[Any], key: Any) -> str:
+def reason(parameters: Parameters, known: Iterable[Any], key: Any) -> str:
     """Compare a signature with the one among `known` that is nearest to it; "" if there is none.
 
     A signature is ((structure, leaves, static values), captured values), as `Function` keeps it.
     """
-    found = [list(differences(parameters, environment, old, key)) for old in known]
+    found = [list(differences(parameters, old, key)) for old in known]
     fewest = min((len(texts) for texts in found), default=0)
     return next(("; ".join(texts) for texts in reversed(found) if len(texts) == fewest), "")
 
 
-def differences(parameters: Parameters, environment: Environment, old: Any, new: Any) -> Iterator[str]:
+def differences(parameters: Parameters, old: Any, new: Any) -> Iterator[str]:
     """Say each thing in which two signatures differ."""
-    found = [*leaf_differences(parameters, old[0][:2], new[0][:2]), *value_differences(environment, old, new)]
+    found = [*leaf_differences(parameters, old[0][:2], new[0][:2]), *value_differences(old, new)]
     if not found:
         found.append(f"another structure: {old[0][0]} became {new[0][0]}")
     yield from found
 
 
-def value_differences(environment: Environment, old: Any, new: Any) -> Iterator[str]:
+def value_differences(old: Any, new: Any) -> Iterator[str]:
     """Name the static and the captured values that changed."""
     (*_, old_static), old_outside = old
     (*_, new_static), new_outside = new
@@ -57,9 +57,18 @@ def value_differences(environment: Environment, old: Any, new: Any) -> Iterator[
         a, b = (repr(values[name]) if name in values else "not given" for values in (before, after))
         if a != b:
             yield f"static {name}: {a} became {b}"
-    for variable, a, b in zip(environment.variables, old_outside, new_outside, strict=True):
-        if a != b:
-            yield f"captured {variable.label()}: {outside(a)} became {outside(b)}"
+    yield from outside_differences(old_outside, new_outside)
+
+
+def outside_differences(old: tuple[Any, ...], new: tuple[Any, ...]) -> list[str]:
+    """Name the captured values that changed, or else those that came or went; the keys are those of an Environment."""
+    before, after = (dict(zip(key[0], key[1:], strict=True)) if key else {} for key in (old, new))
+    both = [name for name in before if name in after]
+    found = [f"{n}: {outside(before[n])} became {outside(after[n])}" for n in both if before[n] != after[n]]
+    if not found:
+        found = [f"{n} is new" for n in after if n not in before]
+        found += [f"{n} is not there any more" for n in before if n not in after]
+    return ["captured " + text for text in found]
 
 
 def leaf_differences(
@@ -77,7 +86,15 @@ def leaf_differences(
 
 
 def outside(key: Any) -> str:
-    """Write the key of a captured value: a number or string, or an array's shape and dtype."""
+    """Write the key of a captured value: a number or string, an array's shape and dtype, a container's size."""
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], type):
-        return key[1] if isinstance(key[1], str) and key[0] is not str else repr(key[1])
+        kind, content = key
+        if issubclass(kind, dict):
+            return "keys " + ", ".join(map(repr, content))
+        if issubclass(kind, (list, tuple)):
+            return f"{content} items"
+        return content if isinstance(content, str) and kind is not str else repr(content)
+    code = key[0] if isinstance(key, tuple) else getattr(key, "__code__", None)
+    if isinstance(code, CodeType):
+        return f"{code.co_name} of line {code.co_firstlineno}"
     return describe(key)

@@ -1,0 +1,227 @@
+"""What a traced function reads from outside: found in its code, watched at every call.
+
+Followed are the variables that the function names, and the user's functions and methods it names in turn; from there,
+items of lists, tuples and dicts, and attributes of objects whose names occur in that code (all attributes of the
+modules in `tracegrad.nn`). Not seen are attributes reached by a computed name (`getattr(x, name)`), items of containers
+longer than LONGEST, what hangs deeper than DEEPEST, and more than MOST values: these keep the value they had when the
+function was traced; arrays among them are kept by reference.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from tracegrad.api.captures import (
+    Attribute,
+    Cell,
+    Constant,
+    Containers,
+    Fixed,
+    Global,
+    Item,
+    Missing,
+    Source,
+    is_wrapper,
+    key_of,
+)
+from tracegrad.trace import Tracer
+
+DEEPEST = 8
+MOST = 4096
+LONGEST = 1024
+BEHIND = ("__func__", "__wrapped__", "func", "fget")
+LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "numba", "tracegrad"}
+SELDOM = {"__init__", "__new__", "__post_init__", "__del__", "__repr__", "__str__", "__eq__", "__hash__"}
+"""Methods that a traced function does not run on an object that is there already."""
+
+
+class Environment:
+    """The outside variables of one function; `without` are labels of those not to watch."""
+
+    def __init__(self, variables: Iterable[tuple[Source, int]]):
+        found = list(enumerate(variables))
+        self.variables = tuple(source for _, (source, _) in found)
+        self.labels = tuple(source.label() for source in self.variables)
+        self._cells = [(i, s.cell) for i, (s, _) in found if isinstance(s, Cell)]
+        self._globals = [(i, s.namespace, s.name) for i, (s, _) in found if isinstance(s, Global)]
+        self._roots = [(i, s.read) for i, (s, owner) in found if owner < 0 and not isinstance(s, (Cell, Global))]
+        self._parts = [(i, s.part, owner) for i, (s, owner) in found if owner >= 0 and isinstance(s, (Attribute, Item))]
+        self._last: tuple[list[Any], list[int], tuple[Any, ...]] = [], [], ()
+
+    @classmethod
+    def of(cls, fn: Callable[..., Any], without: Iterable[str] = ()) -> Environment:
+        return cls(Search(fn, frozenset(without)).found)
+
+    def values(self) -> list[Any]:
+        """Read all variables."""
+        found: list[Any] = [Missing] * len(self.variables)
+        for i, cell in self._cells:
+            try:
+                found[i] = cell.cell_contents
+            except ValueError:
+                continue
+        for i, namespace, name in self._globals:
+            found[i] = namespace.get(name, Missing)
+        for i, read in self._roots:
+            found[i] = read()
+        for i, part, owner in self._parts:
+            found[i] = part(found[owner])
+        return found
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the part of the signature that outside values make: numbers, names and shapes; () without any."""
+        if not self.variables:
+            return ()
+        values = self.values()
+        last, changeable, key = self._last
+        same = len(last) == len(values) and all(map(is_, values, last))
+        if not same or any(key_of(values[i]) != key[i + 1] for i in changeable):
+            changeable = [i for i, v in enumerate(values) if isinstance(v, (np.ndarray, *Containers))]
+            key = (self.labels, *map(key_of, values))
+            self._last = values, changeable, key
+        return key
+
+    def changes(self, before: tuple[Any, ...]) -> frozenset[str]:
+        """Return the labels of the variables whose part in the signature is another than it was before."""
+        return frozenset(label for label, a, b in zip(self.labels, before[1:], self.key()[1:], strict=True) if a != b)
+
+    def locate(self, value: Any) -> Source:
+        """Return where a captured array was read from."""
+        for variable, found in zip(self.variables, self.values(), strict=True):
+            if found is value:
+                return variable
+        return Fixed(value)
+
+
+class Search:
+    """Walks over the code and the values that a function reaches, again and again until no more names turn up."""
+
+    def __init__(self, fn: Callable[..., Any], without: frozenset[str]):
+        self.without = without
+        self.names: set[str] = set()
+        self.found: list[tuple[Source, int]] = []
+        self.entered: set[Any] = set()
+        self.path: set[int] = set()
+        known = -1
+        while known < len(self.names):
+            known = len(self.names)
+            self.found.clear()
+            self.entered.clear()
+            self.follow(Fixed(fn, getattr(fn, "__name__", type(fn).__name__)), fn, -1)
+
+    def enter(self, function: types.FunctionType) -> None:
+        """Take in the names that a function reads, and follow its variables."""
+        if id(function) in self.entered:
+            return
+        self.entered.add(id(function))
+        names = names_of(function.__code__)
+        self.names |= names
+        for cell, name in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
+            self.root(Cell(cell, name), id(cell))
+        space = function.__globals__
+        for name in sorted(names & space.keys()):
+            self.root(Global(space, name), (id(space), name))
+
+    def root(self, source: Cell | Global, identity: Any) -> None:
+        if identity not in self.entered:
+            self.entered.add(identity)
+            self.visit(source, source.read(), -1)
+
+    def visit(self, source: Source, value: Any, owner: int) -> None:
+        """Watch a value, and what hangs in it."""
+        if isinstance(value, types.ModuleType) and in_library(value.__name__):
+            return
+        if len(self.found) >= MOST or len(self.path) >= DEEPEST or source.label() in self.without:
+            return
+        self.found.append((source, owner))
+        if not isinstance(value, (np.ndarray, Tracer, *Constant)) and id(value) not in self.path:
+            self.path.add(id(value))
+            self.follow(source, value, len(self.found) - 1)
+            self.path.discard(id(value))
+
+    def follow(self, source: Source, value: Any, here: int) -> None:
+        """Watch what hangs in a value."""
+        if isinstance(value, Containers):
+            if len(value) <= LONGEST:
+                for key in list(value) if isinstance(value, dict) else range(len(value)):
+                    self.visit(Item(source, key), value[key], here)
+            return
+        for function in self.functions(value):
+            if function is not None and not in_library(function.__module__):
+                self.enter(function)
+        for name in self.attributes(value):
+            self.visit(Attribute(source, name), getattr(value, name, Missing), here)
+
+    def functions(self, value: Any) -> Iterator[types.FunctionType | None]:
+        """Yield the functions that run when a value is called or used."""
+        if hasattr(value, "traced_functions"):
+            yield from map(plain, value.traced_functions())
+        elif callable(value) and (found := plain(value)) is not None:
+            yield found
+        elif not isinstance(value, types.ModuleType):
+            unused = set() if isinstance(value, type) else SELDOM
+            for cls in classes(value):
+                for name, part in vars(cls).items():
+                    if name in self.names or (name.startswith("__") and name not in unused):
+                        yield plain(part)
+
+    def attributes(self, value: Any) -> Iterable[str]:
+        """Return the names of the attributes that the code may read."""
+        if isinstance(value, functools.partial):
+            return ("func", "args", "keywords")
+        if isinstance(value, types.MethodType):
+            return ("__self__",)
+        if isinstance(value, types.FunctionType) or is_wrapper(value):
+            return ()
+        if isinstance(value, types.ModuleType):
+            return sorted(self.names & vars(value).keys())
+        own = set(getattr(value, "__dict__", ()))
+        for cls in classes(value):
+            own |= {name for name, part in vars(cls).items() if not callable(part) and not hasattr(part, "__func__")}
+        own = {name for name in own if not name.startswith("__") and not is_property(value, name)}
+        return sorted(own if is_module(value) else own & self.names)
+
+
+def classes(value: Any) -> list[type]:
+    """Return the user's classes behind an object, or behind a class."""
+    order = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    return [cls for cls in order if not in_library(cls.__module__)]
+
+
+def is_property(value: Any, name: str) -> bool:
+    return isinstance(getattr(type(value), name, None), (property, functools.cached_property))
+
+
+def is_module(value: Any) -> bool:
+    """Say whether all attributes of an object are its contents: those of modules, and of other pytrees."""
+    return not isinstance(value, type) and any(cls.__module__.startswith("tracegrad.nn") for cls in type(value).__mro__)
+
+
+@functools.lru_cache(maxsize=4096)
+def in_library(module: str | None) -> bool:
+    return (module or "").split(".")[0] in LIBRARIES
+
+
+def plain(fn: Any) -> types.FunctionType | None:
+    """Return the Python function behind bound methods, wrappers and properties, or None."""
+    for _ in range(8):
+        if fn is None or isinstance(fn, types.FunctionType):
+            break
+        fn = next((part for name in BEHIND if (part := getattr(fn, name, None)) is not None), None)
+    return fn if isinstance(fn, types.FunctionType) else None
+
+
+def names_of(code: types.CodeType) -> set[str]:
+    """Return the names of globals and attributes that a code object and the functions defined in it may read."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= names_of(constant)
+    return found
