@@ -170,6 +170,20 @@ class Trace:
         return found.node
 
 
+    def without_unused(self, graph: Graph) -> tuple[Graph, tuple[Any, ...]]:
+        """Return the graph without the captured inputs that nothing reads, and the values of the others."""
+        read = {id(o) for node in graph.nodes for o in node.operands} | set(map(id, graph.outputs))
+        unused = {c.node for c in self.captures.values() if id(c.node) not in read}
+        captures = tuple(c.value for c in self.captures.values() if c.node not in unused)
+        if unused:
+            inputs = tuple(n for n in graph.inputs if n not in unused)
+            names = {node: name for node, name in graph.names.items() if node not in unused}
+            first = len(inputs) - len(captures)
+            names |= {node: f"captured{i}" for i, node in enumerate(inputs[first:])}
+            graph = Graph(graph.name, inputs, graph.nodes, graph.outputs, names)
+        return graph, captures
+
+
 class Tracer:
     """Stands for an array while a function is traced. Operators and NumPy functions on it add nodes to the graph."""
 
@@ -334,8 +348,7 @@ def trace(
         ]
         leaves, out_tree = tree.flatten(fn(*arguments))
         outputs = [this.lift(leaf, f"the result of {name}: ") for leaf in leaves]
-        graph = this.builder.finish(outputs)
-    captures = tuple(c.value for c in this.captures.values())
+        graph, captures = this.without_unused(this.builder.finish(outputs))
     return Traced(graph, captures, out_tree, tuple(isinstance(x, Tracer) and x.weak for x in leaves))
 
 

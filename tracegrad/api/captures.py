@@ -132,4 +132,19 @@ def key_of(value: Any) -> Any:
 
 def is_wrapper(value: Any) -> bool:
     """Say whether a value stands for functions, and is told from others by what it is, not by its attributes."""
-    return callable(value) and (hasattr(value, "__wrapped__") or hasattr(value, "traced_functions"))
+    return callable(value) and (has_functions(value) or wrapped(value) is not None)
+
+
+def has_functions(value: Any) -> bool:
+    """Say whether a value names the functions that a trace of it runs."""
+    return hasattr(value if isinstance(value, type) else type(value), "traced_functions")
+
+
+def wrapped(value: Any) -> Any:
+    """Return what a wrapper says that it wraps, without running code of a user's class."""
+    return value.__dict__.get("__wrapped__") if has_dict(value) else None
+
+
+def has_dict(value: Any) -> bool:
+    """Say whether an object has attributes of its own."""
+    return type(value).__dictoffset__ != 0

@@ -13,6 +13,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from operator import is_
 from typing import Any
 
@@ -28,36 +29,45 @@ from tracegrad.api.captures import (
     Item,
     Missing,
     Source,
+    has_functions,
     is_wrapper,
     key_of,
+    wrapped,
 )
 from tracegrad.trace import Tracer
 
 DEEPEST = 8
 MOST = 4096
 LONGEST = 1024
-BEHIND = ("__func__", "__wrapped__", "func", "fget")
 LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "numba", "tracegrad"}
 SELDOM = {"__init__", "__new__", "__post_init__", "__del__", "__repr__", "__str__", "__eq__", "__hash__"}
 """Methods that a traced function does not run on an object that is there already."""
 
 
 class Environment:
-    """The outside variables of one function; `without` are labels of those not to watch."""
+    """The outside variables of one function, with the names that its code reads.
 
-    def __init__(self, variables: Iterable[tuple[Source, int]]):
-        found = list(enumerate(variables))
+    Arrays are part of the signature by shape and dtype; those with labels in `exact` by their contents, too.
+    """
+
+    def __init__(self, search: Search, exact: frozenset[str] = frozenset()):
+        found = list(enumerate(search.found))
+        self.names = frozenset(search.names)
+        self.exact = exact
         self.variables = tuple(source for _, (source, _) in found)
         self.labels = tuple(source.label() for source in self.variables)
         self._cells = [(i, s.cell) for i, (s, _) in found if isinstance(s, Cell)]
         self._globals = [(i, s.namespace, s.name) for i, (s, _) in found if isinstance(s, Global)]
         self._roots = [(i, s.read) for i, (s, owner) in found if owner < 0 and not isinstance(s, (Cell, Global))]
         self._parts = [(i, s.part, owner) for i, (s, owner) in found if owner >= 0 and isinstance(s, (Attribute, Item))]
-        self._last: tuple[list[Any], list[int], tuple[Any, ...]] = [], [], ()
+        self._last: tuple[list[Any], list[int], list[Any], tuple[Any, ...]] = [], [], [], ()
 
     @classmethod
-    def of(cls, fn: Callable[..., Any], without: Iterable[str] = ()) -> Environment:
-        return cls(Search(fn, frozenset(without)).found)
+    def of(
+        cls, fn: Callable[..., Any], without: frozenset[str] = frozenset(), exact: frozenset[str] = frozenset()
+    ) -> Environment:
+        """Search a function for its variables; those with labels in `without` are not watched."""
+        return cls(Search(fn, without), exact)
 
     def values(self) -> list[Any]:
         """Read all variables."""
@@ -80,17 +90,31 @@ class Environment:
         if not self.variables:
             return ()
         values = self.values()
-        last, changeable, key = self._last
+        last, changeable, parts, key = self._last
         same = len(last) == len(values) and all(map(is_, values, last))
-        if not same or any(key_of(values[i]) != key[i + 1] for i in changeable):
+        if not same or any(self.part_key(i, values[i]) != parts[i] for i in changeable):
             changeable = [i for i, v in enumerate(values) if isinstance(v, (np.ndarray, *Containers))]
-            key = (self.labels, *map(key_of, values))
-            self._last = values, changeable, key
+            parts = [self.part_key(i, value) for i, value in enumerate(values)]
+            first = {id(values[i]): i for i in reversed(changeable)}
+            shared = tuple((i, first[id(values[i])]) for i in changeable if first[id(values[i])] != i)
+            key = (self.labels, shared, *parts)
+            self._last = values, changeable, parts, key
         return key
+
+    def part_key(self, place: int, value: Any) -> Any:
+        found = key_of(value)
+        if isinstance(value, np.ndarray) and self.labels[place] in self.exact:
+            return (*found, blake2b(np.ascontiguousarray(value).data, digest_size=16).hexdigest())
+        return found
+
+    def arrays(self) -> list[tuple[str, np.ndarray[Any, Any]]]:
+        """Return the arrays among the variables, with their labels."""
+        found = zip(self.labels, self.values(), strict=True)
+        return [(label, value) for label, value in found if isinstance(value, np.ndarray)]
 
     def changes(self, before: tuple[Any, ...]) -> frozenset[str]:
         """Return the labels of the variables whose part in the signature is another than it was before."""
-        return frozenset(label for label, a, b in zip(self.labels, before[1:], self.key()[1:], strict=True) if a != b)
+        return frozenset(label for label, a, b in zip(self.labels, before[2:], self.key()[2:], strict=True) if a != b)
 
     def locate(self, value: Any) -> Source:
         """Return where a captured array was read from."""
@@ -161,7 +185,7 @@ class Search:
 
     def functions(self, value: Any) -> Iterator[types.FunctionType | None]:
         """Yield the functions that run when a value is called or used."""
-        if hasattr(value, "traced_functions"):
+        if has_functions(value):
             yield from map(plain, value.traced_functions())
         elif callable(value) and (found := plain(value)) is not None:
             yield found
@@ -214,8 +238,17 @@ def plain(fn: Any) -> types.FunctionType | None:
     for _ in range(8):
         if fn is None or isinstance(fn, types.FunctionType):
             break
-        fn = next((part for name in BEHIND if (part := getattr(fn, name, None)) is not None), None)
+        fn = behind(fn)
     return fn if isinstance(fn, types.FunctionType) else None
+
+
+def behind(fn: Any) -> Any:
+    """Return what a method, a property or a wrapper calls, without running code of a user's class."""
+    if isinstance(fn, (types.MethodType, classmethod, staticmethod)):
+        return fn.__func__
+    if isinstance(fn, property):
+        return fn.fget
+    return fn.func if isinstance(fn, (functools.partial, functools.cached_property)) else wrapped(fn)
 
 
 def names_of(code: types.CodeType) -> set[str]:

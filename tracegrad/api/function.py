@@ -6,7 +6,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +18,7 @@ from tracegrad.api import retrace
 from tracegrad.api.captures import Source
 from tracegrad.api.environment import Environment
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
-from tracegrad.api.transform import ADJOINT, Argnums, Call, Grad, Jit, Lowered, Transform
+from tracegrad.api.transform import ADJOINT, LIFTED, Argnums, Call, Grad, Jit, Lowered, Transform
 from tracegrad.codegen.caller_layout import AS_LIST
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, ShapeError
@@ -131,11 +132,12 @@ class Function:
         self.recent: tuple[Specialised, ...] = ()
         self._environment: Environment | None = None
         self._own: frozenset[str] = frozenset()
+        self._exact: frozenset[str] = frozenset()
 
     @property
     def environment(self) -> Environment:
         if self._environment is None:
-            self._environment = Environment.of(self.fn, self._own)
+            self._environment = Environment.of(self.fn, self._own, self._exact)
         return self._environment
 
     @property
@@ -165,7 +167,7 @@ class Function:
         return self if instance is None else functools.partial(self, instance)
 
     def call_of(self, arguments: Arguments) -> Call:
-        return Call(self.fn, self.parameters, arguments.treedef, arguments.static)
+        return Call(self.fn, self.parameters, arguments.treedef, arguments.static, lambda: self.environment)
 
     def run_traced(self, arguments: Arguments) -> Any:
         """Run inside a live trace by inlining the transformed graph, or eagerly."""
@@ -191,10 +193,23 @@ class Function:
             self._environment = None
         return arguments.key, self.environment.key()
 
-    def unwatch_changed(self, before: tuple[Any, ...]) -> None:
-        """Watch no more what has changed while the function was traced: a list it appends to, a counter of its own."""
-        if changed := self.environment.changes(before):
-            self._own |= changed
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Settle, while the function is traced, what of the outside belongs to its signature.
+
+        Not what it changes itself, such as a list it appends to; of arrays that could not be traced, the contents.
+        """
+        before = self.environment.key()
+        lifted: set[int] = set()
+        token = LIFTED.set(lifted)
+        try:
+            yield
+        finally:
+            LIFTED.reset(token)
+        changed = self.environment.changes(before)
+        exact = {label for label, array in self.environment.arrays() if id(array) not in lifted}
+        if changed - self._own or exact - self._exact:
+            self._own, self._exact = self._own | changed, self._exact | exact
             self._environment = None
 
     def compile(self, arguments: Arguments) -> Specialised:
@@ -214,11 +229,11 @@ class Function:
     def specialise(self, arguments: Arguments, donate: Sequence[int] = ()) -> Specialised:
         """Trace, transform, schedule and compile for one signature."""
         began = time.perf_counter()
-        before = self.environment.key()
         noted: list[float] = []
         token = ADJOINT.set(noted)
         try:
-            lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
+            with self.watching():
+                lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
         finally:
             ADJOINT.reset(token)
         adjoint = sum(noted)
@@ -230,7 +245,6 @@ class Function:
             total = time.perf_counter() - began
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
         captures = tuple(self.environment.locate(value) for value in lowered.captures)
-        self.unwatch_changed(before)
         return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, self.environment)
 
 

@@ -91,13 +91,13 @@ def build_halves(function: Function, arguments: Arguments, compiled: Programs) -
     if key in compiled:
         return key
     call = function.call_of(arguments)
-    traced = call.trace(arguments.leaves)
+    with function.watching():
+        traced = call.trace(arguments.leaves)
     check_results(call, traced.graph)
     n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
     both = inline_custom(joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs)))
     halves = partition(both, n_inputs, n_outputs)
     captures = tuple(function.environment.locate(value) for value in traced.captures)
-    function.unwatch_changed(key[1])
     key = function.signature(arguments)
     compiled[key] = traced, captures, halves, build(halves.forward), build(halves.backward)
     return key

@@ -62,7 +62,7 @@ def value_differences(old: Any, new: Any) -> Iterator[str]:
 
 def outside_differences(old: tuple[Any, ...], new: tuple[Any, ...]) -> list[str]:
     """Name the captured values that changed, or else those that came or went; the keys are those of an Environment."""
-    before, after = (dict(zip(key[0], key[1:], strict=True)) if key else {} for key in (old, new))
+    before, after = (dict(zip(key[0], key[2:], strict=True)) if key else {} for key in (old, new))
     both = [name for name in before if name in after]
     found = [f"{n}: {outside(before[n])} became {outside(after[n])}" for n in both if before[n] != after[n]]
     if not found:

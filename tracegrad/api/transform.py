@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.api.environment import Environment
+from tracegrad.api.lifting import Lifter, liftable
 from tracegrad.api.python_control import retry
 from tracegrad.api.signature import Parameters, leaf_aval
-from tracegrad.errors import ArgumentError, GradientError, TracerBoolError
+from tracegrad.errors import ArgumentError, GradientError, ShapeError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
 from tracegrad.ir import Graph
 from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
-from tracegrad.trace import Traced, Tracer, new_trace, trace
+from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, trace
 
 ADJOINT: ContextVar[list[float] | None] = ContextVar("tracegrad_adjoint", default=None)
 """Where the seconds of writing adjoint graphs are noted, while a function is traced for a program."""
+LIFTED: ContextVar[set[int] | None] = ContextVar("tracegrad_lifted", default=None)
+"""Where the arrays from outside that were traced are noted (by identity), while a function is traced for a program."""
+Arrays = Sequence[np.ndarray[Any, Any]]
 Argnums = int | str | tuple[int | str, ...]
 
 
@@ -33,14 +38,11 @@ class Call:
     parameters: Parameters
     treedef: tree.TreeDef
     static: tuple[tuple[str, Any], ...]
+    outside: Callable[[], Environment] | None = None
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """Call the function; if Python must decide on a traced value, convert its control flow and call it again."""
-        try:
-            return self.run_once(leaves)
-        except TracerBoolError as error:
-            converted = self.converted(error)
-        return converted.run_once(leaves)
+        return self.in_turn(lambda call, chosen: call.run_lifted(leaves, chosen))
 
     def run_once(self, leaves: Sequence[Any]) -> Any:
         args, kwargs = self.parameters.join(self.treedef, leaves, self.static)
@@ -57,22 +59,57 @@ class Call:
 
     def trace(self, leaves: Sequence[Any]) -> Traced:
         """Trace the function for leaves of these avals; convert its control flow if that is needed."""
+        traced: Traced = self.in_turn(lambda call, chosen: call.trace_once(leaves, chosen))
+        return traced
+
+    def in_turn(self, act: Callable[[Call, Arrays], Any]) -> Any:
+        """Try with all arrays from outside traced; if that fails, all but integers; if that fails, none."""
+        trace = current_trace()
+        arrays = []
+        if self.outside is not None and (trace is None or not trace.computes) and not STATE.get().eager:
+            arrays = [a for _, a in self.outside().arrays() if liftable(a)]
+        floats = [a for a in arrays if a.dtype.kind == "f"]
+        choices = [arrays] if not arrays else [arrays, []] if len(floats) in (0, len(arrays)) else [arrays, floats, []]
         try:
-            return self.trace_once(leaves)
+            return self.first_of(choices, act)
         except TracerBoolError as error:
             converted = self.converted(error)
-        return converted.trace_once(leaves)
+        return converted.first_of(choices, act)
 
-    def trace_once(self, leaves: Sequence[Any]) -> Traced:
+    def first_of(self, choices: Sequence[Arrays], act: Callable[[Call, Arrays], Any]) -> Any:
+        for chosen in choices[:-1]:
+            try:
+                return act(self, chosen)
+            except (ShapeError, GradientError):
+                raise
+            except Exception:  # the last choice raises what the function itself raises
+                continue
+        return act(self, choices[-1])
+
+    def trace_once(self, leaves: Sequence[Any], chosen: Arrays) -> Traced:
         names = self.parameters.leaf_names(self.treedef)
         found = [leaf_aval(leaf, name) for leaf, name in zip(leaves, names, strict=True)]
         return trace(
-            lambda *tracers: self.run_once(tracers),
+            lambda *tracers: self.run_lifted(tracers, chosen),
             [aval for aval, _ in found],
             name=self.name,
             names=names,
             weak=[weak for _, weak in found],
         )
+
+    def run_lifted(self, leaves: Sequence[Any], chosen: Arrays) -> Any:
+        """Call the function with tracers in the place of the chosen arrays from outside."""
+        here = current_trace()
+        if not chosen or self.outside is None or here is None:
+            return self.run_once(leaves)
+        lifter = Lifter(here, set(map(id, chosen)), self.outside().names)
+        try:
+            found = replace(self, fn=lifter.lift(self.fn)).run_once(leaves)
+        finally:
+            lifter.give_back()
+        if (noted := LIFTED.get()) is not None:
+            noted |= lifter.lifted
+        return found
 
 
 @dataclass(frozen=True)
