@@ -208,8 +208,9 @@ class Search:
             return sorted(self.names & vars(value).keys())
         own = set(getattr(value, "__dict__", ()))
         for cls in classes(value):
-            own |= {name for name, part in vars(cls).items() if not callable(part) and not hasattr(part, "__func__")}
-        own = {name for name in own if not name.startswith("__") and not is_property(value, name)}
+            for name, part in vars(cls).items():
+                (own.discard if is_computed(part) else own.add)(name)
+        own = {name for name in own if not name.startswith("__")}
         return sorted(own if is_module(value) else own & self.names)
 
 
@@ -219,8 +220,9 @@ def classes(value: Any) -> list[type]:
     return [cls for cls in order if not in_library(cls.__module__)]
 
 
-def is_property(value: Any, name: str) -> bool:
-    return isinstance(getattr(type(value), name, None), (property, functools.cached_property))
+def is_computed(part: Any) -> bool:
+    """Say whether reading this part of a class through an object runs code: a method, a property, a descriptor."""
+    return callable(part) or (hasattr(type(part), "__get__") and not isinstance(part, types.MemberDescriptorType))
 
 
 def is_module(value: Any) -> bool:
