@@ -29,7 +29,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import direct_entries
+from tracegrad.codegen.direct_kernels import direct_entries, row_probe
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
@@ -96,17 +96,16 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
 
 
 def weight_packing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels, scratch): a panel per block of k."""
+    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): a panel per block of k."""
     size = bits // 8
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
     pack = packing(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
-    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int, scratch: int) -> None:
+    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
         outputs = load_word(run, words.OUTPUTS)
         taps = load_word(run, words.TAPS)
         tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
@@ -118,32 +117,23 @@ def weight_packing(bits: int, shape: TileShape) -> Any:
         depth = load_word(run, words.CHANNELS) * taps
         blocks = (depth + depth_limit - 1) // depth_limit
         source = weights + first * output_stride * size
-        probe = zero  # becomes NaN at the first weight that is NaN or inf
         for block in range(blocks):
             k0 = depth * block // blocks
             k1 = depth * (block + 1) // blocks
             target = packed + (block * panels + panel) * panel_bytes
             if load_word(run, words.ORDERED_TAPS):
                 pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
-                if load_word(plan, words.EXACT_PLAN):
-                    for i in range(rows):
-                        for k in range(k0, k1):
-                            probe += load(source, i * output_stride + k) * zero
             else:
                 channel = k0 // taps
                 tap = k0 % taps
                 for k in range(k0, k1):
                     element = source + (channel * channel_stride + load_word(tap_table, tap)) * size
                     for i in range(rows):
-                        weight = load(element, i * output_stride)
-                        probe += weight * zero
-                        store(target, (k - k0) * panel_rows + i, weight)
+                        store(target, (k - k0) * panel_rows + i, load(element, i * output_stride))
                     tap += 1
                     if tap == taps:
                         tap = 0
                         channel += 1
-        if probe != zero:
-            store_word(scratch, words.IS_FINITE, 0)
 
     return pack_weights
 
@@ -243,10 +233,12 @@ def find_run(plan: int, first_word: int, task: int) -> int:
 
 
 def packing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that packs one panel of one run's weights."""
+    """Return the task that packs one panel of one run's weights; all tasks together look for NaN and inf among them."""
     size = bits // 8
     panel_rows = shape.rows
     pack_weights = weight_packing(bits, shape)
+    probe = row_probe(f"float{bits}")
+    zero = NUMBA_TYPES[f"float{bits}"](0)
 
     @kernel
     def pack_task(scratch: int, task: int, thread: int) -> None:
@@ -258,7 +250,13 @@ def packing_task(bits: int, shape: TileShape) -> Any:
         group = index // panels
         packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
         group_weights = weights + group * load_word(run, words.W_GROUP) * size
-        pack_weights(run, plan, group_weights, packed, index % panels, panels, scratch)
+        pack_weights(run, plan, group_weights, packed, index % panels, panels)
+        if load_word(plan, words.EXACT_PLAN):
+            tasks = load_word(plan, words.PACK_TASKS)
+            items = load_word(plan, words.GROUPS) * load_word(run, words.W_GROUP)
+            first = items * task // tasks
+            if probe(weights + first * size, items * (task + 1) // tasks - first) != zero:
+                store_word(scratch, words.IS_FINITE, 0)
 
     return pack_task
 

@@ -34,7 +34,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.conv_kernels import WORD, padded_copy
-from tracegrad.codegen.direct_kernels import exact_tap_gradient
+from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_probe
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.native import kernel
@@ -146,11 +146,7 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
     def gather_panel(x: int, offsets: int, count: int, k: int, panel: int) -> None:
         """Compute panel[p, i] = x[p + offset of row i], for k positions (descending: see `packing`)."""
         for i in range((count - 1) // lanes * lanes, -1, -lanes):
-            for p in range(0, k, lanes):
-                target = panel + (p * panel_rows + i) * size
-                table = offsets + i * WORD
-                rows = minimum(lanes, count - i)
-                gather(x + p * size, table, rows, minimum(lanes, k - p), target, panel_rows * size)
+            gather(x, offsets + i * WORD, minimum(lanes, count - i), k, panel + i * size, panel_rows * size)
 
     @kernel
     def narrow(
@@ -191,7 +187,18 @@ def fold_task(bits: int, shape: TileShape) -> Any:
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
     exact_tap = exact_tap_gradient(f"float{bits}")
+    probe = row_probe(f"float{bits}")
     zero = NUMBA_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def add_shares(plan: int, sums: int, step: int, target: int, target_step: int, count: int) -> None:
+        """Add up the sums of all shares: elements 0, step, ... of each."""
+        for i in range(count):
+            store(target, i * target_step, load(sums, i * step))
+        for share in range(1, load_word(plan, words.G_SHARES)):
+            other = sums + share * load_word(plan, words.G_SUMS_BYTES)
+            for i in range(count):
+                store(target, i * target_step, load(target, i * target_step) + load(other, i * step))
 
     @kernel
     def fold(scratch: int, task: int, thread: int) -> None:
@@ -199,30 +206,25 @@ def fold_task(bits: int, shape: TileShape) -> Any:
         outputs = load_word(plan, words.G_OUTPUTS)
         channels = load_word(plan, words.G_CHANNELS)
         taps = load_word(plan, words.G_TAPS)
-        is_wide = load_word(plan, words.G_WIDE)
-        shares = load_word(plan, words.G_SHARES)
-        share_items = load_word(plan, words.G_SUMS_BYTES) // size
         o = task % outputs
         sums = scratch + HEADER_BYTES + task // outputs * load_word(plan, words.G_GROUP_SUMS) * size
         result = load_word(load_word(scratch, 1), 2) + task * channels * taps * size
         c_pitch = (channels + columns - 1) // columns * columns
         o_pitch = (outputs + columns - 1) // columns * columns
-        for c in range(channels):
-            probe = zero  # becomes NaN at the first sum that is NaN or inf
+        if load_word(plan, words.G_WIDE):
             for tap in range(taps):
-                place = (tap * outputs + o) * c_pitch + c if is_wide else (c * taps + tap) * o_pitch + o
-                total = load(sums, place)
-                for other in range(1, shares):
-                    total += load(sums, place + other * share_items)
-                probe += total * zero
-                store(result, c * taps + tap, total)
-            if probe != zero:
-                exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
-                x, dy = load_word(load_word(scratch, 1), 0), load_word(load_word(scratch, 1), 1)
-                slices = load_word(plan, words.G_SLICES)
-                for tap in range(taps):
-                    found = exact_tap(exact, x, dy, task, c // slices, c % slices * taps + tap)
-                    store(result, c * taps + tap, found)
+                add_shares(plan, sums + (tap * outputs + o) * c_pitch * size, 1, result + tap * size, taps, channels)
+        else:
+            add_shares(plan, sums + o * size, o_pitch, result, 1, channels * taps)
+        if probe(result, channels * taps) != zero:
+            exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
+            x, dy = load_word(load_word(scratch, 1), 0), load_word(load_word(scratch, 1), 1)
+            slices = load_word(plan, words.G_SLICES)
+            for c in range(channels):
+                if probe(result + c * taps * size, taps) != zero:
+                    for tap in range(taps):
+                        found = exact_tap(exact, x, dy, task, c // slices, c % slices * taps + tap)
+                        store(result, c * taps + tap, found)
         finish(load_word(scratch, 1), task * channels * taps, 1, channels * taps, channels * taps)
 
     return fold

@@ -71,6 +71,21 @@ def row_clearing(dtype: str) -> Any:
     return clear
 
 
+def row_probe(dtype: str) -> Any:
+    """Return the kernel probe(source, count): zero, or NaN if an element is NaN or inf."""
+    load = loader(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+
+    @kernel
+    def probe(source: int, count: int) -> Any:
+        total = zero
+        for i in range(count):
+            total += load(source, i) * zero
+        return total
+
+    return probe
+
+
 def row_addition(dtype: str) -> Any:
     """Return the kernel add_scaled(target, target_stride, source, source_stride, factor, count)."""
     load = loader(dtype)
