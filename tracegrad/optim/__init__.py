@@ -30,7 +30,7 @@ from tracegrad.optim.schedule import (
     warmup,
 )
 from tracegrad.optim.sgd import sgd
-from tracegrad.optim.stateful import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm_
+from tracegrad.optim.stateful import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm_, clip_grad_value_
 from tracegrad.optim.transform import (
     clip_by_global_norm,
     clip_by_value,
@@ -43,8 +43,8 @@ from tracegrad.optim.transform import (
 
 __all__ = [
     "adagrad", "Adagrad", "Adam", "adam", "AdamW", "adamw", "apply_updates", "chain", "clip_by_global_norm",
-    "clip_by_value", "clip_grad_norm_", "constant", "cosine", "cosine_restarts", "exponential", "frozen",
-    "global_norm", "groups", "l1_decay", "l2_decay", "lamb", "linear", "masked", "multistep", "one_cycle",
+    "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "constant", "cosine", "cosine_restarts", "exponential",
+    "frozen", "global_norm", "groups", "l1_decay", "l2_decay", "lamb", "linear", "masked", "multistep", "one_cycle",
     "Optimizer", "plateau", "polynomial", "rmsprop", "RMSprop", "scale", "sgd", "SGD", "step_decay", "warmup",
     "weight_decay",
 ]  # fmt: skip

@@ -73,17 +73,16 @@ class TapeOptimizer:
                 loss = closure()
         with no_grad(), np.errstate(all="ignore"):
             for group in self.param_groups:
-                rule = self.rule(**{k: v for k, v in group.items() if k != "params"})
+                rule = self.rule(**{k: v for k, v in group.items() if k not in ("params", "maximize")})
                 for t in group["params"]:
                     if t.grad is not None:
-                        self.update(t, rule)
+                        self.update(t, -t.grad._data if group["maximize"] else t.grad._data, rule)
         return loss
 
-    def update(self, t: Tensor, rule: Optimizer) -> None:
-        assert t.grad is not None
+    def update(self, t: Tensor, gradient: Any, rule: Optimizer) -> None:
         if t not in self.state:
             self.state[t] = rule.init(t._data)
-        change, self.state[t] = rule.update(t.grad._data, self.state[t], t._data)
+        change, self.state[t] = rule.update(gradient, self.state[t], t._data)
         store(t, np.asarray(t._data + change, t.dtype), None, 0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,10 +138,18 @@ class SGD(TapeOptimizer):
     """
 
     def __init__(
-        self, params: Params, lr: Rate = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+        self,
+        params: Params,
+        lr: Rate = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
-        super().__init__(params, partial(renamed, sgd), options)
+        options = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+        super().__init__(params, partial(renamed, sgd), {**options, "nesterov": nesterov, "maximize": maximize})
 
 
 class Adam(TapeOptimizer):
@@ -155,9 +162,12 @@ class Adam(TapeOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, partial(renamed, adam), options)
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(params, partial(renamed, adam), {**options, "maximize": maximize})
 
 
 class AdamW(TapeOptimizer):
@@ -170,9 +180,12 @@ class AdamW(TapeOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
     ):
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, partial(renamed, adamw), options)
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(params, partial(renamed, adamw), {**options, "maximize": maximize})
 
 
 class RMSprop(TapeOptimizer):
@@ -187,9 +200,11 @@ class RMSprop(TapeOptimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        maximize: bool = False,
     ):
         options = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
-        super().__init__(params, partial(renamed, rmsprop), {**options, "centered": centered})
+        super().__init__(params, partial(renamed, rmsprop), {**options, "centered": centered, "maximize": maximize})
 
 
 class Adagrad(TapeOptimizer):
@@ -203,20 +218,39 @@ class Adagrad(TapeOptimizer):
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        *,
+        maximize: bool = False,
     ):
         options = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps}
-        start = {"initial_accumulator_value": initial_accumulator_value}
-        super().__init__(params, partial(renamed, adagrad), {**options, **start})
+        more = {"initial_accumulator_value": initial_accumulator_value, "maximize": maximize}
+        super().__init__(params, partial(renamed, adagrad), {**options, **more})
 
 
-def clip_grad_norm_(tensors: Any, max_norm: float, eps: float = 1e-6) -> float:
+def clip_grad_norm_(
+    tensors: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> float:
     """Scale the gradients of tensors in place so that their joint norm is at most `max_norm`; return the norm before.
 
-    As torch.nn.utils.clip_grad_norm_ (Pascanu et al., 2013).
+    As torch.nn.utils.clip_grad_norm_ (Pascanu et al., 2013): `norm_type` may be 1, 2, inf or another p-norm. Raises
+    ArgumentError for a norm that is not finite if `error_if_nonfinite`; otherwise it makes NaN of all gradients.
     """
-    grads = [t.grad for t in tree.leaves(tensors) if isinstance(t, Tensor) and t.grad is not None]
-    norm = float(np.sqrt(sum(float(np.sum(np.square(g._data, dtype=np.float64))) for g in grads)))
-    with no_grad():
+    given = [tensors] if isinstance(tensors, Tensor) else tree.leaves(tensors)
+    grads = [t.grad for t in given if isinstance(t, Tensor) and t.grad is not None]
+    sizes = np.array([np.linalg.norm(g._data.ravel().astype(np.float64), norm_type) for g in grads])
+    norm = float(np.linalg.norm(sizes, norm_type)) if grads else 0.0
+    if error_if_nonfinite and not np.isfinite(norm):
+        raise ArgumentError(f"clip_grad_norm_: the norm of the gradients is {norm}", fix="look for NaN and inf in them")
+    share = max_norm / (norm + 1e-6)
+    with no_grad(), np.errstate(all="ignore"):
         for g in grads:
-            store(g, (g._data * min(1.0, max_norm / (norm + eps))).astype(g.dtype), None, 0)
+            store(g, (g._data * (share if not share > 1.0 else 1.0)).astype(g.dtype), None, 0)
     return norm
+
+
+def clip_grad_value_(tensors: Any, clip_value: float) -> None:
+    """Limit every element of the gradients of tensors to [-clip_value, clip_value], in place, as PyTorch's."""
+    given = [tensors] if isinstance(tensors, Tensor) else tree.leaves(tensors)
+    with no_grad():
+        for t in given:
+            if isinstance(t, Tensor) and t.grad is not None:
+                store(t.grad, np.clip(t.grad._data, -clip_value, clip_value), None, 0)
