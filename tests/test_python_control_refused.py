@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_python_control_flow import X, early_return
+from python_programs import X
+from test_python_control_branches import early_return
 
 import tracegrad as tg
 

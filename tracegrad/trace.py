@@ -232,6 +232,14 @@ class Tracer:
         """Return a value that nobody else can change: itself, because traced values are immutable."""
         return self
 
+    def apart(self, operands: Any) -> Tracer:
+        """Return a result as one that shares no memory with the operands it was computed from."""
+        return self
+
+    def contiguous(self) -> Tracer:
+        """Return the array with its elements in order in memory; traced values have no memory."""
+        return self
+
     def concrete(self, what: str, fix: str, error: type[TracerError] = TracerError) -> Any:
         """Return the value behind an eager tracer; a graph tracer has none."""
         self.check_live()

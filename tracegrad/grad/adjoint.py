@@ -72,6 +72,9 @@ class Values:
     def result(self, node: Any) -> Any:
         return self.found[node]
 
+    def ready(self, node: Any) -> None:
+        """Called before the rule of a node is applied."""
+
     def rule(self, node: Any, needed: Sequence[bool], ct: Any) -> Any:
         """Apply the rule of a node."""
         return node.prim.vjp_of(needed, ct, self.result(node), *self.operands(node), **node.params)
@@ -225,12 +228,15 @@ def walk(
             continue
         if enter is not None:
             found[node] = enter(node, found[node])
+        needed = [o in active for o in node.operands]
+        if True not in needed:  # the walk was for this node, and ends here
+            continue
+        values.ready(node)
         if masks is not None:
             masks.visit(node, active, values)
         if node.prim is item:
             give_part(found, node)
             continue
-        needed = [o in active for o in node.operands]
         ct = found.pop(node)
         try:
             cts = values.rule(node, needed, ct if type(node.aval) is not Avals else whole_ct(node, ct, masks))

@@ -37,7 +37,7 @@ class Primitive:
     `linear` says that the cotangent of each operand is a linear function of `ct` that reads no operand's value: such a
     rule keeps a zero cotangent zero whatever the values are. `private` says that the rule reads only such parts of the
     result as nobody else sees. `costly` is the number of elements from which NumPy takes much longer than compiled code
-    (0: it does not): the tape compiles it when it is used much.
+    (0: it does not): the tape compiles it when it is used much. `constant` says that the gradient is zero everywhere.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Primitive:
     linear: bool = False
     private: bool = False
     costly: int = 0
+    constant: bool = False
     samples: list[Sample] = []
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, DTypeError
 from tracegrad.numpy import elementwise as ew
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shape_of, shown
 from tracegrad.ops import elementwise as ops
@@ -18,6 +19,7 @@ from tracegrad.trace import Tracer
 LARGEST_UNROLLED = 8
 
 
+@computed
 def positive(x: ArrayLike, /) -> Array:
     """+x, as `numpy.positive`."""
     x = operand("positive", x)
@@ -42,6 +44,7 @@ def static_exponent(y: Any) -> int | float | None:
     return None
 
 
+@computed
 def power(x: ArrayLike, y: ArrayLike, /) -> Array:
     """x ** y, element by element with broadcasting, as `numpy.power`.
 
@@ -87,6 +90,7 @@ def short_power(x: Array, exponent: int | float) -> Array | None:
     return found if exponent > 0 else ops.reciprocal(found)
 
 
+@computed
 def float_power(x: ArrayLike, y: ArrayLike, /) -> Array:
     """x ** y in float64, as `numpy.float_power`."""
     return power(astype_float64(x), astype_float64(y))
@@ -147,6 +151,7 @@ def logaddexp2(x: ArrayLike, y: ArrayLike, /) -> Array:
     return ew.divide(logaddexp(ew.multiply(x, ln2), ew.multiply(y, ln2)), ln2)
 
 
+@computed
 def where(condition: ArrayLike, x: ArrayLike = None, y: ArrayLike = None, /) -> Array:
     """Choose x where `condition` holds, else y, with broadcasting, as `numpy.where`.
 
@@ -171,6 +176,7 @@ def where(condition: ArrayLike, x: ArrayLike = None, y: ArrayLike = None, /) -> 
     return mark(ops.where(*ready), is_weak(xs[0]) and is_weak(xs[1]))
 
 
+@computed
 def clip(
     x: ArrayLike, a_min: ArrayLike = None, a_max: ArrayLike = None, *, min: ArrayLike = None, max: ArrayLike = None
 ) -> Array:
@@ -196,6 +202,7 @@ def clip(
     return mark(found, weak)
 
 
+@computed
 def round(x: ArrayLike, decimals: int = 0) -> Array:  # noqa: A001 (NumPy's name)
     """Round to `decimals` places, halves to even, as `numpy.round`; the gradient is zero."""
     x = operand("round", x)
@@ -262,6 +269,7 @@ def isneginf(x: ArrayLike, /) -> Array:
     return ew.logical_and(ew.isinf(x), ew.less(x, 0))
 
 
+@computed
 def nan_to_num(x: ArrayLike, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
     """Replace NaN and infinities by numbers, as `numpy.nan_to_num`."""
     x = operand("nan_to_num", x)

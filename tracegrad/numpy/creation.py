@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.numpy import arithmetic, elementwise as ew, joining, shaping
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import INT64, Array, ArrayLike, DType, array, array_of, broadcast_array, cast
 from tracegrad.numpy.promote import dtype_of, operand, result_dtype, settle_dtype, settle_shape
 from tracegrad.ops import shape as ops
@@ -44,6 +45,7 @@ def empty(shape: Any, dtype: DType = np.float64) -> Array:
     return zeros(shape, dtype)
 
 
+@computed
 def full(shape: Any, fill_value: ArrayLike, dtype: DType = None) -> Array:
     """Return an array filled with a value, which is broadcast, as `numpy.full`.
 
@@ -83,6 +85,7 @@ def empty_like(x: ArrayLike, dtype: DType = None, *, shape: Any = None) -> Array
     return zeros_like(x, dtype, shape=shape)
 
 
+@computed
 def full_like(x: ArrayLike, fill_value: ArrayLike, dtype: DType = None, *, shape: Any = None) -> Array:
     """Return an array of the shape and dtype of x, filled with a value, as `numpy.full_like`."""
     sizes, chosen = like_of(x, dtype, shape)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import reductions, selecting, shaping
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, cast, mark, operand
 from tracegrad.numpy.promote import result_dtype, shown
 from tracegrad.ops.contract import dot as contract
@@ -25,6 +26,7 @@ Term = tuple[Array, str]
 EXAMPLE = 'write, for instance, einsum("ij,jk->ik", a, b)'
 
 
+@computed
 def einsum(subscripts: Any, /, *operands: ArrayLike, optimize: Any = True) -> Array:
     """Sum products of elements over named axes, as `numpy.einsum`; `...` stands for broadcast axes.
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError
-from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, cast, dtype_of, float_dtype, is_weak, mark
-from tracegrad.numpy.promote import broadcast_array, broadcast_shape, operand, result_dtype, shown
+from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
+from tracegrad.numpy.promote import computed, dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.trace import Tracer
 
@@ -84,7 +84,7 @@ def numeric(name: str, prim: Function, doc: str, *, on_bool: Function | None = N
         apply = on_bool if dtype == BOOL and on_bool is not None else prim
         return mark(apply(cast(name, x, dtype)), weak)
 
-    return named(function, name, f"{doc}, element by element, as `numpy.{name}`.")
+    return named(computed(function), name, f"{doc}, element by element, as `numpy.{name}`.")
 
 
 def rounding(name: str, prim: Function, doc: str) -> Function:
@@ -94,7 +94,8 @@ def rounding(name: str, prim: Function, doc: str) -> Function:
         x = operand(name, x)
         return mark(prim(cast(name, x, dtype_of(x))) if dtype_of(x).kind == "f" else x, is_weak(x))
 
-    return named(function, name, f"{doc}, as `numpy.{name}`; integers are returned as they are, the gradient is zero.")
+    doc = f"{doc}, as `numpy.{name}`; integers stay as they are, the gradient is zero."
+    return named(computed(function), name, doc)
 
 
 def predicate(name: str, prim: Function, doc: str, of_integers: bool) -> Function:

@@ -235,7 +235,9 @@ def getitem(x: ArrayLike, index: Any) -> Array:
     array([2., 0.])
     """
     x = array("index", x)
-    return read(x, plan(index, x))
+    how = plan(index, x)
+    found = read(x, how)
+    return found.apart((x,)) if how.points and isinstance(found, Tracer) else found
 
 
 def as_key(index: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import shaping
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import Array, ArrayLike, Axis, DType, array, cast, one_axis, operand, result_dtype
 from tracegrad.numpy.promote import settle_dtype, shown
 from tracegrad.ops import shape as ops
@@ -45,6 +46,7 @@ def joined(name: str, xs: list[Array], axis: int) -> Array:
     return ops.concat(*xs, axis=at) if len(xs) > 1 else xs[0]
 
 
+@computed
 def concatenate(arrays: Sequence[ArrayLike], axis: int | None = 0, *, dtype: DType = None) -> Array:
     """Join arrays along an axis they have (flat when `axis` is None), as `numpy.concatenate`.
 
@@ -59,6 +61,7 @@ def concatenate(arrays: Sequence[ArrayLike], axis: int | None = 0, *, dtype: DTy
     return joined("concatenate", xs, axis)
 
 
+@computed
 def stack(arrays: Sequence[ArrayLike], axis: int = 0, *, dtype: DType = None) -> Array:
     """Join arrays of one shape along a new axis, as `numpy.stack`.
 
@@ -74,17 +77,20 @@ def stack(arrays: Sequence[ArrayLike], axis: int = 0, *, dtype: DType = None) ->
     return joined("stack", [shaping.expand_dims(x, axis) for x in xs], axis)
 
 
+@computed
 def vstack(arrays: Sequence[ArrayLike], *, dtype: DType = None) -> Array:
     """Join rows: along the first axis, after making vectors rows, as `numpy.vstack`."""
     return joined("vstack", [shaping.atleast_2d(x) for x in together("vstack", arrays, dtype)], 0)
 
 
+@computed
 def hstack(arrays: Sequence[ArrayLike], *, dtype: DType = None) -> Array:
     """Join along the second axis, vectors along the first, as `numpy.hstack`."""
     xs = [shaping.atleast_1d(x) for x in together("hstack", arrays, dtype)]
     return joined("hstack", xs, 0 if len(xs[0].shape) == 1 else 1)
 
 
+@computed
 def column_stack(arrays: Sequence[ArrayLike]) -> Array:
     """Join columns: along the second axis, after making vectors columns, as `numpy.column_stack`."""
     xs = [shaping.as_shape(x, (x.size, 1)) if len(x.shape) < 2 else x for x in together("column_stack", arrays, None)]
@@ -141,6 +147,7 @@ def unstack(x: ArrayLike, axis: int = 0) -> tuple[Array, ...]:
     return tuple(shaping.as_shape(part(x, at, i, i + 1), rest) for i in range(x.shape[at]))
 
 
+@computed
 def pad(x: ArrayLike, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Array:
     """Pad the axes: mode "constant" (one value), "edge", "reflect", "symmetric" or "wrap", as `numpy.pad`.
 
@@ -232,6 +239,7 @@ def run(x: Array, axis: int, start: int, size: int, step: int) -> Array:
     return ops.slice_(x, start=first, size=shape, step=tuple(step if a == axis else 1 for a in range(len(shape))))
 
 
+@computed
 def roll(x: ArrayLike, shift: int | Sequence[int], axis: Axis = None) -> Array:
     """Shift elements along axes, those that fall off coming back on the other side, as `numpy.roll`.
 
@@ -255,6 +263,7 @@ def roll(x: ArrayLike, shift: int | Sequence[int], axis: Axis = None) -> Array:
     return x
 
 
+@computed
 def tile(x: ArrayLike, reps: int | Sequence[int]) -> Array:
     """Repeat the whole array along each axis, as `numpy.tile`.
 
@@ -271,6 +280,7 @@ def tile(x: ArrayLike, reps: int | Sequence[int]) -> Array:
     return shaping.as_shape(full, tuple(r * n for r, n in zip(counts, sizes, strict=True)))
 
 
+@computed
 def repeat(x: ArrayLike, repeats: int | Sequence[int], axis: int | None = None) -> Array:
     """Repeat each element, as `numpy.repeat`; `repeats` is known while tracing, one number or one per element.
 
@@ -295,6 +305,7 @@ def repeat(x: ArrayLike, repeats: int | Sequence[int], axis: int | None = None) 
     return shaping.as_shape(full, side_shape(x, at, n * int(repeats)))
 
 
+@computed
 def append(x: ArrayLike, values: ArrayLike, axis: int | None = None) -> Array:
     """Join `values` after x, flat when `axis` is None, as `numpy.append`."""
     return concatenate([x, values], axis)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import elementwise as ew, reductions, selecting, shaping
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, DType, array, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import mark, one_axis, operand, result_dtype, shown
 from tracegrad.ops.contract import dot as contract
@@ -36,6 +37,7 @@ def contracted(
     return mark(ew.not_equal(found, 0) if truth else found, False)
 
 
+@computed
 def matmul(a: ArrayLike, b: ArrayLike, /) -> Array:
     """Matrix product over the last axis of a and the second-last of b, batch axes broadcast, as `numpy.matmul`.
 
@@ -78,6 +80,7 @@ def batched(x: Array, y: Array, truth: bool) -> Array:
     return contracted(x, y, ((len(lead) + 1,), (len(lead),)), (axes, axes), truth=truth)
 
 
+@computed
 def dot(a: ArrayLike, b: ArrayLike) -> Array:
     """Product over the last axis of a and the second-last (or only) axis of b, as `numpy.dot`; scalars multiply."""
     x, y, truth = pair("dot", a, b)
@@ -100,6 +103,7 @@ def vdot(a: ArrayLike, b: ArrayLike) -> Array:
     return contracted(x, y, ((0,), (0,)), truth=truth)
 
 
+@computed
 def inner(a: ArrayLike, b: ArrayLike) -> Array:
     """Products summed over the last axes, as `numpy.inner`; scalars multiply."""
     x, y, truth = pair("inner", a, b)
@@ -115,6 +119,7 @@ def outer(a: ArrayLike, b: ArrayLike) -> Array:
     return ew.multiply(shaping.expand_dims(shaping.ravel(a), 1), shaping.ravel(b))
 
 
+@computed
 def vecdot(a: ArrayLike, b: ArrayLike, /, *, axis: int = -1) -> Array:
     """Products summed over one axis, the others broadcast, as `numpy.vecdot`."""
     x, y, truth = pair("vecdot", a, b)
@@ -128,6 +133,7 @@ def vecdot(a: ArrayLike, b: ArrayLike, /, *, axis: int = -1) -> Array:
     return contracted(x, y, ((len(lead),), (len(lead),)), (lead, lead), truth=truth)
 
 
+@computed
 def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2) -> Array:
     """Products summed over the given axes of both, as `numpy.tensordot`.
 
@@ -151,11 +157,13 @@ def tensordot(a: ArrayLike, b: ArrayLike, axes: int | Sequence[Any] = 2) -> Arra
     return contracted(x, y, (first, second), truth=truth)
 
 
+@computed
 def trace(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: DType = None) -> Array:
     """Sum of a diagonal, as `numpy.trace`."""
     return reductions.sum(selecting.diagonal(x, offset, axis1, axis2), -1, dtype=dtype)
 
 
+@computed
 def kron(a: ArrayLike, b: ArrayLike) -> Array:
     """Kronecker product, as `numpy.kron`."""
     x, y = array("kron", a), array("kron", b)
@@ -177,6 +185,7 @@ def cross(a: ArrayLike, b: ArrayLike, axis: int = -1) -> Array:
     return shaping.moveaxis(ew.subtract(first, second), -1, axis)
 
 
+@computed
 def matrix_power(x: ArrayLike, n: int) -> Array:
     """Multiply a square matrix n >= 0 times with itself, as `numpy.linalg.matrix_power`."""
     x = array("matrix_power", x)

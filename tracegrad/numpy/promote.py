@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ Array: TypeAlias = Any
 ArrayLike: TypeAlias = Any
 """An Array, a Python scalar or nested lists of them."""
 DType: TypeAlias = Any
+Function = TypeVar("Function", bound=Callable[..., Any])
 Shape: TypeAlias = tuple[int, ...]
 Axis: TypeAlias = int | Sequence[int] | None
 
@@ -183,6 +184,17 @@ def mark(result: Array, weak: bool) -> Array:
             result.weak = True
         return result
     return result[()] if isinstance(result, np.ndarray) and result.ndim == 0 else result
+
+
+def computed(function: Function) -> Function:
+    """Let the result of a function be nobody else's memory, as a tensor, where the function has nothing to do."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = function(*args, **kwargs)
+        return found.apart((*args, *kwargs.values())) if isinstance(found, Tracer) else found
+
+    return call  # type: ignore[return-value]
 
 
 def broadcast_shape(name: str, operands: Sequence[Any]) -> Shape:

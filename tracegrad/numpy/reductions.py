@@ -8,6 +8,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import arithmetic, elementwise as ew
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, FLOAT64, INT64, Array, ArrayLike, Axis, DType, array, cast
 from tracegrad.numpy.promote import mark, one_axis, settle_axes, settle_dtype, shown, sized
 from tracegrad.ops import elementwise as ops
@@ -41,6 +42,7 @@ def reduced(prim: reduce_ops.Reduce, x: Array, axes: Axes) -> Array:
     return prim(x, axes=axes) if axes else x
 
 
+@computed
 def sum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:  # noqa: A001
     """Sum over `axis`, as `numpy.sum`: integers are summed in 64 bits.
 
@@ -55,6 +57,7 @@ def sum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool 
     return keep(reduced(reduce_ops.reduce_sum, x, axes), x, axes, keepdims)
 
 
+@computed
 def mean(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Mean over `axis`, as `numpy.mean`: of integers in float64; of no elements NaN.
 
@@ -72,6 +75,7 @@ def mean_over(x: Array, axes: Axes) -> Array:
     return ops.div(reduced(reduce_ops.reduce_sum, x, axes), x.dtype.type(sized(x.shape, axes)))
 
 
+@computed
 def var(
     x: ArrayLike,
     axis: Axis = None,
@@ -103,6 +107,7 @@ def max_number(a: float, b: float) -> float:
     return a if a > b else b
 
 
+@computed
 def std(
     x: ArrayLike,
     axis: Axis = None,
@@ -141,6 +146,7 @@ def extremum(name: str, prim: reduce_ops.Reduce, x: ArrayLike, axis: Axis, keepd
     return keep(found, x, axes, keepdims)
 
 
+@computed
 def max(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Largest element over `axis`, as `numpy.max`: NaN wins, tied elements share the gradient equally.
 
@@ -152,6 +158,7 @@ def max(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  #
     return extremum("max", reduce_ops.reduce_max, x, axis, keepdims)
 
 
+@computed
 def min(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Smallest element over `axis`, as `numpy.min`: NaN wins, tied elements share the gradient equally.
 
@@ -166,6 +173,7 @@ def ptp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return ew.subtract(max(x, axis, keepdims=keepdims), min(x, axis, keepdims=keepdims))
 
 
+@computed
 def prod(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Product over `axis`, as `numpy.prod`. Floats are multiplied in a tree, so gradients are right at 0.
 
@@ -257,6 +265,7 @@ def flat_axis(name: str, x: Array, axis: int | None) -> tuple[Array, int]:
     return x, one_axis(name, axis, len(x.shape), x)
 
 
+@computed
 def cumsum(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     """Running sums along `axis` (of the flat array when None), as `numpy.cumsum`.
 
@@ -268,6 +277,7 @@ def cumsum(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     return reduce_ops.cumsum(x, axis=at, reverse=False)
 
 
+@computed
 def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     """Running products along `axis` (of the flat array when None), as `numpy.cumprod`, by doubling strides."""
     x, at = flat_axis("cumprod", array("cumprod", x), axis)
@@ -282,6 +292,7 @@ def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array
     return x
 
 
+@computed
 def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """log(sum(exp(x))) over `axis` without overflow; rows of -inf give -inf, with gradient 0.
 
@@ -299,6 +310,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Arr
     return keep(ops.add(logarithm, shift), x, axes, keepdims)
 
 
+@computed
 def average(x: ArrayLike, axis: Axis = None, weights: ArrayLike = None, *, keepdims: bool = False) -> Array:
     """Mean weighted by `weights`, of the shape of x or of its one `axis`, as `numpy.average`."""
     if weights is None:
@@ -323,11 +335,13 @@ def without_nan(name: str, x: ArrayLike, fill: float) -> Array:
     return arithmetic.where(ew.isnan(x), fill, x) if x.dtype.kind == "f" else x
 
 
+@computed
 def nansum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Sum of what is not NaN, as `numpy.nansum`."""
     return sum(without_nan("nansum", x, 0.0), axis, dtype=dtype, keepdims=keepdims)
 
 
+@computed
 def nanmean(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Mean of what is not NaN, as `numpy.nanmean`."""
     x = array("nanmean", x)
@@ -337,11 +351,13 @@ def nanmean(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array
     return ew.divide(nansum(x, axis, keepdims=keepdims), count)
 
 
+@computed
 def nanmax(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Largest element that is not NaN, as `numpy.nanmax`; NaN where there is none."""
     return nan_extremum("nanmax", x, axis, keepdims, -np.inf)
 
 
+@computed
 def nanmin(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Smallest element that is not NaN, as `numpy.nanmin`; NaN where there is none."""
     return nan_extremum("nanmin", x, axis, keepdims, np.inf)
@@ -373,6 +389,7 @@ def diff_axis(name: str, x: Array, axis: int) -> int:
     return one_axis(name, axis, len(x.shape), x)
 
 
+@computed
 def diff(x: ArrayLike, n: int = 1, axis: int = -1) -> Array:
     """Differences of neighbours along `axis`, taken n times, as `numpy.diff`.
 

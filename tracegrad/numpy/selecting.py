@@ -6,6 +6,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import arithmetic, elementwise as ew, indexing, reductions, shaping
+from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, one_axis, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops import index as index_ops
@@ -13,6 +14,7 @@ from tracegrad.ops.shape import iota
 from tracegrad.ops.shape import pad as ops_pad
 
 
+@computed
 def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, *, mode: str = "raise") -> Array:
     """Return the elements at `indices` along `axis` (of the flat array when None), as `numpy.take`.
 
@@ -57,6 +59,7 @@ def without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(1 if a == axis else n for a, n in enumerate(shape))
 
 
+@computed
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> Array:
     """Return x at `indices` along one axis, the other axes side by side, as `numpy.take_along_axis`.
 
@@ -82,6 +85,7 @@ def argsort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: s
     return shaping.swapaxes(index_ops.argsort(shaping.swapaxes(x, at, -1)), at, -1)
 
 
+@computed
 def sort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: str | None = None) -> Array:
     """Sort along `axis`, NaN last, as `numpy.sort`; the gradient follows the elements.
 
@@ -97,6 +101,7 @@ def sort(x: ArrayLike, axis: int | None = -1, *, stable: bool = True, kind: str 
     return shaping.swapaxes(take_along_axis(last, index_ops.argsort(last), -1), at, -1)
 
 
+@computed
 def median(x: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> Array:
     """Middle element, or the mean of the two middle ones, over `axis`, as `numpy.median`; NaN wins."""
     x = array("median", x)
@@ -136,11 +141,13 @@ def triangle(name: str, x: ArrayLike, k: int, *, lower: bool) -> Array:
     return ops.bitwise_and(x, mask) if x.dtype == BOOL else ops.where(mask, x, x.dtype.type(0))
 
 
+@computed
 def tril(x: ArrayLike, k: int = 0) -> Array:
     """Keep what is on and below diagonal k, zeros above, as `numpy.tril`."""
     return triangle("tril", x, k, lower=True)
 
 
+@computed
 def triu(x: ArrayLike, k: int = 0) -> Array:
     """Keep what is on and above diagonal k, zeros below, as `numpy.triu`."""
     return triangle("triu", x, k, lower=False)

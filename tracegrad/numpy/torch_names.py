@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tracegrad.errors import ShapeError, TracerError
-from tracegrad.numpy import arithmetic, creation, elementwise as ew, joining, products, reductions, selecting, shaping
-from tracegrad.numpy.promote import Array, ArrayLike, Axis, array, one_axis, shown
+from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, products, reductions
+from tracegrad.numpy import selecting, shaping
+from tracegrad.numpy.promote import Array, ArrayLike, Axis, array, one_axis, settle_axes, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops.elementwise import convert
+from tracegrad.trace import Tracer
 
 Function = Callable[..., Any]
 
@@ -29,6 +31,11 @@ class ValuesIndices(NamedTuple):
 
     values: Any
     indices: Any
+
+
+def parted(*found: Any) -> ValuesIndices:
+    """Return values and indices that were computed here, and share no memory with anything."""
+    return ValuesIndices(*(v.apart(()) if isinstance(v, Tracer) else v for v in found))
 
 
 class Elements(int):
@@ -85,7 +92,7 @@ def extremum(function: Function, position: Function) -> Function:
             axis, keep = kwargs.pop("dim"), kwargs.pop("keepdim", False)
             at = position(x, axis=axis, keepdims=True)
             found = selecting.take_along_axis(x, at, axis)
-            return ValuesIndices(*((found, at) if keep else (shaping.squeeze(v, axis) for v in (found, at))))
+            return parted(*((found, at) if keep else (shaping.squeeze(v, axis) for v in (found, at))))
         return function(x, *args, **renamed(kwargs))
 
     return method
@@ -95,7 +102,7 @@ def sort(x: ArrayLike, dim: int = -1, descending: bool = False, stable: bool = T
     """Sort along an axis: the values, and where they were."""
     at = selecting.argsort(x, axis=dim, stable=stable)
     at = shaping.flip(at, dim) if descending else at
-    return ValuesIndices(selecting.take_along_axis(x, at, dim), at)
+    return parted(selecting.take_along_axis(x, at, dim), at)
 
 
 def sizes(given: tuple[Any, ...]) -> Any:
@@ -134,9 +141,14 @@ def unsqueeze(x: ArrayLike, dim: int) -> Array:
     return shaping.expand_dims(x, dim)
 
 
-def squeeze(x: ArrayLike, axis: Axis = None) -> Array:
-    """Drop axes of size 1."""
-    return shaping.squeeze(x, axis)
+def squeeze(x: ArrayLike, axis: Axis = None, **more: Any) -> Array:
+    """Drop axes of size 1; an axis of another size is refused, or left alone if it is named with `dim=`."""
+    if "dim" not in more:
+        return shaping.squeeze(x, axis)
+    x = array("squeeze", x)
+    if not x.shape and more["dim"] in (0, -1):
+        return x
+    return shaping.squeeze(x, tuple(a for a in settle_axes("squeeze", more["dim"], x) if x.shape[a] == 1))
 
 
 def expand(x: ArrayLike, *shape: Any) -> Array:
@@ -232,6 +244,19 @@ def chunk(x: ArrayLike, chunks: int, dim: int = 0) -> list[Array]:
     return split(x, -(-x.shape[one_axis("chunk", dim, len(x.shape), x)] // chunks) or 1, dim)
 
 
+def narrow(x: ArrayLike, dim: int, start: int, length: int) -> Array:
+    """Return `length` slices along an axis, from `start` on."""
+    x = array("narrow", x)
+    at = one_axis("narrow", dim, len(x.shape), x)
+    n = x.shape[at]
+    first = start + n if start < 0 else start
+    if length < 0 or not 0 <= first <= first + length <= n:
+        raise ShapeError(
+            f"narrow: {length} from {start} do not lie in axis {at} of {shown(x)}", fix=f"the axis has {n} elements"
+        )
+    return indexing.getitem(x, (*[slice(None)] * at, slice(first, first + length)))
+
+
 def gather(x: ArrayLike, dim: int, index: ArrayLike) -> Array:
     """Return the elements at `index` along an axis, as `np.take_along_axis`."""
     return selecting.take_along_axis(x, index, dim)
@@ -272,7 +297,8 @@ def converted(dtype: Any) -> Function:
 
 
 METHODS: dict[str, Function] = {
-    "abs": ew.absolute, "add": add, "acos": ew.arccos, "asin": ew.arcsin, "atan": ew.arctan, "atan2": ew.arctan2,
+    "abs": ew.absolute, "add": add, "acos": ew.arccos, "amax": either(reductions.max), "amin": either(reductions.min),
+    "asin": ew.arcsin, "atan": ew.arctan, "atan2": ew.arctan2,
     "bmm": products.matmul, "ceil": ew.ceil, "chunk": chunk, "clamp": clamp, "clone": clone, "cos": ew.cos,
     "cosh": ew.cosh, "detach": detach, "div": ew.divide, "eq": ew.equal, "exp": ew.exp, "expand": expand,
     "expm1": ew.expm1, "fabs": ew.fabs, "flip": either(shaping.flip), "floor": ew.floor, "gather": gather,
@@ -280,8 +306,9 @@ METHODS: dict[str, Function] = {
     "isfinite": ew.isfinite, "isinf": ew.isinf, "isnan": ew.isnan, "le": ew.less_equal, "log": ew.log,
     "log10": ew.log10, "log1p": ew.log1p, "log2": ew.log2, "log_softmax": either(log_softmax),
     "logsumexp": either(reductions.logsumexp), "lt": ew.less, "masked_fill": masked_fill, "matmul": products.matmul,
-    "maximum": ew.maximum, "minimum": ew.minimum, "mm": products.matmul, "mul": ew.multiply, "mv": products.matmul,
-    "ne": ew.not_equal, "neg": ew.negative, "norm": norm, "outer": products.outer, "permute": permute,
+    "maximum": ew.maximum, "minimum": ew.minimum, "moveaxis": shaping.moveaxis, "movedim": shaping.moveaxis,
+    "mm": products.matmul, "mul": ew.multiply, "mv": products.matmul,
+    "narrow": narrow, "ne": ew.not_equal, "neg": ew.negative, "norm": norm, "outer": products.outer, "permute": permute,
     "pow": arithmetic.power, "reciprocal": arithmetic.reciprocal, "relu": relu, "roll": joining.roll, "rsqrt": rsqrt,
     "sigmoid": sigmoid, "sign": ew.sign, "sin": ew.sin, "sinh": ew.sinh, "softmax": either(softmax), "split": split,
     "sqrt": ew.sqrt, "square": ew.square, "sub": sub, "t": t, "tan": ew.tan, "tanh": ew.tanh, "tile": joining.tile,
@@ -295,7 +322,7 @@ METHODS: dict[str, Function] = {
     "cumsum": either(reductions.cumsum), "flatten": flatten, "max": extremum(reductions.max, reductions.argmax),
     "mean": either(reductions.mean), "min": extremum(reductions.min, reductions.argmin),
     "prod": either(reductions.prod), "sort": sort,
-    "squeeze": either(squeeze), "std": unbiased(reductions.std), "sum": either(reductions.sum),
+    "squeeze": squeeze, "std": unbiased(reductions.std), "sum": either(reductions.sum),
     "transpose": transpose, "var": unbiased(reductions.var),
 }  # fmt: skip
 """Methods by name, called with the array first."""

@@ -82,6 +82,7 @@ class Elementwise(Primitive):
         self.linear = linear
         self.cost = cost
         self.costly = costly
+        self.constant = vjp is ZERO or vjp is None
         self._eager = eager
         self._vjp = vjp
         dtype = np.float64 if "f" in accepts else np.int64 if "i" in accepts else np.bool_
@@ -214,7 +215,7 @@ div = binary(
     "div",
     np.divide,
     "{0} / {1}",
-    (lambda ct, y, a, b: ct / b, lambda ct, y, a, b: -ct * y / b),
+    (lambda ct, y, a, b: ct / b, lambda ct, y, a, b: -ct * (a / b) / b),  # a / b is y, which a tape need not keep
     accepts=FLOAT,
     cost=4,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracegrad.tape import custom as _custom  # noqa: F401  (tg.Function on tensors)
-from tracegrad.tape import engine, hooks, inplace, operators, protocol, values
+from tracegrad.tape import engine, hooks, inplace, operators, protocol, values, views
 from tracegrad.tape.create import as_tensor, from_dlpack, from_numpy, tensor, track, untrack
 from tracegrad.tape.hooks import RemovableHandle
 from tracegrad.tape.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
@@ -40,6 +40,11 @@ def install() -> None:
     methods = values.METHODS | hooks.METHODS | inplace.METHODS | operators.METHODS | protocol.METHODS
     for name, method in {**methods, "backward": backward}.items():
         setattr(Tensor, name, method)
+    for name in views.VIEWING:
+        if hasattr(Tensor, name):
+            setattr(Tensor, name, views.always_new(getattr(Tensor, name)))
+    for name in ("T", "mT"):
+        setattr(Tensor, name, property(views.always_new(getattr(Tensor, name).fget)))
     for name, function in {**inplace.IN_PLACE, **inplace.OPERATORS}.items():
         setattr(Tensor, name, inplace.in_place(name, function))
 

@@ -3,6 +3,7 @@ shall be differentiable themselves; here is what PyTorch adds: hooks, accumulati
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, methodcaller
@@ -32,9 +33,14 @@ class SavedArrays(Values):
     def result(self, node: Any) -> Any:
         return node if node.saved[0] is None else node.saved[0]
 
+    def ready(self, node: Any) -> None:
+        node.check()
+
     def rule(self, node: Any, needed: Sequence[bool], ct: Any) -> Any:
         """Apply a rule; those made of costly primitives see tensors, so that the compiled ones are used."""
         prim = node.prim
+        if prim.constant:
+            return zeros_of(node, np.zeros)
         if not prim.costly or prim.kind == "elementwise":
             y, *operands = node.saved
             return prim.vjp_of(needed, ct, node if y is None else y, *operands, **node.params)
@@ -56,8 +62,21 @@ class SavedTensors(Values):
         rows = enumerate(zip(node.saved[1:], node.operands, strict=True), 1)
         return [s if n is None or s is n else as_held(node, place, s, n) for place, (s, n) in rows]
 
+    def ready(self, node: Any) -> None:
+        node.check()
+
+    def rule(self, node: Any, needed: Sequence[bool], ct: Any) -> Any:
+        if node.prim.constant:
+            return zeros_of(node, lambda shape, dtype: wrap(np.zeros(shape, dtype)))
+        return super().rule(node, needed, ct)
+
     def result(self, node: Any) -> Any:
         return node if node.saved[0] is None else as_held(node, 0, node.saved[0], node)
+
+
+def zeros_of(node: Node, make: Callable[[Any, Any], Any]) -> tuple[Any, ...]:
+    """Return the cotangents of the operands of a primitive whose gradient is zero: hooks are to see them."""
+    return tuple([None if n is None else make(n.shape, n.dtype) for n in node.operands])
 
 
 def as_held(node: Node, place: int, value: Any, source: Node) -> Any:
@@ -85,8 +104,7 @@ class Pass:
         return ct if isinstance(ct, Tensor) else wrap(np.asarray(ct))
 
     def enter(self, node: Node, ct: Any) -> Any:
-        """Check a node, run the hooks of its result, and keep the cotangent where it is asked for."""
-        node.check()
+        """Run the hooks of the result of a node, and keep the cotangent where it is asked for."""
         if node.hooks:
             ct = self.hooked(node.hooks, ct)
         if node.retained is not None:
@@ -117,6 +135,8 @@ class Pass:
     def accumulate(self, leaf: AccumulateGrad, ct: Any) -> None:
         """Add a cotangent to the gradient of a leaf, with its hooks before and after."""
         variable = leaf.variable
+        if not variable._leaf:  # requires_grad has been switched off since
+            return
         if variable._hooks:
             ct = self.hooked(variable._hooks, ct)
         self.add_to(variable, ct)
@@ -257,26 +277,27 @@ def backward(
     """
     seeds = seeds_of(listed(tensors), grad_tensors, create_graph)
     nodes, leaves, active = reachable([node for node, _ in seeds])
-    wanted = {} if inputs is None else {required(x, "backward"): x for x in listed(inputs)}
-    this = Pass(create_graph, retain_graph, wanted)
+    this = Pass(create_graph, retain_graph)
     if inputs is not None:
+        wanted = kept_gradients(listed(inputs))
         leaves = [leaf for leaf in leaves if leaf in wanted]
-        active = leading_to(this.wanted, nodes)
+        active = leading_to(wanted, nodes)
     with mode(create_graph):
         found = this.run(seeds, nodes, active)
         for leaf in leaves:
-            ct = found.get(leaf)
-            if ct is None and is_constant(leaf, nodes):
-                ct = np.zeros(leaf.shape, leaf.dtype)
-            if ct is not None:
-                this.accumulate(leaf, ct)
-        for node, ct in this.captured.items():
-            this.add_to(wanted[node], ct)
+            if leaf in found:
+                this.accumulate(leaf, found[leaf])
 
 
-def is_constant(leaf: Node, nodes: Iterable[Node]) -> bool:
-    """Say whether a leaf without cotangent has the gradient zero, as under floor; a Function may give None for it."""
-    return any(leaf in node.operands for node in nodes if node.prim.kind != "control")
+def kept_gradients(inputs: Sequence[Any]) -> set[Node]:
+    """Return the nodes of the inputs of `backward`; from now on, results among them keep their gradients."""
+    found = set()
+    for tensor in inputs:
+        node = required(tensor, "backward")
+        if not isinstance(node, AccumulateGrad):
+            node.retained = weakref.ref(tensor)
+        found.add(node)
+    return found
 
 
 def required(tensor: Any, what: str) -> Node:

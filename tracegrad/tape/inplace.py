@@ -24,7 +24,7 @@ def check_writable(t: Tensor, name: str) -> None:
     state = STATE.get()
     if state.traces and not state.traces[-1].computes:
         raise TapeError(f"{name}: a traced function cannot change the tensor {t.aval}", fix="return the result")
-    if not t._data.flags.writeable:
+    if not t._data.flags.writeable and t._data.size:
         raise TapeError(
             f"{name}: the memory of {t.aval} is read-only, or shows one element in several places",
             fix="change a copy: x.clone()",
@@ -68,7 +68,8 @@ def store(t: Tensor, value: Any, node: Node | None, since: int) -> None:
     array = value._data if isinstance(value, Tensor) else value
     if node is not None:
         keep_operands(node, t._counter, since)
-    np.copyto(t._data, array)
+    if array.size:
+        np.copyto(t._data, array)
     place = user_place()
     t._counter.count += 1
     t._counter.changed = place
@@ -79,12 +80,19 @@ def store(t: Tensor, value: Any, node: Node | None, since: int) -> None:
         node.versions = [v for v in node.versions if v[0] != 0] + [(0, t._counter, t._counter.count)]
     view = t._view
     if view is None:
-        t._node = node
+        replace_node(t, node)
         return
     base = view.base
     start = edge(base)
     if node is not None or start is not None:
-        base._node, _ = put((start, base.aval), view.steps, (node, t.aval), place)
+        replace_node(base, put((start, base.aval), view.steps, (node, t.aval), place)[0])
+
+
+def replace_node(t: Tensor, node: Node | None) -> None:
+    """Let a changed tensor be the result of `node`."""
+    if node is not None:
+        node.succeed(t._node)
+    t._node = node
 
 
 def keep_operands(last: Node, version: Version, since: int) -> None:

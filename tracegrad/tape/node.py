@@ -83,6 +83,11 @@ class Node:
         """The user's line that was recorded."""
         return where_of(self.place)
 
+    def succeed(self, old: Node | None) -> None:
+        """Take over from the node that a tensor had before it was changed in place: its gradient is kept, still."""
+        if old is not None and old.retained is not None:
+            self.retained, old.retained = old.retained, None
+
     def free(self) -> None:
         """Drop what was kept for the rule."""
         if self.keeps:
@@ -157,10 +162,9 @@ def reads_of(prim: Primitive, needed: tuple[bool, ...], values: Sequence[Any], r
         return (False, False)
     found = READS.get((prim, needed))
     if found is None:
-        settled = prim.kind in SETTLED and not isinstance(result, tuple)
-        found = traced_reads(prim, needed, values, result, params) if settled else (True,) * (len(values) + 1)
-        if settled:
-            READS[prim, needed] = found
+        if prim.kind not in SETTLED or isinstance(result, tuple):
+            return (not (prim.linear and prim.kind == "opaque"),) * (len(values) + 1)
+        found = READS[prim, needed] = traced_reads(prim, needed, values, result, params)
     return found
 
 

@@ -224,6 +224,22 @@ class Tensor(Held):
         """Return a copy: tensors can be changed in place."""
         return self.clone()
 
+    def apart(self, operands: Any) -> Tensor:
+        """Return a result with memory of its own: a copy of an operand, or of a part of it, is made where it is none.
+
+        What is a view of memory that was made on the way is that memory's only owner, and no view any more.
+        """
+        if shares(self._counter, operands):
+            return self.clone()
+        self._view = None
+        return self.in_order()
+
+    def in_order(self) -> Tensor:
+        """Put the elements of a tensor that nobody else has seen into row-major order."""
+        if not self._data.flags.c_contiguous:
+            self._data = np.ascontiguousarray(self._data)
+        return self
+
     # --- values -------------------------------------------------------------------------------------------------------
 
     def concrete(self, what: str, fix: str, error: type[TracerError] = TracerError) -> Any:
@@ -244,6 +260,18 @@ class Tensor(Held):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+def shares(version: Version, values: Any) -> bool:
+    """Tell whether one of some values, nested in lists, is a tensor on the memory of this counter."""
+    for value in values:
+        kind = type(value)
+        if kind is Tensor:
+            if value._counter is version:
+                return True
+        elif (kind is list or kind is tuple) and shares(version, value):
+            return True
+    return False
 
 
 def fill(tensor: Held, data: Any, node: Node | None, version: Version) -> None:
@@ -276,7 +304,9 @@ def current_node(tensor: Any) -> Any:
     """Return the node that made a value, None for leaves. A view of what was changed in place is recorded anew."""
     view = tensor._view
     if view is not None and view.seen != tensor._counter.count and not tensor._leaf:
-        tensor._node = replay(edge(view.base), view, user_place())
+        old, tensor._node = tensor._node, replay(edge(view.base), view, user_place())
+        if tensor._node is not None:
+            tensor._node.succeed(old)
         view.seen = tensor._counter.count
     return tensor._node
 
@@ -318,8 +348,8 @@ def source_of(operands: Sequence[Any], result: Any) -> Tensor | None:
     """Return the operand that a result shares memory with."""
     for operand in operands:
         if isinstance(operand, Tensor):
-            data = operand._data
-            if result.base is data or np.may_share_memory(data, result):
+            data, base = operand._data, result.base
+            if base is data or np.may_share_memory(data, result) or (base is data.base and not result.size):
                 return operand
     return None
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from tracegrad.errors import ShapeError, TapeError
 from tracegrad.numpy import torch_names
-from tracegrad.numpy.shaping import as_shape
 from tracegrad.tape.tensor import Tensor, wrap
 
 RETURN = "return the value from the function"
@@ -141,7 +140,7 @@ def transpose(self: Tensor, *axes: Any) -> Any:
 
 def contiguous(self: Tensor) -> Tensor:
     """Return the tensor, copied if its memory does not lie in order."""
-    return self if self._data.flags.c_contiguous else self.clone()
+    return self if self._data.flags.c_contiguous else self.clone().in_order()
 
 
 def is_contiguous(self: Tensor) -> bool:
@@ -152,8 +151,6 @@ def is_contiguous(self: Tensor) -> bool:
 def view(self: Tensor, *shape: Any) -> Any:
     """Return the elements in another shape on the same memory. Raises ShapeError if that is not possible."""
     found = torch_names.view(self, *shape)
-    if found is self:
-        return as_shape(self, self.shape)
     if isinstance(found, Tensor) and found._data.size and not np.may_share_memory(found._data, self._data):
         raise ShapeError(f"view: the memory of {self.aval} does not lie in order", fix="use x.reshape(...)")
     return found

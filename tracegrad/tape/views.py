@@ -9,6 +9,7 @@ the old base with the view written into it:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,24 @@ class View:
         if held is None or source._leaf:
             return cls(source, ((prim, params),), recorded)
         return cls(held.base, (*held.steps, (prim, params)), recorded and held.recorded)
+
+
+def always_new(method: Any) -> Any:
+    """Let a method that gives the tensor itself where there is nothing to do give a view of all of it instead."""
+
+    @functools.wraps(method)
+    def viewing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = method(self, *args, **kwargs)
+        return reshape(self, shape=self.shape) if found is self else found
+
+    return viewing
+
+
+VIEWING = (
+    "__getitem__", "expand", "movedim", "narrow", "permute", "ravel", "reshape", "squeeze", "swapaxes", "t",
+    "transpose", "unsqueeze", "view",
+)  # fmt: skip
+"""Methods whose results are other tensors than their operand, always; `T` and `mT` besides."""
 
 
 def moved(prim: Primitive, operands: Sequence[Value], params: dict[str, Any], place: Place | None) -> Value:
