@@ -44,7 +44,8 @@ def install() -> None:
         if hasattr(Tensor, name):
             setattr(Tensor, name, views.always_new(getattr(Tensor, name)))
     for name in ("T", "mT"):
-        setattr(Tensor, name, property(views.always_new(getattr(Tensor, name).fget)))
+        plain = getattr(Tensor, name)
+        setattr(Tensor, name, property(views.always_new(plain.fget), doc=plain.__doc__))
     for name, function in {**inplace.IN_PLACE, **inplace.OPERATORS}.items():
         setattr(Tensor, name, inplace.in_place(name, function))
 
