@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAGIC = b"\x7fELF"
 RELOCATABLE = 1
@@ -25,8 +25,7 @@ class ObjectError(RuntimeError):
     """The object code can't be loaded: damaged, for another machine, or with symbols that nothing defines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     kind: int
     flags: int
     offset: int
@@ -36,8 +35,7 @@ class Section:
     align: int
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """`section` is a number; 0 leaves the symbol to the loader."""
 
     name: str
@@ -46,8 +44,7 @@ class Symbol:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(NamedTuple):
     """An object and its tables."""
 
     data: bytes

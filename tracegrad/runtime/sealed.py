@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def read_header(line: bytes) -> dict[str, Any]:
 
 def write(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Put a file in its place in one move; `durable` waits until the disk has it. Raises OSError, leaving no rest."""
-    temporary = path.parent / f".{path.name[:40]}-{secrets.token_hex(8)}.part"
+    temporary = path.parent / f".{path.name[:40]}-{os.urandom(8).hex()}.part"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:

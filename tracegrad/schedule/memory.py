@@ -10,8 +10,10 @@ such a kernel. A result of a library call that only its epilogue reads lies wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
@@ -64,35 +66,27 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     for slot, node in enumerate(plan.graph.inputs):
         name = buffer_name(node)
         places[name] = Place("argument", slot, node.aval.nbytes)
-    uses = [touched(step) for step in plan.steps]
-    donated = match_donations(plan, donate, uses, carries)
+    steps: dict[str, list[int]] = {}
+    for at, step in enumerate(plan.steps):
+        for name in touched(step):
+            steps.setdefault(name, []).append(at)
+    donated = match_donations(plan, donate, steps, carries)
     for slot, name in enumerate(plan.outputs):
         if slot in donated:
             places[name] = places[buffer_name(plan.graph.inputs[donated[slot]])]
         else:
             places[name] = Place("result", slot, sizes[name])
-    lifetimes: dict[str, tuple[int, int]] = {}
-    for at, names in enumerate(uses):
-        for name in names:
-            if name not in places:
-                first, _ = lifetimes.get(name, (at, at))
-                lifetimes[name] = (first, at)
+    lifetimes = {name: (found[0], found[-1]) for name, found in steps.items() if name not in places}
     for name in plan.tapes:
         lifetimes[name] = (0, len(plan.steps))
     replaced = replacements(plan, lifetimes, places)
     for name in replaced:
         del lifetimes[name]
-    arena = 0
-    held: list[tuple[int, int, int, int]] = []
+    arena = Arena()
     for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):
-        first, last = lifetimes[name]
-        size = round_up(max(sizes[name], 1))
-        offset = lowest_gap([(o, e) for o, e, f, t in held if f <= last and first <= t], size)
-        held.append((offset, offset + size, first, last))
-        arena = max(arena, offset + size)
-        places[name] = Place("arena", offset, sizes[name])
+        places[name] = Place("arena", arena.take(round_up(max(sizes[name], 1)), *lifetimes[name]), sizes[name])
     places |= {name: places[other] for name, other in replaced.items()}
-    return Memory(places, arena, donated)
+    return Memory(places, arena.size, donated)
 
 
 def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place]) -> dict[str, str]:
@@ -130,18 +124,32 @@ def is_overwritten(body: Sequence[Stmt], name: str, by: str) -> bool:
     )
 
 
-def lowest_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
-    """Return the lowest offset at which `size` bytes are free."""
-    offset = 0
-    for start, stop in sorted(taken):
-        if offset + size <= start:
-            break
-        offset = max(offset, stop)
-    return offset
+class Arena:
+    """What lies where from which step to which: a table of start, stop, first and last step, in order of the starts.
+
+    Every buffer meets a good part of all others in a graph with its gradient, so what looks at one pair at a time takes
+    longer than everything else in a schedule of thousands of steps.
+    """
+
+    def __init__(self) -> None:
+        self.table = np.zeros((4, 0), np.int64)
+        self.size = 0
+
+    def take(self, size: int, first: int, last: int) -> int:
+        """Take the lowest `size` bytes that are free from step `first` to `last`; return their offset."""
+        meets = (self.table[2] <= last) & (self.table[3] >= first)
+        starts, stops = self.table[:2, meets]
+        reached = np.maximum.accumulate(np.concatenate([[0], stops]))
+        gaps = np.flatnonzero(starts - reached[:-1] >= size)
+        offset = int(reached[gaps[0] if gaps.size else -1])
+        at = int(np.searchsorted(self.table[0], offset))
+        self.table = np.insert(self.table, at, (offset, offset + size, first, last), axis=1)
+        self.size = max(self.size, offset + size)
+        return offset
 
 
-def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]], carries: bool) -> dict[int, int]:
-    """Return result number -> argument number for the donations that are safe."""
+def match_donations(plan: Plan, donate: Sequence[int], steps: Mapping[str, list[int]], carries: bool) -> dict[int, int]:
+    """Return result number -> argument number for the donations that are safe; `steps` are those of each buffer."""
     free = [i for i in donate if plan.graph.inputs[i].aval.size]
     found: dict[int, int] = {}
     for slot, name in enumerate(plan.outputs):
@@ -150,17 +158,16 @@ def match_donations(plan: Plan, donate: Sequence[int], uses: Sequence[set[str]],
             given = plan.graph.inputs[argument]
             if carries and argument != slot:
                 continue
-            if given.aval == aval and is_safe(plan, buffer_name(given), name, uses):
+            if given.aval == aval and is_safe(plan, buffer_name(given), name, steps):
                 found[slot] = argument
                 free.remove(argument)
                 break
     return found
 
 
-def is_safe(plan: Plan, given: str, result: str, uses: Sequence[set[str]]) -> bool:
+def is_safe(plan: Plan, given: str, result: str, steps: Mapping[str, list[int]]) -> bool:
     """Say whether `result` may be written into the memory of `given`."""
-    writes = [at for at, names in enumerate(uses) if result in names]
-    reads = [at for at, names in enumerate(uses) if given in names]
+    writes, reads = steps.get(result, []), steps.get(given, [])
     if not writes:
         return False
     first = writes[0]
