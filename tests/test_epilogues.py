@@ -17,6 +17,7 @@ import tracegrad.nn.functional as F
 import tracegrad.numpy as tnp
 from tracegrad import tree
 from tracegrad.codegen.calls import block_grain
+from tracegrad.codegen.program import emit
 from tracegrad.config import config
 from tracegrad.errors import IndexOutOfBounds
 from tracegrad.grad.adjoint import joint
@@ -394,6 +395,13 @@ def test_the_schedule_and_the_source_show_the_epilogue() -> None:
     assert "; k3_add_maximum on its blocks" in program.schedule
     assert "result0 = dot(argument0, argument1)  # f32[64, 48]" in program.source
     assert "# on each finished block of result0:\ndef k3_add_maximum(lo, hi, result0, argument2, sta" in program.source
+
+
+def test_a_mask_over_its_own_memory_is_no_masked_store() -> None:
+    """LLVM would make one of `x[i] = x[i] if m else 0`, unless what is loaded is frozen."""
+    plan = plan_of(lambda x, w, r: tnp.where(r > 0.0, x @ w, 0.0), X, W, R)
+    assert "freeze float" in emit(plan, (), 2).text
+    assert "freeze" not in emit(plan_of(lambda r: tnp.where(r > 0.0, r, 0.0), R), (), 2).text
 
 
 def test_a_profile_counts_the_epilogue_with_its_call() -> None:
