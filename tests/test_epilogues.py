@@ -217,6 +217,9 @@ CONVOLUTIONS: dict[str, tuple[Shape, Shape, dict[str, Any]]] = {
     "3x3": ((2, 5, 12, 13), (6, 5, 3, 3), {"padding": 1}),
     "no padding": ((3, 4, 7, 6), (5, 4, 2, 3), {}),
     "chunks of rows": ((1, 40, 70, 64), (30, 40, 3, 3), {"padding": 1}),
+    "tiles of small maps": ((9, 32, 7, 7), (40, 32, 3, 3), {"padding": 1}),
+    "more maps than tiles": ((2, 48, 8, 8), (128, 48, 3, 3), {"padding": 1}),
+    "tiles in parts of rows": ((1, 24, 5, 2000), (16, 24, 3, 3), {"padding": 1}),
     "stride 2": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
     "stride 2 by 1": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": (2, 1), "padding": 1}),
     "dilation": ((2, 3, 14, 15), (4, 3, 3, 3), {"dilation": 2}),
@@ -285,7 +288,8 @@ def test_convolutions_keep_their_bits(dtype: Any) -> None:
 def test_numbers_that_are_not_finite_keep_their_bits() -> None:
     """Gradients of convolutions take other loops then, which finish their blocks, too."""
     heads = conv_graphs(*CONVOLUTIONS["3x3"], f32) + conv_graphs(*CONVOLUTIONS["3-d"], f32)
-    heads += conv_graphs(*CONVOLUTIONS["depthwise"], f32)
+    heads += conv_graphs(*CONVOLUTIONS["depthwise"], f32) + conv_graphs(*CONVOLUTIONS["tiles of small maps"], f32)
+    heads += conv_graphs(*CONVOLUTIONS["tiles in parts of rows"], f32)
     for _, (first, second) in heads:
         first.reshape(-1)[5], second.reshape(-1)[3] = np.inf, np.nan
     assert_same_bits(heads, f32)
