@@ -31,6 +31,7 @@ LEAST_FLOPS = 1 << 22  # below, a family of kernels more to compile and to load 
 PANELS = 4  # panels of maps whose products are kept at a time
 
 
+PART = 64  # channels of a strip that one task transforms where all strips are transformed first
 DIRECT_COST = 1.3  # of a product in the direct convolution, in products of Winograd's
 WEIGHT_COST = {0: 80, 2: 190, 4: 320}  # of transforming (0: packing) the weights of a pair of channel and map
 TILE_COST = {2: 100, 4: 400}  # of transforming a tile of a channel, or back to a map
@@ -143,13 +144,14 @@ def plan_winograd(
     buffer = max(positions, (WEIGHT_CHANNELS * TAPS + lanes) * width) * size
     work = buffer_offset + round_up(buffer)
     work_offset = HEADER_BYTES + round_up(shared)
+    parts = ceil_div(channels, PART)
     plan = (
         g.images, channels, *source, outputs, *out, top, left,
         rows, columns, strips.row_chunks, strips.column_chunks, strips.tiles, count, strips.group,
-        int(is_tiles_first), count if is_tiles_first else panels, tasks, panels,
+        int(is_tiles_first), count * parts if is_tiles_first else panels, tasks, panels,
         *steps, int(is_data), int(not is_data),
         depth, u_point, v_point, v_row, m_point, m_row, m_panels,
-        HEADER_BYTES, work_offset, work, own_offset, m_offset, buffer_offset,
+        HEADER_BYTES, work_offset, work, own_offset, m_offset, buffer_offset, parts,
     )  # fmt: skip
     assert len(plan) == WINOGRAD_WORDS
     plane = out[0] * out[1]

@@ -6,7 +6,7 @@ from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
 from tracegrad.codegen.plan_winograd import POINT_GAP, Strips, cut_strips
 from tracegrad.codegen.tile_shape import TileShape
-from tracegrad.codegen.winograd_layout import TAPS, WINOGRAD_GRADIENT_WORDS
+from tracegrad.codegen.winograd_layout import PROBE_BYTES, TAPS, WINOGRAD_GRADIENT_WORDS
 
 ROWS_CACHE = 768 << 10  # bytes of the rows of one block of strips
 LEAST_ROWS = 48  # of a block, where there are as many: each block reads and writes all sums
@@ -52,7 +52,7 @@ def plan_winograd_weight(
     sum_point = round_up(sum_maps * sum_row) + POINT_GAP
     rows_bytes, sums_bytes = round_up(points * point), round_up(points * sum_point)
     positions = ((strips.most_rows * m + 2) * (strips.most_columns * m + 2) + 2 * lanes) * lanes
-    buffer = round_up(max(positions * size, TAPS * sum_row))
+    buffer = round_up(max(positions * size, PROBE_BYTES + TAPS * sum_row))
     inner, outer = (sums_bytes, rows_bytes) if is_tiles_first else (rows_bytes, sums_bytes * shares)
     work = inner + buffer
     work_offset = HEADER_BYTES + outer

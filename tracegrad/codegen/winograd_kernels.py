@@ -25,7 +25,6 @@ from llvmlite import ir
 
 from tracegrad.codegen import winograd_layout as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
     load_word,
     loader,
     maximum,
@@ -45,7 +44,13 @@ from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_exact import exact_map
 from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform
 from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
-from tracegrad.codegen.winograd_transforms import transform_intrinsic, transform_part, turn_intrinsic, turn_part
+from tracegrad.codegen.winograd_transforms import (
+    probing,
+    transform_intrinsic,
+    transform_part,
+    turn_intrinsic,
+    turn_part,
+)
 
 
 def weight_transform(bits: int, shape: TileShape, m: int) -> Any:
@@ -58,6 +63,18 @@ def weight_transform(bits: int, shape: TileShape, m: int) -> Any:
     pack = packing(bits, shape)
     transform = transform_intrinsic(bits, "weight", m)
     clear = row_clearing(f"float{bits}")
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+    whole = words.TAPS // lanes * lanes
+
+    @kernel
+    def pack_taps(source: int, step: int, width: int, target: int) -> None:
+        """Pack the taps of `width` maps of one channel; those that fill no vector one by one."""
+        if whole:
+            pack(source, step, 1, width, whole, target, columns)
+        for tap in range(whole, words.TAPS):
+            for i in range(width):
+                store(target, tap * columns + i, load(source, i * step + tap))
 
     @kernel
     def transform_weights(plan: int, weights: int, panel: int, u: int, buffer: int) -> None:
@@ -76,8 +93,8 @@ def weight_transform(bits: int, shape: TileShape, m: int) -> Any:
                 pack(source, output_step, 1, width, count * words.TAPS, buffer, columns)
             else:
                 for k in range(count):
-                    pack(source + k * channel_step * size, output_step, 1, width, words.TAPS,
-                         buffer + k * words.TAPS * pitch, columns)  # fmt: skip
+                    place = buffer + k * words.TAPS * pitch
+                    pack_taps(source + k * channel_step * size, output_step, width, place)
             for o in range(0, width, lanes):
                 transform(start + o * size, 3 * step, step, words.TAPS * pitch,
                           u + c * pitch + o * size, n * point, point, pitch, count, 0)  # fmt: skip
@@ -130,18 +147,7 @@ def strip_output(bits: int, shape: TileShape, m: int) -> Any:
     transform = transform_intrinsic(bits, "output", m)
     turn = turn_intrinsic(bits)
     exact = exact_map(dtype)
-    load = loader(dtype)
-    store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
-
-    @kernel
-    def is_finite(probe: int) -> int:
-        """Say whether a probe has no NaN, and clear it."""
-        total = zero
-        for i in range(lanes):
-            total += load(probe, i)
-            store(probe, i, zero)
-        return 1 if total == zero else 0
+    is_finite = probing(bits, shape)
 
     @kernel
     def write_row(source: int, count: int, maps: int, y: int, plane: int) -> None:
@@ -239,12 +245,12 @@ def block_task(bits: int, shape: TileShape, m: int) -> Any:
 
 
 def tiles_transform(bits: int, shape: TileShape, m: int) -> Any:
-    """Return the kernel transform_tiles(plan, operands, strip, v, work): V of a strip."""
+    """Return the kernel transform_tiles(plan, operands, strip, first, end, v, work): V of some channels of a strip."""
     size = bits // 8
     transform_strip = strip_transform(bits, shape, "input", m)
 
     @kernel
-    def transform_tiles(plan: int, operands: int, strip: int, v: int, work: int) -> None:
+    def transform_tiles(plan: int, operands: int, strip: int, first: int, end: int, v: int, work: int) -> None:
         channels = load_word(plan, words.W_CHANNELS)
         height = load_word(plan, words.W_HEIGHT)
         width = load_word(plan, words.W_WIDTH)
@@ -254,10 +260,11 @@ def tiles_transform(bits: int, shape: TileShape, m: int) -> Any:
         rows = chunk_end(plan, words.W_ROW_TILES, strip % chunks // column_chunks) - row
         column = chunk_start(plan, words.W_COLUMN_TILES, strip % column_chunks)
         columns = chunk_end(plan, words.W_COLUMN_TILES, strip % column_chunks) - column
-        x = load_word(operands, 0) + strip // chunks * channels * height * width * size
-        transform_strip(x, height, width, channels,
+        x = load_word(operands, 0) + (strip // chunks * channels + first) * height * width * size
+        transform_strip(x, height, width, end - first,
                         load_word(plan, words.W_TOP) - row * m, load_word(plan, words.W_LEFT) - column * m,
-                        rows, columns, v, load_word(plan, words.W_V_POINT), load_word(plan, words.W_V_ROW),
+                        rows, columns, v + first * size,
+                        load_word(plan, words.W_V_POINT), load_word(plan, words.W_V_ROW),
                         work + load_word(plan, words.W_BUFFER_OFFSET))  # fmt: skip
 
     return transform_tiles
@@ -266,6 +273,7 @@ def tiles_transform(bits: int, shape: TileShape, m: int) -> Any:
 def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
     """Return the entry of forward and data-gradient convolutions with tiles of m x m, and its tasks."""
     size = bits // 8
+    lanes = shape.lanes(size)
     columns = shape.columns(size)
     symbol = f"tg_winograd{m}_{SHORT_NAMES[f'float{bits}']}"
     transform_weights = weight_transform(bits, shape, m)
@@ -286,11 +294,17 @@ def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any
         operands = load_word(scratch, 1)
         work = work_of(plan, scratch, thread)
         shared = scratch + load_word(plan, words.W_SHARED_OFFSET)
+        parts = load_word(plan, words.W_PARTS)
+        channels = load_word(plan, words.W_CHANNELS)
+        depth = load_word(plan, words.W_DEPTH)
         if load_word(plan, words.W_IS_TILES_FIRST):
-            slot = index * load_word(plan, words.W_STRIP_TILES) * load_word(plan, words.W_V_ROW)
-            transform_tiles(plan, operands, index, shared + slot, work)
+            strip = index // parts
+            slot = strip * load_word(plan, words.W_STRIP_TILES) * load_word(plan, words.W_V_ROW)
+            first = depth // lanes * (index % parts) // parts * lanes
+            end = minimum(channels, depth // lanes * (index % parts + 1) // parts * lanes)
+            transform_tiles(plan, operands, strip, first, end, shared + slot, work)
         else:
-            place = shared + index * load_word(plan, words.W_DEPTH) * columns * size
+            place = shared + index * depth * columns * size
             buffer = work + load_word(plan, words.W_BUFFER_OFFSET)
             transform_weights(plan, load_word(operands, 1), index, place, buffer)
 
@@ -319,7 +333,7 @@ def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any
             end = minimum(strips, first + group)
             for strip in range(first, end):
                 slot = (strip - first) * load_word(plan, words.W_STRIP_TILES) * load_word(plan, words.W_V_ROW)
-                transform_tiles(plan, operands, strip, own + slot, work)
+                transform_tiles(plan, operands, strip, 0, load_word(plan, words.W_CHANNELS), own + slot, work)
             compute(plan, operands, shared, own, 0, panels, first, end, work)
 
     @kernel

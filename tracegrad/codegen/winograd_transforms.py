@@ -6,7 +6,7 @@ and multiplications of whole vectors.  Points come in pairs p, -p: what two rows
     transform(source, row, column, step, target, target_row, target_column, target_step, count, probe)
 
 Element (r, q) of matrix i is the vector at source + r*row + q*column + i*step; all are in bytes, and may be negative.
-At `probe`, a vector becomes NaN where a result is NaN or inf.
+At `probe`, a vector becomes NaN where a result is NaN or inf (`PROBED` transforms: those whose results are final).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
+from tracegrad.codegen.addresses import I32, I64, NUMBA_TYPES, POINTER, intrinsic, loader, storer
+from tracegrad.codegen.native import kernel
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_moves import swap_blocks
 from tracegrad.codegen.tile_shape import TileShape
@@ -30,6 +31,7 @@ MATRICES: dict[str, Callable[[int], Matrix]] = {
     "ct": lambda m: transposed(output_matrix(m)),
     "fold": lambda m: transposed(weight_matrix(m)),
 }
+PROBED = ("output", "fold")
 ARGUMENTS = 10
 
 
@@ -120,7 +122,7 @@ def transform_part(bits: int, shape: TileShape, kind: str, m: int) -> ir.Module:
             lanes.store(builder, value, offset(builder, y, places[2][r], places[3][q]))
             results.append(value)
     after = seen
-    if kind == "output":
+    if kind in PROBED:
         after = lanes.fma(builder, _total(builder, results), lanes.zero, seen)
     following = builder.add(i, word(1))
     x_step, y_step = offset(builder, x, step), offset(builder, y, target_step)
@@ -128,7 +130,7 @@ def transform_part(bits: int, shape: TileShape, kind: str, m: int) -> ir.Module:
         value.add_incoming(after_, loop)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
     tail = ir.IRBuilder(done)
-    if kind == "output":
+    if kind in PROBED:
         place = tail.inttoptr(probe, POINTER)
         lanes.store(tail, tail.fadd(lanes.load(tail, place), after), place)
     tail.ret_void()
@@ -138,8 +140,8 @@ def transform_part(bits: int, shape: TileShape, kind: str, m: int) -> ir.Module:
 def _total(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     """Return the sum of vectors, as a tree."""
     while len(values) > 1:
-        pairs = zip(values[::2], values[1::2], strict=True)
-        values = [builder.fadd(a, b) for a, b in pairs]
+        pairs = zip(values[::2], values[1::2], strict=False)
+        values = [builder.fadd(a, b) for a, b in pairs] + values[len(values) // 2 * 2 :]
     return values[0]
 
 
@@ -154,6 +156,25 @@ def transform_intrinsic(bits: int, kind: str, m: int) -> Any:
         return types.void(*[WORD] * ARGUMENTS), part_call(transform_name(bits, kind, m), ARGUMENTS)
 
     return transform
+
+
+def probing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel is_finite(probe): whether a probe has no NaN; it is cleared."""
+    dtype = f"float{bits}"
+    load = loader(dtype)
+    store = storer(dtype)
+    zero = NUMBA_TYPES[dtype](0)
+    lanes = shape.lanes(bits // 8)
+
+    @kernel
+    def is_finite(probe: int) -> int:
+        total = zero
+        for i in range(lanes):
+            total += load(probe, i)
+            store(probe, i, zero)
+        return 1 if total == zero else 0
+
+    return is_finite
 
 
 def turn_name(bits: int) -> str:

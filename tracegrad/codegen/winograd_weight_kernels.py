@@ -32,7 +32,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_addition
+from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_addition, row_clearing
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
 from tracegrad.codegen.native import kernel
@@ -41,7 +41,13 @@ from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform
 from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
-from tracegrad.codegen.winograd_transforms import transform_intrinsic, transform_part
+from tracegrad.codegen.winograd_transforms import (
+    probing,
+    transform_intrinsic,
+    transform_part,
+    turn_intrinsic,
+    turn_part,
+)
 
 WORD = 8
 
@@ -143,11 +149,38 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
     size = bits // 8
     lanes = shape.lanes(size)
     n = m + 2
+    whole = words.TAPS // lanes * lanes
     transform = transform_intrinsic(bits, "fold", m)
+    turn = turn_intrinsic(bits)
     exact_tap = exact_tap_gradient(dtype)
+    clear = row_clearing(dtype)
+    is_finite = probing(bits, shape)
     load = loader(dtype)
     store = storer(dtype)
     zero = NUMBA_TYPES[dtype](0)
+
+    @kernel
+    def write_taps(source: int, pitch: int, count: int, result: int) -> None:
+        """Write result[c, tap] = source[tap, c]."""
+        for c in range(0, count, lanes):
+            target = result + c * words.TAPS * size
+            channels = minimum(lanes, count - c)
+            for tap in range(0, whole, lanes):
+                turn(source + tap * pitch + c * size, pitch, lanes, channels, target + tap * size, words.TAPS * size)
+            for tap in range(whole, words.TAPS):
+                for k in range(channels):
+                    store(target, k * words.TAPS + tap, load(source + tap * pitch, c + k))
+
+    @kernel
+    def replace(plan: int, operands: int, o: int, c: int, result: int) -> None:
+        """Compute the taps of a pair of map and channel again if one of them is not finite."""
+        probe = zero
+        for tap in range(words.TAPS):
+            probe += load(result, tap) * zero
+        if probe != zero:
+            exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
+            for tap in range(words.TAPS):
+                store(result, tap, exact_tap(exact, load_word(operands, 0), load_word(operands, 1), o, c, tap))
 
     @kernel
     def fold(plan: int, operands: int, o: int, first: int, count: int, sums: int, buffer: int) -> None:
@@ -155,19 +188,15 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
         point = load_word(plan, words.G_SUM_POINT)
         pitch = load_word(plan, words.G_SUM_ROW)
         vector = lanes * size
+        taps = buffer + words.PROBE_BYTES
         result = load_word(operands, 2) + (o * channels + first) * words.TAPS * size
-        transform(sums, n * point, point, vector, buffer, 3 * pitch, pitch, vector, pitch // vector, 0)
-        for c in range(count):
-            probe = zero  # becomes NaN at the first sum that is NaN or inf
-            for tap in range(words.TAPS):
-                total = load(buffer + tap * pitch, c)
-                probe += total * zero
-                store(result, c * words.TAPS + tap, total)
-            if probe != zero:
-                exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
-                x, dy = load_word(operands, 0), load_word(operands, 1)
-                for tap in range(words.TAPS):
-                    store(result, c * words.TAPS + tap, exact_tap(exact, x, dy, o, first + c, tap))
+        clear(buffer, lanes)
+        transform(sums, n * point, point, vector, taps, 3 * pitch, pitch, vector,
+                  (count + lanes - 1) // lanes, buffer)  # fmt: skip
+        write_taps(taps, pitch, count, result)
+        if is_finite(buffer) == 0:
+            for c in range(count):
+                replace(plan, operands, o, first + c, result + c * words.TAPS * size)
 
     return fold
 
@@ -307,4 +336,5 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
 def winograd_weight_parts(bits: int, shape: TileShape, m: int) -> list[ir.Module]:
     """Return the finished modules that the weight gradient calls."""
     transforms = [transform_part(bits, shape, kind, m) for kind in ("input", "ct", "fold")]
-    return [*transforms, transpose_part(bits, shape), row_tile_part(bits, shape, is_along=False)]
+    moves = [transpose_part(bits, shape), turn_part(bits, shape)]
+    return [*transforms, *moves, row_tile_part(bits, shape, is_along=False)]
