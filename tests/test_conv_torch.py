@@ -101,6 +101,13 @@ def test_compiled(axes):
     compare_module(ours, theirs, x, compiled=True, tolerance=2e-5)
 
 
+def test_compiled_by_winograd():
+    """3 x 3 taps of enough channels, in f32, with all gradients."""
+    x = normal(0, 2, 32, 30, 27, dtype=np.float32)
+    ours, theirs = nn.Conv2d(32, 24, 3, padding=1), torch.nn.Conv2d(32, 24, 3, padding=1)
+    compare_module(ours, theirs, x, compiled=True, tolerance=2e-5)
+
+
 def test_asymmetric_padding():
     x, w = normal(0, 2, 3, 6, 5), normal(1, 4, 3, 3, 2)
     check(

@@ -8,6 +8,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.codegen.plan_conv import plan_conv
+from tracegrad.config import config
 from tracegrad.nn import functional as F
 from tracegrad.testing import check_grads
 
@@ -102,6 +103,14 @@ def test_the_schedule_says_which_path_runs_and_why(x, w, more, why):
     gradient = tg.grad(lambda x, w: tnp.sum(F.conv2d(x, w, **more) ** 2), argnums=(0, 1))
     program = tg.compile(gradient, np.ones(x), np.ones(w))
     assert why in program.schedule
+
+
+@pytest.mark.parametrize("kind", ["forward", "data", "weight"])
+@pytest.mark.parametrize(("largest", "path"), [(0, "tile over"), (2, "winograd 2x2"), (4, "winograd 4x4")])
+def test_a_setting_bounds_the_tiles(kind, largest, path, monkeypatch):
+    monkeypatch.setattr(config, "winograd", largest)
+    axes = ((1, 1), ((1, 1), (1, 1)), (1, 1))
+    assert plan_conv(kind, "float32", (8, 64, 28, 28), (64, 64, 3, 3), *axes, 1, threads=2).why.startswith(path)
 
 
 @pytest.mark.parametrize("kind", ["forward", "data", "weight"])
