@@ -29,9 +29,10 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import direct_entries, row_probe
+from tracegrad.codegen.conv_packing import WORD, find_run, packing_task
+from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.finish import finish
-from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
+from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_gemm import K_BLOCK
@@ -39,8 +40,6 @@ from tracegrad.codegen.row_moves import row_copy, row_pick, row_wipe
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
-
-WORD = 8
 
 
 def padded_copy(bits: int, shape: TileShape) -> Any:
@@ -93,49 +92,6 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
                 wipe(start + rows * pitch * size, plane - rows * pitch)
 
     return pad
-
-
-def weight_packing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pack_weights(run, plan, weights, packed, panel, panels): a panel per block of k."""
-    size = bits // 8
-    panel_rows = shape.rows
-    depth_limit = K_BLOCK[size]
-    pack = packing(bits, shape)
-    load = loader(f"float{bits}")
-    store = storer(f"float{bits}")
-
-    @kernel
-    def pack_weights(run: int, plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
-        outputs = load_word(run, words.OUTPUTS)
-        taps = load_word(run, words.TAPS)
-        tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
-        panel_bytes = load_word(run, words.PANEL_BYTES)
-        output_stride = load_word(run, words.W_OUTPUT)
-        channel_stride = load_word(run, words.W_CHANNEL)
-        first = panel_start(outputs, panel, panels)
-        rows = panel_start(outputs, panel + 1, panels) - first
-        depth = load_word(run, words.CHANNELS) * taps
-        blocks = (depth + depth_limit - 1) // depth_limit
-        source = weights + first * output_stride * size
-        for block in range(blocks):
-            k0 = depth * block // blocks
-            k1 = depth * (block + 1) // blocks
-            target = packed + (block * panels + panel) * panel_bytes
-            if load_word(run, words.ORDERED_TAPS):
-                pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
-            else:
-                channel = k0 // taps
-                tap = k0 % taps
-                for k in range(k0, k1):
-                    element = source + (channel * channel_stride + load_word(tap_table, tap)) * size
-                    for i in range(rows):
-                        store(target, (k - k0) * panel_rows + i, load(element, i * output_stride))
-                    tap += 1
-                    if tap == taps:
-                        tap = 0
-                        channel += 1
-
-    return pack_weights
 
 
 def chunk_sweep(bits: int, shape: TileShape) -> Any:
@@ -219,46 +175,6 @@ def finish_chunk(run: int, operands: int, origin: int, rows: int, width: int) ->
     else:
         for m in range(outputs):
             finish(operands, origin + m * plane, rows, load_word(run, words.Y_ROW), width)
-
-
-@kernel
-def find_run(plan: int, first_word: int, task: int) -> int:
-    """Return the address of the run that a task belongs to: the last one that starts at or before it."""
-    found = plan + words.RUN_TABLE * WORD
-    for index in range(1, load_word(plan, words.RUNS)):
-        run = plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
-        if load_word(run, first_word) <= task:
-            found = run
-    return found
-
-
-def packing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that packs one panel of one run's weights; all tasks together look for NaN and inf among them."""
-    size = bits // 8
-    panel_rows = shape.rows
-    pack_weights = weight_packing(bits, shape)
-    probe = row_probe(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
-
-    @kernel
-    def pack_task(scratch: int, task: int, thread: int) -> None:
-        plan = load_word(scratch, 0)
-        weights = load_word(load_word(scratch, 1), 1)
-        run = find_run(plan, words.FIRST_PACK, task)
-        panels = (load_word(run, words.OUTPUTS) + panel_rows - 1) // panel_rows
-        index = task - load_word(run, words.FIRST_PACK)
-        group = index // panels
-        packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
-        group_weights = weights + group * load_word(run, words.W_GROUP) * size
-        pack_weights(run, plan, group_weights, packed, index % panels, panels)
-        if load_word(plan, words.EXACT_PLAN):
-            tasks = load_word(plan, words.PACK_TASKS)
-            items = load_word(plan, words.GROUPS) * load_word(run, words.W_GROUP)
-            first = items * task // tasks
-            if probe(weights + first * size, items * (task + 1) // tasks - first) != zero:
-                store_word(scratch, words.IS_FINITE, 0)
-
-    return pack_task
 
 
 def chunk_task(bits: int, shape: TileShape) -> Any:
