@@ -103,6 +103,13 @@ COUNTS: list[tuple[str, int, Callable[..., Any], tuple[Any, ...], Any]] = [
     ("through a reshape", 1, lambda x, w, b: F.relu((x @ w).reshape(4, 16, 48) + b), (X, W, B), None),
     ("sum of gradients", 2, lambda a, x, w, y: a + x @ w + y @ w, (R, X, W, X * 2.0), None),
     ("update", 1, adam, (W, W, W, draw(64, 32), draw(64, 48)), None),
+    ("scaled by a number", 1, lambda x, w, s: s * (x @ w), (X, W, f32(0.3)), None),
+    ("residuals of one row and one column", 1, lambda x, w, r: x @ w + r[3] * 0.5 - r[:, 2:3], (X, W, R), None),
+    ("value and mask", 1, lambda x, w: (F.relu(x @ w), x @ w > 0.0), (X, W), None),
+    ("dropout, scaled, and residual", 1, lambda x, w, r, key: r + 0.5 * F.dropout(F.gelu(x @ w), 0.3, key=key),
+     (X, W, R, KEY), None),
+    ("convolution, dropout, residual", 1, lambda x, w, r, key: r + F.dropout(F.conv2d(x, w, padding=1), 0.3, key=key),
+     (IMAGES, TAPS, draw(2, 4, 9, 10), KEY), None),
     ("softmax", 1, lambda x, w: softmax(x @ w), (X, W), None),
     ("attention", 2, attention, (Q, Q * 2.0, Q + 1.0), None),
     ("layer norm of a residual", 1, normed, (X, W, B, R), None),
@@ -372,9 +379,10 @@ def test_updates_come_after_the_last_read_of_what_they_replace() -> None:
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-def test_products_in_loops_have_epilogues() -> None:
+@pytest.mark.parametrize("end", [np.tanh, lambda y: F.layer_norm(y, (48,))], ids=["elements", "rows"])
+def test_products_in_loops_have_epilogues(end: Callable[[Any], Any]) -> None:
     def rounds(h: Any, w: Any, u: Any, x: Any, b: Any) -> Any:
-        return tg.scan(lambda h, x: (np.tanh(x @ w + h @ u + b),) * 2, h, x)
+        return tg.scan(lambda h, x: (end(x @ w + h @ u + b),) * 2, h, x)
 
     arrays = [draw(32, 48), draw(40, 48), draw(48, 48), draw(3, 32, 40), draw(48)]
     program, found, expected = both_ways(graph_of(rounds, *arrays), arrays)
