@@ -69,6 +69,24 @@ def test_products_of_any_layout(dtype, m, n, k, batch, threads, seed, layouts, b
     assert_product(dtype, m, n, k, batch, threads, seed, layouts, broadcast, side)
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, "int64"])
+@pytest.mark.parametrize("m, n, k", [(1, 40, 30), (40, 1, 30), (19, 23, 16), (33, 40, 300), (8, 8, 8)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_of_two_axes(dtype, m, n, k, threads):
+    """Heads of attention: A is stored [outer, m, inner, k], and all of the inner axis share a B."""
+    rng = np.random.default_rng(5)
+    outer, heads = 3, 4
+    a, b = ((9 * rng.standard_normal(s)).astype(dtype) for s in ((outer, m, heads, k), (outer, n, k)))
+    call = plan_gemm(
+        dtype, m, n, k, (m * heads * k, heads * k, 1), (n * k, 1, k), (m * n, n, 1), outer * heads, threads,
+        inner=(heads, k, 0),
+    )  # fmt: skip
+    result = run(call, [a, b], np.zeros((outer, heads, m, n), dtype), threads)
+    wide = np.float64 if dtype in FLOATS else dtype
+    expected = a.astype(wide).swapaxes(1, 2) @ b.astype(wide).swapaxes(1, 2)[:, None]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * 81 * 40 * np.sqrt(k))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 16])
 def test_thousands_of_tiny_products(dtype, size):

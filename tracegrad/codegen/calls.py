@@ -16,8 +16,9 @@ from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.ops.index import argsort
 from tracegrad.ops.reduce import cumsum
 from tracegrad.schedule.index import strides
-from tracegrad.schedule.plan import Call, View
+from tracegrad.schedule.plan import Call, View, merges
 
+Pairs = list[tuple[int, int]]
 Rule = Callable[[Call, int], list[LibraryCall]]
 
 
@@ -46,19 +47,34 @@ def step(view: View, axes: Sequence[int]) -> int:
     return view.strides[wide[-1]] if wide else 0
 
 
+def batch_levels(a: View, b: View, a_axes: Sequence[int], b_axes: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Cut the batch axes, pairs of (axis of a, axis of b), into two groups that both operands walk with one stride."""
+    pairs = [(i, j) for i, j in zip(a_axes, b_axes, strict=True) if a.shape[i] != 1]
+    for cut in (len(pairs), *range(1, len(pairs))):
+        groups = pairs[:cut], pairs[cut:]
+        if all(
+            merges([i for i, _ in g], a.shape, a.strides) and merges([j for _, j in g], b.shape, b.strides)
+            for g in groups
+        ):
+            return groups
+    raise AssertionError(f"the schedule walks {pairs} with more than two strides")
+
+
 def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
-    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of batch, m, n, k is a group of axes with one
-    stride."""
+    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of m, n, k is a group of axes with one stride,
+    and batch one or two."""
     a, b = call.operands
     params = call.node.params
     (a_inner, b_inner), (a_batch, b_batch) = params["contract"], params["batch"]
     rows = free(len(a.shape), a_inner, a_batch)
     columns = free(len(b.shape), b_inner, b_batch)
     batch, m, n, k = size(a.shape, a_batch), size(a.shape, rows), size(b.shape, columns), size(a.shape, a_inner)
-    a_strides = (step(a, a_batch), step(a, rows), step(a, a_inner))
-    b_strides = (step(b, b_batch), step(b, b_inner), step(b, columns))
-    if batch == 1:
-        a_strides, b_strides = (0, *a_strides[1:]), (0, *b_strides[1:])
+    outer, inner = batch_levels(a, b, a_batch, b_batch)
+    a_strides = (step(a, [i for i, _ in outer]), step(a, rows), step(a, a_inner))
+    b_strides = (step(b, [j for _, j in outer]), step(b, b_inner), step(b, columns))
+    second = (
+        size(a.shape, [i for i, _ in inner]), step(a, [i for i, _ in inner]), step(b, [j for _, j in inner])
+    )  # fmt: skip
     dtype = call.node.dtype.name
     if dtype not in ("float32", "float64", "int32", "int64"):
         raise DTypeError(
@@ -66,7 +82,7 @@ def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
             fix="convert with x.astype(np.int64)",
             where=call.node.where,
         )
-    return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads)]
+    return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads, inner=second)]
 
 
 def plan_convolution(kind: str) -> Rule:

@@ -16,6 +16,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
+from tracegrad.codegen.gemm_kernels import batch_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 
@@ -60,8 +61,11 @@ def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
             batch = unit // m
             i = unit % m
             a = load_word(operands, load_word(plan, words.A))
-            a += (batch * load_word(plan, words.A_BATCH) + i * load_word(plan, words.A_ROW)) * size
-            b = load_word(operands, load_word(plan, words.B)) + batch * load_word(plan, words.B_BATCH) * size
+            inner = load_word(plan, words.INNER)
+            a_start = batch_start(plan, batch, inner, words.A_BATCH, words.A_INNER)
+            a += (a_start + i * load_word(plan, words.A_ROW)) * size
+            b = load_word(operands, load_word(plan, words.B))
+            b += batch_start(plan, batch, inner, words.B_BATCH, words.B_INNER) * size
             c = load_word(operands, load_word(plan, words.C))
             c += (batch * load_word(plan, words.C_BATCH) + i * load_word(plan, words.C_ROW)) * size
             a_column = load_word(plan, words.A_COLUMN)

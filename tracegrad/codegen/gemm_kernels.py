@@ -78,6 +78,14 @@ def panel_start(rows: int, panel: int, panels: int) -> int:
 
 
 @kernel
+def batch_start(plan: int, i: int, inner: int, outer_word: int, inner_word: int) -> int:
+    """Return where an operand of product i of a batch starts."""
+    if inner == 1:
+        return i * load_word(plan, outer_word)
+    return i // inner * load_word(plan, outer_word) + i % inner * load_word(plan, inner_word)
+
+
+@kernel
 def row_start(m: int, even: int, taller: int, panel: int) -> int:
     """Return the first row of a panel: each has `even` pairs of rows, and the first `taller` ones have one more."""
     return minimum(m, 2 * (even * panel + minimum(taller, panel)))
@@ -249,8 +257,9 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
         b_row = load_word(plan, words.B_ROW)
         b_column = load_word(plan, words.B_COLUMN)
         c_row = load_word(plan, words.C_ROW)
-        a_start = batch * load_word(plan, words.A_BATCH) + m0 * a_row + k0 * a_column
-        b_start = batch * load_word(plan, words.B_BATCH) + k0 * b_row + n0 * b_column
+        inner = load_word(plan, words.INNER)
+        a_start = batch_start(plan, batch, inner, words.A_BATCH, words.A_INNER) + m0 * a_row + k0 * a_column
+        b_start = batch_start(plan, batch, inner, words.B_BATCH, words.B_INNER) + k0 * b_row + n0 * b_column
         a = load_word(operands, load_word(plan, words.A)) + a_start * size
         b = load_word(operands, load_word(plan, words.B)) + b_start * size
         origin = batch * load_word(plan, words.C_BATCH) + m0 * c_row + n0
@@ -282,8 +291,7 @@ def small_products(bits: int, shape: TileShape) -> Any:
         a_column = load_word(plan, words.A_COLUMN) * size
         b_row = load_word(plan, words.B_ROW) * size
         c_row = load_word(plan, words.C_ROW)
-        a_batch = load_word(plan, words.A_BATCH) * size
-        b_batch = load_word(plan, words.B_BATCH) * size
+        inner = load_word(plan, words.INNER)
         c_batch = load_word(plan, words.C_BATCH)
         a = load_word(operands, load_word(plan, words.A))
         b = load_word(operands, load_word(plan, words.B))
@@ -291,8 +299,10 @@ def small_products(bits: int, shape: TileShape) -> Any:
         panels = (m + panel_rows - 1) // panel_rows
         even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
         for i in range(first, end):
-            multiply(m, even, taller, 0, panels, n, k, a + i * a_batch, a_row, a_column, 0,
-                     b + i * b_batch, b_row, 0, c + i * c_batch * size, c_row * size, 0)  # fmt: skip
+            left = a + batch_start(plan, i, inner, words.A_BATCH, words.A_INNER) * size
+            right = b + batch_start(plan, i, inner, words.B_BATCH, words.B_INNER) * size
+            multiply(m, even, taller, 0, panels, n, k, left, a_row, a_column, 0, right, b_row, 0,
+                     c + i * c_batch * size, c_row * size, 0)  # fmt: skip
             finish(operands, i * c_batch, m, c_row, n)
 
     return run_small

@@ -102,7 +102,8 @@ class ProductTile:
         left = self._carried(builder, {entry: count})
         a_p, b_p, c_p = (self._carried(builder, {entry: start}) for start in starts)
         carried = [self._carried(builder, {entry: zero}) for zero in zeros]
-        prefetch(builder, c_p, write=True)
+        for line in (0, self.lanes.count * self.lanes.item_size * self.vectors - 1):  # a row may lie across two lines
+            prefetch(builder, offset(builder, c_p, word(line)), write=True)
         (a_next, b_next), sums = (a_p, b_p), list(carried)
         for _ in range(UNROLLED):
             prefetch(builder, offset(builder, b_next, self.ahead), write=False)

@@ -11,7 +11,7 @@ from typing import Any
 from tracegrad.codegen import plan_gemm as words
 from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, par_for, store_word, storer, task_address
 from tracegrad.codegen.finish import finish
-from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
+from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, batch_start
 from tracegrad.codegen.native import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES
 
@@ -109,6 +109,7 @@ def block_of_results(dtype: str) -> Any:
     dot_rows = row_dots(dtype)
     add_columns = column_sums(dtype)
     strided = strided_sums(dtype)
+    gathered_at = words.P_BLOCK[size] * size
 
     @kernel
     def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
@@ -128,11 +129,13 @@ def block_of_results(dtype: str) -> Any:
         r_stride = load_word(plan, words.MATRIX_R)
         v_stride = load_word(plan, words.VECTOR_R)
         matrix = load_word(operands, load_word(plan, words.MATRIX))
-        matrix += (batch * load_word(plan, words.MATRIX_BATCH) + p0 * p_stride + r0 * r_stride) * size
+        inner = load_word(plan, words.V_INNER)
+        matrix += batch_start(plan, batch, inner, words.MATRIX_BATCH, words.MATRIX_INNER) * size
+        matrix += (p0 * p_stride + r0 * r_stride) * size
         vector = load_word(operands, load_word(plan, words.VECTOR))
-        vector += (batch * load_word(plan, words.VECTOR_BATCH) + r0 * v_stride) * size
+        vector += (batch_start(plan, batch, inner, words.VECTOR_BATCH, words.VECTOR_INNER) + r0 * v_stride) * size
         if v_stride != 1:
-            gathered = work + words.P_BLOCK * size
+            gathered = work + gathered_at
             for r in range(count):
                 store(gathered, r, load(vector, r * v_stride))
             vector = gathered

@@ -24,7 +24,8 @@ A_PITCH, B_PITCH = range(19, 21)  # elements per packed panel; 0: the operand is
 A_PANELS, N_STEP, DEPTH = range(21, 24)  # panels of A, columns of B, and terms of the sums, at a time
 PACKED_B, IS_SMALL = range(24, 26)  # bytes for packed B; each product of the batch is one pass over its operands
 WORK_BYTES, PARTIAL_BYTES = range(26, 28)  # scratch per thread; all partial products together
-GEMM_WORDS = 28
+INNER, A_INNER, B_INNER = range(28, 31)  # product i of the batch has A at i // INNER * A_BATCH + i % INNER * A_INNER
+GEMM_WORDS = 31
 
 # Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -32,17 +33,21 @@ MATRIX, MATRIX_BATCH, MATRIX_P, MATRIX_R = range(3, 7)
 VECTOR, VECTOR_BATCH, VECTOR_R = range(7, 10)
 RESULT, RESULT_BATCH, RESULT_P = range(10, 13)
 P_BLOCKS, R_SPLITS, V_TASKS, V_WORK_BYTES, V_PARTIAL_BYTES = range(13, 18)
-GEMV_WORDS = 18
+V_INNER, MATRIX_INNER, VECTOR_INNER = range(18, 21)
+GEMV_WORDS = 21
 
 K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
 A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
 COLUMN_BLOCK = 1024
 SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an operand twice
-IN_PLACE_BYTES = 16 << 10
-P_BLOCK = 1024  # results of a matrix-vector product that are summed at a time
+IN_PLACE_BYTES = 32 << 10  # a matrix that stays in the L1 cache, or its nearest rows do
+TILES_IN_PLACE = 4  # for so few panels of B, packing A costs more than reading it in strides
+P_BLOCK = {4: 4096, 8: 2048}  # results of a matrix-vector product that are summed at a time: half of the L1 cache
 FLOPS_PER_TASK = 1 << 17  # below, a second thread costs more than it brings
 
 Strides = tuple[int, int, int]
+Inner = tuple[int, int, int]
+ONE_AXIS: Inner = (1, 0, 0)
 
 
 def plan_gemm(
@@ -58,16 +63,18 @@ def plan_gemm(
     *,
     operands: tuple[int, int, int] = (0, 1, 2),
     isa: str | None = None,
+    inner: Inner = ONE_AXIS,
 ) -> LibraryCall:
     """Plan C[batch, m, n] = A[batch, m, k] @ B[batch, k, n].
 
     Strides are in elements, of (batch, row, column); any of A's and B's may be 0; C's columns are contiguous.
+    inner: a batch of two axes has the second one's size, and the strides with which A and B walk it, here.
     operands: the places of A, B and C in the operand table.  isa: the tile's instruction set, this host's by default.
     """
     if dtype not in ("float32", "float64"):
-        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands)
+        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
     if min(m, n) == 1 and k > 0:
-        return _plan_gemv(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands)
+        return _plan_gemv(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
     shape = tile_shape(isa)
     size = ITEM_SIZES[dtype]
     row_blocks, column_blocks, splits = _cut(m, n, k, batch, threads, shape, size)
@@ -89,6 +96,7 @@ def plan_gemm(
         + (operands[2], c_strides[0], c_strides[1])
         + (row_blocks, column_blocks, splits, tasks)
         + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
+        + inner
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
@@ -105,8 +113,8 @@ def plan_gemm(
 def _packed_a(m: int, n: int, depth: int, strides: Strides, shape: TileShape, size: int) -> tuple[int, int]:
     """Return the pitch of packed panels of a block of A, and how many are packed at a time; 0: in place."""
     panels = ceil_div(m, shape.rows)
-    if n <= 4 * shape.columns(size) or m * depth * size <= IN_PLACE_BYTES:
-        return 0, max(1, panels)
+    if n <= TILES_IN_PLACE * shape.columns(size) or m * depth * size <= IN_PLACE_BYTES:
+        return 0, max(1, min(panels, A_BYTES // (depth * shape.rows * size)))
     slack = 4 + shape.columns(size) // shape.rows  # what full-vector stores spill past a panel
     pitch = round_up((depth + slack) * shape.rows, 64 // size)
     return pitch, max(1, min(panels, A_BYTES // (pitch * size)))
@@ -119,7 +127,7 @@ def _packed_b(
     columns, lanes = shape.columns(size), shape.lanes(size)
     rest = n % columns
     whole = rest == 0 or rest >= lanes or (n <= block[1] and n >= lanes and k <= depth)
-    if whole and strides[2] == 1 and strides[1] * depth * size <= IN_PLACE_BYTES and block[1] <= COLUMN_BLOCK:
+    if whole and strides[2] == 1 and abs(strides[1]) * depth * size <= IN_PLACE_BYTES and block[1] <= COLUMN_BLOCK:
         return 0, max(1, n)
     return (depth + 2) * columns, min(block[1], COLUMN_BLOCK)
 
@@ -155,6 +163,7 @@ def _plan_gemv(
     batch: int,
     threads: int,
     operands: tuple[int, int, int],
+    inner: Inner,
 ) -> LibraryCall:
     """Plan a product with one column, C = A b, or with one row, C^T = B^T a."""
     size = ITEM_SIZES[dtype]
@@ -162,22 +171,24 @@ def _plan_gemv(
         results = m
         matrix = (operands[0], *a_strides)
         vector = (operands[1], b_strides[0], b_strides[1])
+        turned = inner
         result = (operands[2], c_strides[0], c_strides[1])
     else:
         results = n
         matrix = (operands[1], b_strides[0], b_strides[2], b_strides[1])
         vector = (operands[0], a_strides[0], a_strides[2])
+        turned = (inner[0], inner[2], inner[1])
         result = (operands[2], c_strides[0], 1)
     is_small = 2 * results * k * batch < FLOPS_PER_TASK
     wanted = 1 if is_small or batch >= threads else ceil_div(threads, batch)
-    blocks = max(ceil_div(results, P_BLOCK), min(wanted, ceil_div(results, 16)))
+    blocks = max(ceil_div(results, P_BLOCK[size]), min(wanted, ceil_div(results, 16)))
     splits = 1
     if batch == 1 and blocks < wanted:
         splits = min(wanted, max(1, k // 64))
     tasks = 1 if is_small else min(batch * blocks * splits, max(8 * threads, blocks * splits))
-    work = round_up((P_BLOCK + ceil_div(k, splits)) * size) + 64
+    work = round_up((P_BLOCK[size] + ceil_div(k, splits)) * size) + 64
     partial = round_up(splits * results * size) if splits > 1 else 0
-    plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial)
+    plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial, *turned)
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
     flops = 2 * batch * m * n * k
@@ -197,6 +208,7 @@ def _plan_loops(
     batch: int,
     threads: int,
     operands: tuple[int, int, int],
+    inner: Inner,
 ) -> LibraryCall:
     """Plan a product in plain loops, a row of C per task."""
     tasks = batch * m
@@ -208,7 +220,8 @@ def _plan_loops(
         + (operands[0], *a_strides)
         + (operands[1], *b_strides)
         + (operands[2], c_strides[0], c_strides[1])
-        + (1, 1, 1, tasks) + (0,) * (GEMM_WORDS - A_PITCH)
+        + (1, 1, 1, tasks, *[0] * (INNER - A_PITCH))
+        + inner
     )
     name = SHORT_NAMES[dtype]
     why = "plain loops: integers"

@@ -59,9 +59,6 @@ def matmul(a: ArrayLike, b: ArrayLike, /) -> Array:
         return contracted(x, y, ((len(x.shape) - 1,), (inner,)), truth=truth)
     if len(x.shape) == 1:
         return contracted(x, y, ((0,), (inner,)), truth=truth)
-    if len(x.shape) == 2:
-        found = contracted(x, y, ((1,), (inner,)), truth=truth)
-        return shaping.moveaxis(found, 0, -2)
     return batched(x, y, truth)
 
 

@@ -170,7 +170,8 @@ class Planner:
             operands = []
             for side, operand in enumerate(node.operands):
                 rest = free(operand.aval.ndim, contract[side], batch[side])
-                operands.append(self.strided(operand, [batch[side], rest, contract[side]]))
+                levels = [batch[side]] if len(batch[side]) > 2 else [(axis,) for axis in batch[side]]
+                operands.append(self.strided(operand, [*levels, rest, contract[side]]))
         else:
             operands = [self.contiguous(o) for o in node.operands]
         self.want([v.node for v in operands])
