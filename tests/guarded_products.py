@@ -127,6 +127,20 @@ def test_products_that_are_cut(dtype, m, n, k, threads):
     assert_product(dtype, m, n, k, 1, threads, seed=1)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("m, n, k", [(200, 300, 100), (45, 1100, 300), (301, 33, 700)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(dtype, m, n, k, turned):
+    """Unless K is split, which is for small results only: how C is cut decides nothing about an element's sum."""
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k) if turned else (k, n)).astype(dtype)
+    b_strides = (0, 1, k) if turned else (0, n, 1)
+    calls = [plan_gemm(dtype, m, n, k, (0, k, 1), b_strides, (0, n, 1), 1, t) for t in (1, 2, 3)]
+    assert [call.plan[plan_gemm_words.K_SPLITS] for call in calls] == [1, 1, 1]
+    results = [run(call, [a, b], np.zeros((m, n), dtype), t) for t, call in enumerate(calls, 1)]
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
 def test_nan_and_inf_reach_their_row_only():
     a = np.ones((20, 9), np.float32)
     a[3, 4], a[7, 2] = np.nan, np.inf

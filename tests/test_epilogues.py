@@ -438,3 +438,14 @@ def test_training_gives_the_same_parameters() -> None:
         found.append(p)
     for a, b in zip(tree.leaves(found[0]), tree.leaves(found[1]), strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("m, k, n", [(513, 300, 1101), (1101, 530, 70), (40, 20_000, 30), (700, 9, 2100)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: np.dtype(t).name)
+def test_every_block_of_a_large_product_is_finished_once(m: int, k: int, n: int, dtype: Any) -> None:
+    """Packed in several groups of rows and columns, cut for threads, and split along k."""
+    x, w = (RNG.integers(-3, 4, shape).astype(dtype) for shape in ((m, k), (k, n)))
+    b, r = RNG.integers(-9, 10, n).astype(dtype), RNG.integers(-9, 10, (m, n)).astype(dtype)
+    program = tg.compile(lambda x, w, b, r: 2.0 * (x @ w + b) - r, x, w, b, r)
+    assert program.kernels == 1
+    np.testing.assert_array_equal(program(x, w, b, r), 2.0 * (x @ w + b) - r)  # whole numbers: every sum is exact
