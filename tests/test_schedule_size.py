@@ -10,8 +10,9 @@ import pytest
 
 import tracegrad as tg
 from tracegrad.passes.simplify import simplify
-from tracegrad.schedule.fuse import Fusion, Unit, ordered
+from tracegrad.schedule.fuse import Fusion, ordered
 from tracegrad.schedule.memory import Arena
+from tracegrad.schedule.units import Unit
 
 
 def test_the_arena_takes_the_lowest_gap() -> None:

@@ -16,7 +16,7 @@ from tracegrad.ops.contract import dot
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.form import Context, Form, Lowered
-from tracegrad.schedule.fuse import LONGEST, Fusion, Refusal, Unit, ordered
+from tracegrad.schedule.fuse import LONGEST, Fusion, ordered
 from tracegrad.schedule.index import Affine, strides
 from tracegrad.schedule.index import dot as offset
 from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, walk
@@ -24,6 +24,7 @@ from tracegrad.schedule.lower import Elements
 from tracegrad.schedule.reads import under_views
 from tracegrad.schedule.rows import Rows
 from tracegrad.schedule.split import is_split
+from tracegrad.schedule.units import Refusal, Unit
 
 BLOCKWISE = (dot, conv, conv_dx, conv_dw)
 """Calls whose kernels finish their result block by block."""

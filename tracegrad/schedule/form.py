@@ -11,11 +11,11 @@ import numpy as np
 from tracegrad.ir import Node
 from tracegrad.ir.aval import NAMES
 from tracegrad.schedule.body import Body, Checks, buffer_name
-from tracegrad.schedule.fuse import Unit
 from tracegrad.schedule.index import ZERO, Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Kernel, Local, Loop, Stmt, Store, affines, substitute
 from tracegrad.schedule.kinds import cost
 from tracegrad.schedule.reads import under_views
+from tracegrad.schedule.units import Unit
 
 KEEP_COST = 10
 KEEP_SIZE = 4096

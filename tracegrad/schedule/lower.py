@@ -11,10 +11,10 @@ from __future__ import annotations
 from tracegrad.ir import Node
 from tracegrad.schedule.columns import Columns
 from tracegrad.schedule.form import Context, Form, Lowered, collapse
-from tracegrad.schedule.fuse import Unit
 from tracegrad.schedule.kernel import Loop
 from tracegrad.schedule.rows import Rows
 from tracegrad.schedule.split import Split, is_split
+from tracegrad.schedule.units import Unit
 
 
 def lower(unit: Unit, wanted: set[Node], context: Context, name: str) -> Lowered:

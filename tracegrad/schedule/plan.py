@@ -20,12 +20,13 @@ from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import Checks, buffer_name, view_index
 from tracegrad.schedule.epilogue import Grain, fuse_epilogues, loop_nest
 from tracegrad.schedule.form import Context
-from tracegrad.schedule.fuse import Fusion, Refusal, Unit, ordered
+from tracegrad.schedule.fuse import Fusion, ordered
 from tracegrad.schedule.index import Affine, dot, strides
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.kinds import lowering
 from tracegrad.schedule.lower import Elements, lower
 from tracegrad.schedule.nests import lower_nest
+from tracegrad.schedule.units import Refusal, Unit
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from tracegrad.ir import Node
 from tracegrad.ir.aval import NAMES
 from tracegrad.schedule.body import Body
 from tracegrad.schedule.form import Form, Lowered, collapse, combine, first_value, nest
-from tracegrad.schedule.fuse import Unit
 from tracegrad.schedule.index import Affine, dot, strides
 from tracegrad.schedule.kernel import Accumulate, Const, Declare, Kernel, Local, Loop, ReadAcc, Stmt, Store, Value
+from tracegrad.schedule.units import Unit
 
 CHUNK = 8192
 SMALL = 1 << 14
