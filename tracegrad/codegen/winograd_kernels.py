@@ -189,7 +189,7 @@ def strip_output(bits: int, shape: TileShape, m: int) -> Any:
                 transform(products + i * column_tiles * m_row + o * size, n * m_point, m_point, m_row,
                           buffer + i * m * pitch, pitch, vector, m * vector, column_tiles, work)  # fmt: skip
             target = y + o * plane * size
-            if is_finite(work) == 0:
+            if is_finite(work, maps) == 0:
                 step = load_word(plan, words.W_OUTPUT_STEP)
                 weights = load_word(operands, 1) + (first + o) * step * size
                 map_start = target - (top * out_w + left) * size

@@ -159,7 +159,10 @@ def transform_intrinsic(bits: int, kind: str, m: int) -> Any:
 
 
 def probing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel is_finite(probe): whether a probe has no NaN; it is cleared."""
+    """Return the kernel is_finite(probe, count): whether the first lanes of a probe have no NaN; it is cleared.
+
+    The lanes behind the last map hold whatever the memory held.
+    """
     dtype = f"float{bits}"
     load = loader(dtype)
     store = storer(dtype)
@@ -167,10 +170,11 @@ def probing(bits: int, shape: TileShape) -> Any:
     lanes = shape.lanes(bits // 8)
 
     @kernel
-    def is_finite(probe: int) -> int:
+    def is_finite(probe: int, count: int) -> int:
         total = zero
-        for i in range(lanes):
+        for i in range(count):
             total += load(probe, i)
+        for i in range(lanes):
             store(probe, i, zero)
         return 1 if total == zero else 0
 

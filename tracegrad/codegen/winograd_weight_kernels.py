@@ -194,7 +194,7 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
         transform(sums, n * point, point, vector, taps, 3 * pitch, pitch, vector,
                   (count + lanes - 1) // lanes, buffer)  # fmt: skip
         write_taps(taps, pitch, count, result)
-        if is_finite(buffer) == 0:
+        if is_finite(buffer, minimum(lanes, count)) == 0:
             for c in range(count):
                 replace(plan, operands, o, first + c, result + c * words.TAPS * size)
 
