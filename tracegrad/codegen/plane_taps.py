@@ -47,40 +47,6 @@ def taps_sums_intrinsic(bits: int) -> Any:
     return taps_sums
 
 
-def move_intrinsic(bits: int, shape: TileShape) -> Any:
-    """Return the intrinsic move(source, target), which copies one vector."""
-    lanes = Lanes(bits, shape.lanes(bits // 8))
-
-    @intrinsic
-    def move(typing_context: Any, source: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
-            lanes.store(builder, value, builder.inttoptr(args[1], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD), generate
-
-    return move
-
-
-def pick_intrinsic(bits: int, shape: TileShape, first: int) -> Any:
-    """Return the intrinsic pick(source, target), which copies every second element of two vectors, from `first` on."""
-    lanes = Lanes(bits, shape.lanes(bits // 8))
-
-    @intrinsic
-    def pick(typing_context: Any, source: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
-            chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(first, 2 * lanes.count, 2)))
-            lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(args[1], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD), generate
-
-    return pick
-
-
 Body = Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
 
 
