@@ -28,6 +28,9 @@ from bench.steps_report import OURS, RESULTS, Worker, WorkerError
 PEERS = ("torch", "jax", "numpy")
 PEAK = "peak"
 
+PAUSE = 0.3
+"""Seconds between two libraries' turns: OpenBLAS's threads, and OpenMP's, wait busily for up to a fifth of a second."""
+
 
 @dataclass
 class Row:
@@ -70,7 +73,7 @@ def measure(
         for _ in range(rounds):
             for row in rows:
                 if not row.error:
-                    time.sleep(0.05)  # the last library's threads go to sleep
+                    time.sleep(PAUSE)
                     row.rounds.append(workers[row.library].ask(f"burst {seconds}")["step"])
         yield rows
 
