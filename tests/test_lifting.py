@@ -200,6 +200,27 @@ def test_values_that_tracing_needs_belong_to_the_signature(name: str, of: Callab
     assert f.traces == known
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (np.array(["2026-01-01", "2026-01-03"], "M8[D]"), np.array(["2026-01-01", "2026-01-05"], "M8[D]")),
+        (np.array(["a", "bc"]), np.array(["a", "bcd"])),
+        (np.array([1.0, "x"], object), np.array([2.0, "y"], object)),
+        (np.array([1.0, 2.0], np.float16), np.array([1.0, 3.0], np.float16)),
+        (np.zeros((0, 3), complex), np.ones((1, 3), complex)),
+    ],
+    ids=["dates", "text", "objects", "float16", "complex"],
+)
+def test_arrays_that_have_no_traced_form_belong_to_the_signature(first: Any, second: Any) -> None:
+    table = first
+    f = tg.jit(lambda x: x * len(str(table[-1:].tolist())))
+    f(X), f(X)
+    assert f.traces == 1
+    table = second
+    np.testing.assert_array_equal(f(X), X * len(str(second[-1:].tolist())))
+    assert f.traces == 2
+
+
 def test_a_program_compiled_ahead_refuses_other_contents() -> None:
     w = np.ones(3)
     f = tg.compile(lambda x: x * float(w[0]), X)

@@ -104,7 +104,7 @@ class Environment:
     def part_key(self, place: int, value: Any) -> Any:
         found = key_of(value)
         if isinstance(value, np.ndarray) and self.labels[place] in self.exact:
-            return (*found, blake2b(np.ascontiguousarray(value).data, digest_size=16).hexdigest())
+            return (*found, blake2b(contents(value), digest_size=16).hexdigest())
         return found
 
     def arrays(self) -> list[tuple[str, np.ndarray[Any, Any]]]:
@@ -212,6 +212,11 @@ class Search:
                 (own.discard if is_computed(part) else own.add)(name)
         own = {name for name in own if not name.startswith("__")}
         return sorted(own if is_module(value) else own & self.names)
+
+
+def contents(array: np.ndarray[Any, Any]) -> Any:
+    """Return the bytes of an array; dates and objects have no buffer of their own kind."""
+    return np.ascontiguousarray(array).data if array.dtype.kind in "biufc" else array.tobytes()
 
 
 def classes(value: Any) -> list[type]:
