@@ -116,12 +116,11 @@ class Environment:
         """Return the labels of the variables whose part in the signature is another than it was before."""
         return frozenset(label for label, a, b in zip(self.labels, before[2:], self.key()[2:], strict=True) if a != b)
 
-    def locate(self, value: Any) -> Source:
-        """Return where a captured array was read from."""
-        for variable, found in zip(self.variables, self.values(), strict=True):
-            if found is value:
-                return variable
-        return Fixed(value)
+    def locate(self, values: Iterable[Any]) -> tuple[Source, ...]:
+        """Return where captured arrays were read from."""
+        read = self.values()
+        places = {id(value): i for i, value in reversed(list(enumerate(read)))}
+        return tuple(self.variables[places[id(v)]] if id(v) in places else Fixed(v) for v in values)
 
 
 class Search:

@@ -244,7 +244,7 @@ class Function:
         if config.verbose:
             total = time.perf_counter() - began
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
-        captures = tuple(self.environment.locate(value) for value in lowered.captures)
+        captures = self.environment.locate(lowered.captures)
         return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, self.environment)
 
 

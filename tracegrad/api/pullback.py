@@ -97,7 +97,7 @@ def build_halves(function: Function, arguments: Arguments, compiled: Programs) -
     n_inputs, n_outputs = len(traced.graph.inputs), len(traced.graph.outputs)
     both = inline_custom(joint(traced.graph, range(len(arguments.leaves)), seeds=range(n_outputs)))
     halves = partition(both, n_inputs, n_outputs)
-    captures = tuple(function.environment.locate(value) for value in traced.captures)
+    captures = function.environment.locate(traced.captures)
     key = function.signature(arguments)
     compiled[key] = traced, captures, halves, build(halves.forward), build(halves.backward)
     return key
