@@ -188,27 +188,32 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
     zero = NUMBA_TYPES[dtype](0)
 
     @kernel
+    def add_taps(plan: int, copy: int, values: int, positions: int, offsets: int, sums: int) -> None:
+        """Add the products of all positions to the sums of all taps; ROWS vectors behind `values` are zero."""
+        for t in range(0, load_word(plan, words.TAP_COUNT), TAPS):
+            taps_sums(copy, offsets + t * 8, values, positions, sums + t * lanes * size)
+
+    @kernel
     def add_planes(plan: int, copy: int, ct: int, step: int, count: int, values: int, sums: int) -> None:
         """Add the share of some planes of dy to the sums of all taps.
 
-        They are copied with the pitch of the copy and zeros in between; if that has one phase, planes follow each other
-        in both.
+        They are copied with the pitch of the copy and zeros in between, to the end of the last vectors that are read;
+        if the copy has one phase, planes follow each other in both.
         """
         run = plan + load_word(plan, words.RUN_TABLE) * 8
         pitch, block = load_word(plan, words.PITCH), load_word(plan, words.BLOCK_ITEMS)
         rows, columns = load_word(run, words.R_ROWS), load_word(run, words.R_COLUMNS)
         offsets = plan + load_word(run, words.R_OFFSETS) * 8
-        for k in range(count):
-            copy_rows(ct + k * step, columns * size, rows, columns, values + k * block * size, pitch * size)
-        parts = 1
-        positions = (count - 1) * block + rows * pitch
         if load_word(plan, words.PHASES_H) * load_word(plan, words.PHASES_W) > 1:
-            parts = count
-            positions = rows * pitch
-        for part in range(parts):
-            at = part * block * size
-            for t in range(0, load_word(plan, words.TAP_COUNT), TAPS):
-                taps_sums(copy + at, offsets + t * 8, values + at, positions, sums + t * lanes * size)
+            for k in range(count):
+                copy_rows(ct + k * step, columns * size, rows, columns, values, pitch * size)
+                add_taps(plan, copy + k * block * size, values, rows * pitch, offsets, sums)
+        else:
+            for k in range(count):
+                copy_rows(ct + k * step, columns * size, rows, columns, values + k * block * size, pitch * size)
+            positions = (count - 1) * block + rows * pitch
+            clear(values + positions * size, ROWS * lanes)  # a longer batch may have been here
+            add_taps(plan, copy, values, positions, offsets, sums)
 
     @kernel
     def finish(plan: int, x: int, dy: int, result: int, map_: int, sums: int) -> None:
