@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from numba import types
-from numba.extending import intrinsic
 
-from tracegrad.codegen.native import compile_functions, compile_ir
+from tracegrad.codegen.native import compile_ir
 from tracegrad.runtime.objects import ObjectError, define_symbols, load_object, read_symbols
 
 SAXPY = """
@@ -95,28 +91,3 @@ def test_a_truncated_object_is_an_error(saxpy):
     for _ in range(50):
         with pytest.raises(ObjectError):
             load_object(saxpy[: random.randrange(len(saxpy) - 1)], ["saxpy"])
-
-
-@intrinsic
-def triangle_result(typing_context, address, value):
-    def generate(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], context.get_value_type(types.CPointer(types.int64)))
-        builder.store(args[1], pointer)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-def test_python_functions_are_exported():
-    def triangle(address, n):
-        total = 0
-        for i in range(n):
-            total += i * i
-        triangle_result(address, total)
-
-    data = compile_functions({"triangle": (triangle, types.void(types.int64, types.int64))}, "triangle")
-    assert read_symbols(data) == ({"triangle"}, set())
-    address = load_object(data, ["triangle"])["triangle"]
-    out = np.zeros(1, np.int64)
-    ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(address)(out.ctypes.data, 10)
-    assert out[0] == 285

@@ -18,7 +18,8 @@ from numba import types
 import tracegrad as tg
 from tracegrad.codegen import pool_kernels, pool_layout
 from tracegrad.codegen.addresses import add_atomic, load_word, par_for, task_address
-from tracegrad.codegen.native import compile_functions
+from tracegrad.codegen.kernel import kernel, write
+from tracegrad.codegen.native import compile_library
 from tracegrad.config import config
 from tracegrad.runtime.objects import define_symbols, load_object
 from tracegrad.runtime.pool import Pool
@@ -27,15 +28,18 @@ WORD = types.int64
 count_task_address = task_address("count_task")
 
 
+@kernel
 def count_task(arguments, index, thread):
     """arguments[index] += 1."""
     add_atomic(arguments + 8 * index, 1)
 
 
+@kernel
 def count_region(control, arguments, count):
     par_for(control, count_task_address(), arguments, count)
 
 
+@kernel
 def nest_task(arguments, index, thread):
     """Enter the pool from inside a task."""
     par_for(load_word(arguments, 0), count_task_address(), load_word(arguments, 1), load_word(arguments, 2))
@@ -47,7 +51,8 @@ def build_objects() -> tuple[bytes, bytes]:
         "nest_task": (nest_task, types.void(WORD, WORD, WORD)),
         "count_region": (count_region, types.void(WORD, WORD, WORD)),
     }
-    return compile_functions(pool_kernels.entries(), "pool"), compile_functions(tasks, "tasks")
+    pool = write(pool_kernels.entries(), "pool")
+    return compile_library(pool, "pool"), compile_library(write(tasks, "tasks"), "tasks")
 
 
 class Machine:

@@ -1,4 +1,4 @@
-"""Loads, stores, atomics and calls through integer addresses, as Numba intrinsics.
+"""Loads, stores, atomics and calls through integer addresses: the intrinsics of kernels.
 
 Kernels receive every address as an int64 and never touch a NumPy array: no reference counts, no shapes to unpack, and
 the typed `getelementptr` that LLVM's vectoriser wants.
@@ -6,11 +6,11 @@ the typed `getelementptr` that LLVM's vectoriser wants.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.extending import intrinsic as numba_intrinsic
 
 I8 = ir.IntType(8)
 I32 = ir.IntType(32)
@@ -18,7 +18,16 @@ I64 = ir.IntType(64)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-intrinsic: Any = numba_intrinsic  # its type counts the typing context among the arguments of a call
+
+class Intrinsic:
+    """A call of kernels that is written by hand: `define(typing_context, *arguments)` gives signature and generator."""
+
+    def __init__(self, define: Callable[..., Any]) -> None:
+        self.define = define
+        self.__doc__ = define.__doc__
+
+
+intrinsic: Any = Intrinsic
 
 NUMBA_TYPES: dict[str, Any] = {
     "float32": types.float32,
@@ -191,7 +200,7 @@ def task_address(symbol: str) -> Any:
 
 
 def _selection(predicate: str, summary: str) -> Any:
-    """Return an intrinsic that selects one of two int64 (Numba's min and max compile a function per use)."""
+    """Return an intrinsic that selects one of two int64."""
 
     @intrinsic
     def select(typing_context: Any, first: Any, second: Any) -> Any:

@@ -33,7 +33,7 @@ from tracegrad.codegen.conv_packing import WORD, find_run, packing_task
 from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.row_moves import row_copy, row_pick, row_wipe

@@ -17,7 +17,7 @@ from tracegrad.codegen.addresses import load_word, loader, minimum, par_for, sto
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.gemm_tile import product_tile_intrinsic, product_tile_part
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape

@@ -38,7 +38,7 @@ from tracegrad.codegen.conv_packing import WORD
 from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_probe
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import transpose_intrinsic, transpose_part

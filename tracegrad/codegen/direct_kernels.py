@@ -24,7 +24,7 @@ from tracegrad.codegen.addresses import (
 )
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 from tracegrad.codegen.row_dot import row_dot_intrinsic, row_dot_part
 from tracegrad.codegen.tile_shape import TileShape

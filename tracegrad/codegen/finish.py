@@ -8,7 +8,7 @@ program, so that library kernels need not be compiled anew for a program.
 from __future__ import annotations
 
 from tracegrad.codegen.addresses import call_block, load_word
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import EPILOGUE, EPILOGUE_TABLE
 
 

@@ -17,7 +17,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.gemm_kernels import batch_start
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 
 TASK_SIGNATURE = types.void(types.int64, types.int64, types.int64)

@@ -1,4 +1,4 @@
-"""Matrix products around the register tile, in Numba: runtime shapes and strides, so one object serves every product.
+"""Matrix products around the register tile: runtime shapes and strides, so one object serves every product.
 
     for columns of C that fit the L2 and L3 caches, for blocks of K:
         pack B (panels of the tile's width)
@@ -28,7 +28,7 @@ from tracegrad.codegen.addresses import (
 )
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_tile import product_tile_intrinsic, product_tile_part
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile_moves import copy_rows_intrinsic, transpose_intrinsic, transpose_part
 from tracegrad.codegen.tile_shape import TileShape

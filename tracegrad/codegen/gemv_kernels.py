@@ -12,7 +12,7 @@ from tracegrad.codegen import plan_gemm as words
 from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, par_for, store_word, storer, task_address
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, batch_start
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES
 
 

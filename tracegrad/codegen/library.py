@@ -3,9 +3,7 @@
 Every kernel is `void symbol(i64 plan, i64 operands, i64 scratch, i64 pool)` (`plan.LibraryCall`).  Objects of all
 families but the pool need the symbol `tg_par_for`, which the pool's defines.
 
-A user's first program pays for compiling the families that it needs, one after the other, hence their number.  Seconds
-(AVX-512, after 0.4 for importing Numba): pool 0.15, gemm_f32 and _f64 0.7, gemv 0.4, conv 0.9, convw 1.0, winograd 1.0,
-direct 0.25, sort 0.3, scan and integer products 0.15.
+A user's first program pays for compiling the families that it needs, hence their number (`prebuild.SECONDS`).
 
 The number of threads that a plan was made for is the most that the pool may have: scratch is indexed by thread.
 """
@@ -34,7 +32,8 @@ from tracegrad.codegen import (
     winograd_kernels,
     winograd_weight_kernels,
 )
-from tracegrad.codegen.native import compile_functions
+from tracegrad.codegen.kernel import write
+from tracegrad.codegen.native import compile_library
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_shape import TileShape, tile_shape
 
@@ -162,4 +161,4 @@ def build(family: str, isa: str | None = None) -> bytes:
     isa: the tile's instruction set (`tile_shape`), this host's by default; planners must be given the same.
     """
     entries, parts = _SOURCES[family](tile_shape(isa))
-    return compile_functions(entries, f"tracegrad_{family}", parts)
+    return compile_library(write(entries, f"tracegrad_{family}"), f"tracegrad_{family}", parts)

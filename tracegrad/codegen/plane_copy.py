@@ -14,7 +14,7 @@ from numba import types
 from tracegrad.codegen import plan_conv_planes as words
 from tracegrad.codegen.addresses import I32, POINTER, intrinsic, load_word, maximum, minimum
 from tracegrad.codegen.direct_kernels import end_inside, first_inside
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES
 from tracegrad.codegen.row_moves import move_intrinsic, row_pick, row_wipe
 from tracegrad.codegen.tile import WORD, Lanes, offset, word

@@ -27,7 +27,7 @@ from tracegrad.codegen.addresses import (
 from tracegrad.codegen.direct_kernels import data_plane, exact_tap_gradient, row_clearing
 from tracegrad.codegen.finish import finish as finish_block
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 from tracegrad.codegen.plan_conv_planes import ROWS, TAPS
 from tracegrad.codegen.plane_copy import dense_rows, plane_copy

@@ -22,7 +22,7 @@ from tracegrad.codegen.addresses import (
     relax,
     store_release,
 )
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.pool_layout import WORD_BYTES
 
 CLAIM = WORD_BYTES * pool_layout.CLAIM

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 
 from tracegrad.codegen.addresses import I32, POINTER, intrinsic, loader, maximum, minimum, storer
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.tile import WORD, Lanes, offset, word
 from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic
 from tracegrad.codegen.tile_shape import TileShape

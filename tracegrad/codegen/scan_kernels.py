@@ -15,7 +15,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tracegrad.codegen import plan_sort as words
 from tracegrad.codegen.addresses import load_word, loader, par_for, store_word, task_address
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES
 
 WORD = 8

@@ -1,4 +1,4 @@
-"""The register tile and its companions, as LLVM vector code inside Numba intrinsics.
+"""The register tile and its companions, as LLVM vector code behind intrinsics of kernels.
 
     tile(rows, k, a, b, step, c, ldc, n, accumulate)       all addresses and strides are in bytes
         C[i, j] (+)= sum_k  A[k * ROWS + i] * B[offset(k) + j]          i < rows, j < n
@@ -122,7 +122,7 @@ def prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool) -> None:
 
 
 def part_module(name: str) -> ir.Module:
-    """Return an empty module for code that is linked after the optimiser (`native.compile_functions(parts=...)`)."""
+    """Return an empty module for code that is linked after the optimiser (`native.compile_library(parts=...)`)."""
     module = ir.Module(name)
     module.triple = binding.get_process_triple()
     return module

@@ -1,4 +1,4 @@
-"""Moving data to and from the tile's layouts: transposes in registers and masked copies, as Numba intrinsics.
+"""Moving data to and from the tile's layouts: transposes in registers and masked copies, as intrinsics of kernels.
 
 Sources are read with masks: never an element outside.  Destinations are scratch: full vectors are stored, and what
 spills past the end of a row is overwritten by the next one, so a buffer needs slack for the last.

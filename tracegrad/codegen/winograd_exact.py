@@ -7,7 +7,7 @@ from typing import Any
 from tracegrad.codegen import winograd_layout as words
 from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, maximum, minimum, storer
 from tracegrad.codegen.direct_kernels import row_addition, row_clearing
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES
 
 

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 
 from tracegrad.codegen.addresses import I32, I64, NUMBA_TYPES, POINTER, intrinsic, loader, storer
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_moves import swap_blocks
 from tracegrad.codegen.tile_shape import TileShape

@@ -35,7 +35,7 @@ from tracegrad.codegen.addresses import (
 from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_addition, row_clearing
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
-from tracegrad.codegen.native import kernel
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
