@@ -18,7 +18,8 @@ from numba import types
 import tracegrad as tg
 from tracegrad.codegen import pool_kernels, pool_layout
 from tracegrad.codegen.addresses import add_atomic, load_word, par_for, task_address
-from tracegrad.codegen.kernel import kernel, write
+from tracegrad.codegen.kernel import kernel
+from tracegrad.codegen.kernel_writer import write
 from tracegrad.codegen.native import compile_library
 from tracegrad.config import config
 from tracegrad.runtime.objects import define_symbols, load_object

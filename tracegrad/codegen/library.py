@@ -32,7 +32,7 @@ from tracegrad.codegen import (
     winograd_kernels,
     winograd_weight_kernels,
 )
-from tracegrad.codegen.kernel import write
+from tracegrad.codegen.kernel_writer import write
 from tracegrad.codegen.native import compile_library
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_shape import TileShape, tile_shape

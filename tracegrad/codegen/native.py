@@ -108,7 +108,7 @@ def compile_ir(text: str, name: str, timings: dict[str, float] | None = None) ->
 
 @compiler_lock.global_compiler_lock
 def compile_library(text: str, name: str, parts: Iterable[ir.Module] = ()) -> bytes:
-    """Compile the assembly of library kernels (`kernel.write`).
+    """Compile the assembly of library kernels (`kernel_writer.write`).
 
     parts: modules of finished LLVM code that the kernels call by external symbol; they skip the optimiser.
     """

@@ -14,16 +14,16 @@ from tracegrad.config import child_environment, config
 from tracegrad.runtime import cache, library
 
 SECONDS = {
-    "gemm": 0.7, "conv": 1.0, "convw": 1.1, "winograd2": 1.0, "winograd4": 1.1, "winogradw2": 1.2, "winogradw4": 1.2,
-    "gemv": 0.4, "direct": 0.3, "sort": 0.3,
+    "gemm": 0.3, "conv": 0.5, "convw": 0.5, "winograd2": 0.5, "winograd4": 0.5, "winogradw2": 0.6, "winogradw4": 0.6,
+    "planes": 0.4, "convp": 0.2, "gemv": 0.2,
 }  # fmt: skip
-"""About how long a family takes to compile, by the first part of its name; 0.2 for the others."""
+"""About how long a family takes to compile, by the first part of its name; 0.1 for the others."""
 WORTH = 0.8
 """Seconds that must be saved before a process is started: it imports Numba first."""
 
 
 def seconds(family: str) -> float:
-    return SECONDS.get(family.split("_")[0], 0.2)
+    return SECONDS.get(family.split("_")[0], 0.1)
 
 
 def share(families: Sequence[str]) -> list[str]:
