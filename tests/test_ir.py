@@ -69,7 +69,7 @@ def test_parsing_accepts_nested_applications() -> None:
         ("def f(x: f32[3]) -> f32[4]:\n    return x", "line 1: declared to return f32[4] but returns f32[3]"),
         ("def f(x: f32[3]) -> f32[3]:\n    tanh(x)\n    return x", "line 2: expected `name: type = primitive(...)`"),
         ("def f(x: f32[3]) -> f32[3]:\n    a: f32[3] = tanh(x)", "line 2: the last statement must return"),
-        ("def f(x: f16[3]) -> f16[3]:\n    return x", "line 1: f16[3] is not a type"),
+        ("def f(x: f8[3]) -> f8[3]:\n    return x", "line 1: f8[3] is not a type"),
         ("def f(x) -> f32:\n    return x", "line 1: x has no type"),
         ("def f(x: f32[3]) -> f32:\n    return 1.0", "line 2: the literal 1.0 needs a dtype, for instance f32(1.0)"),
         ("def f(x: f32[3]) -> f32:\n    return reduce_sum(x, axes=y)", "line 2: y is not a parameter"),

@@ -206,10 +206,10 @@ def test_values_that_tracing_needs_belong_to_the_signature(name: str, of: Callab
         (np.array(["2026-01-01", "2026-01-03"], "M8[D]"), np.array(["2026-01-01", "2026-01-05"], "M8[D]")),
         (np.array(["a", "bc"]), np.array(["a", "bcd"])),
         (np.array([1.0, "x"], object), np.array([2.0, "y"], object)),
-        (np.array([1.0, 2.0], np.float16), np.array([1.0, 3.0], np.float16)),
+        (np.array([1.0, 2.0], np.longdouble), np.array([1.0, 3.0], np.longdouble)),
         (np.zeros((0, 3), complex), np.ones((1, 3), complex)),
     ],
-    ids=["dates", "text", "objects", "float16", "complex"],
+    ids=["dates", "text", "objects", "longdouble", "complex"],
 )
 def test_arrays_that_have_no_traced_form_belong_to_the_signature(first: Any, second: Any) -> None:
     table = first

@@ -283,22 +283,22 @@ def complex_number() -> None:
 
 @wrong(
     """
-    argument x has dtype float16 at HERE: it is not one of bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
+    argument x has dtype float128 at HERE: it is not one of bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64
       fix: convert it with x.astype(np.float32)
     """
 )
-def float16_array() -> None:
-    tg.jit(lambda x: x)(np.ones(3, np.float16))  # <-
+def longdouble_array() -> None:
+    tg.jit(lambda x: x)(np.ones(3, np.longdouble))  # <-
 
 
 @wrong(
     """
-    astype: the result has dtype float16 at HERE: it is not one of bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64
+    astype: the result has dtype float128 at HERE: it is not one of bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64
       fix: convert it with x.astype(np.float32)
     """
 )
-def float16_conversion() -> None:
-    tg.jit(lambda x: x.astype(np.float16))(X)  # <-
+def longdouble_conversion() -> None:
+    tg.jit(lambda x: x.astype(np.longdouble))(X)  # <-
 
 
 @wrong(

@@ -76,6 +76,7 @@ class CompiledCall(Primitive):
     name = "call"
     kind = "control"
     private = True
+    moves = True
 
     def aval(self, *operands: Aval, body: Body) -> Aval:  # type: ignore[override]
         return Avals.of(o.aval for o in body.graph.outputs)

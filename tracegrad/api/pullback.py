@@ -18,6 +18,7 @@ from tracegrad.errors import ArgumentError, GradientError, ShapeError
 from tracegrad.grad.adjoint import joint, pullback, replay
 from tracegrad.grad.partition import Halves, partition
 from tracegrad.ir import Graph, Literal, Node
+from tracegrad.ir.aval import is_float
 from tracegrad.ops.elementwise import stop_gradient as stop
 from tracegrad.passes.custom import inline_custom
 from tracegrad.runtime.program import Program, build
@@ -113,7 +114,7 @@ def as_function(fn: Callable[..., Any]) -> Function:
 def check_floating(function: Function, treedef: Any, leaves: Sequence[Any]) -> None:
     for leaf, name in zip(leaves, function.parameters.leaf_names(treedef), strict=True):
         aval, _ = leaf_aval(leaf, name)
-        if aval.dtype.kind != "f":
+        if not is_float(aval.dtype):
             raise GradientError(
                 f"vjp: the primal {name} is {aval}, and only floating-point values have gradients",
                 fix="convert it with x.astype(np.float32), or close over it",
@@ -123,7 +124,7 @@ def check_floating(function: Function, treedef: Any, leaves: Sequence[Any]) -> N
 def check_results(call: Call, graph: Graph) -> None:
     """Refuse results that have no cotangent."""
     for output in graph.outputs:
-        if output.dtype.kind != "f":
+        if not is_float(output.dtype):
             raise GradientError(
                 f"vjp: {call.name} returns {output.aval}, and only floating-point results have cotangents",
                 fix="return floating-point values only, or use tg.value_and_grad with has_aux=True",

@@ -18,6 +18,7 @@ from tracegrad.api.signature import Parameters, leaf_aval
 from tracegrad.errors import ArgumentError, GradientError, ShapeError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
 from tracegrad.ir import Graph
+from tracegrad.ir.aval import is_float
 from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
 from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, trace
@@ -68,7 +69,7 @@ class Call:
         arrays = []
         if self.outside is not None and (trace is None or not trace.computes) and not STATE.get().eager:
             arrays = [a for _, a in self.outside().arrays() if liftable(a)]
-        floats = [a for a in arrays if a.dtype.kind == "f"]
+        floats = [a for a in arrays if is_float(a.dtype)]
         choices = [arrays] if not arrays else [arrays, []] if len(floats) in (0, len(arrays)) else [arrays, floats, []]
         try:
             return self.first_of(choices, act)
@@ -181,7 +182,7 @@ class Grad:
                 fix="reduce it, for instance with .sum() or .mean(), or use tg.vjp",
                 where=where,
             )
-        if first.dtype.kind != "f":
+        if not is_float(first.dtype):
             raise GradientError(
                 f"grad: {call.name} returns {first.aval}, which has no gradient",
                 fix="return a floating-point loss",
@@ -199,7 +200,7 @@ class Grad:
             if key not in chosen:
                 continue
             aval, _ = leaf_aval(leaves[index], names[index])
-            if aval.dtype.kind != "f":
+            if not is_float(aval.dtype):
                 raise GradientError(
                     f"grad: the argument {names[index]} is {aval}, and only floating-point values have gradients",
                     fix="convert it with x.astype(np.float32), pass a float, or leave it out of argnums "

@@ -6,6 +6,7 @@ Numba is not imported here: the run time asks for the CPU, too.
 from __future__ import annotations
 
 import functools
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,11 @@ def level(name: str) -> Cpu:
         raise ArgumentError(f"cpu: {name!r} is no level", fix=f"choose from {', '.join(LEVELS)}")
     features = frozenset(LEVELS[name])
     return Cpu(name, features, ",".join(f"+{f}" for f in sorted(features)))
+
+
+def converts_half(cpu: Cpu) -> bool:
+    """Say whether a CPU has instructions that convert between f16 and f32."""
+    return "f16c" in cpu.features or platform.machine().lower() in ("aarch64", "arm64")
 
 
 def target() -> Cpu:

@@ -16,16 +16,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tracegrad.codegen.maths_half import bf16_of_f32
+
 FLAGS = "contract"
 LITERAL = "literal"
+HALVES = ("f16", "bf16")
+"""Dtypes of stored numbers: their bits are moved as integers, and converted where something is computed."""
 LLVM_TYPE = {
+    "f16": "i16",
+    "bf16": "i16",
     "f32": "float",
     "f64": "double",
     "bool": "i1",
     **{f"{sign}{bits}": f"i{bits}" for sign in "iu" for bits in (8, 16, 32, 64)},
 }
-BITS = {"f32": 32, "f64": 64, "bool": 1} | {f"{sign}{bits}": bits for sign in "iu" for bits in (8, 16, 32, 64)}
-NUMPY_NAME = {name: np.dtype(name if name == "bool" else f"{name[0]}{BITS[name] // 8}") for name in LLVM_TYPE}
+BITS = {
+    "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "bool": 1,
+    **{f"{sign}{bits}": bits for sign in "iu" for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+NUMPY_NAME = {
+    name: np.dtype(name if name == "bool" else f"{name[0]}{bits // 8}") for name, bits in BITS.items()
+    if name not in HALVES
+}  # fmt: skip
 NAME_OF = {dtype: name for name, dtype in NUMPY_NAME.items()}
 
 FLOAT_COMPARE = {"Eq": "oeq", "NotEq": "une", "Lt": "olt", "LtE": "ole", "Gt": "ogt", "GtE": "oge"}
@@ -67,13 +79,24 @@ class Value(NamedTuple):
 
 
 def is_float(dtype: str) -> bool:
-    return dtype[0] == "f"
+    """Whether instructions on floating-point numbers apply."""
+    return dtype in ("f32", "f64")
+
+
+def half_bits(value: Any, dtype: str) -> int:
+    """The bits of a number in half precision."""
+    with np.errstate(over="ignore"):
+        if dtype == "f16":
+            return int(np.float16(value).view(np.uint16))
+        return int(bf16_of_f32(np.float32(value)))
 
 
 def constant(value: Any, dtype: str) -> str:
     """The text of an LLVM constant: floats as the hexadecimal bits of a double, integers wrapped to the dtype."""
     if dtype == "bool":
         return "true" if value else "false"
+    if dtype in HALVES:
+        return constant(half_bits(value, dtype), "u16")
     if not is_float(dtype):
         bits = BITS[dtype]
         return str((int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1))

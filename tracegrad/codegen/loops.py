@@ -34,10 +34,10 @@ from tracegrad.schedule.kernel import (
 
 MEMORY = {
     "bool": "i8", "i8": "i8", "u8": "i8", "i16": "i16", "u16": "i16", "i32": "i32", "u32": "i32", "i64": "i64",
-    "u64": "i64", "f32": "float", "f64": "double",
+    "u64": "i64", "f16": "i16", "bf16": "i16", "f32": "float", "f64": "double",
 }  # fmt: skip
 REGISTER = {**MEMORY, "bool": "i1"}
-FROZEN = ("f32", "f64", "i32", "i64", "u32", "u64")
+FROZEN = ("f16", "bf16", "f32", "f64", "i32", "i64", "u32", "u64")
 """Dtypes whose loads are frozen where the same buffer is written: else LLVM makes `x[i] = x[i] if m else 0` a masked
 store, which takes AMD's CPUs about as long as eight plain ones."""
 SHORTEST_VECTOR = 4
@@ -263,7 +263,7 @@ class Function:
         self.add(f"br label %{after}")
         self.start_block(after)
         name = self.values[s.name] = self.emitter.name()
-        fill = self.emitter.constant(s.fill if s.dtype in ("f32", "f64") else int(s.fill), s.dtype)
+        fill = self.emitter.constant(s.fill, s.dtype)
         self.add(f"{name} = phi {REGISTER[s.dtype]} [ {value}, %{inside} ], [ {fill}, %{before} ]")
 
     def load_element(self, buffer: str, dtype: str, offset: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 Scalar: TypeAlias = Any  # a NumPy scalar; the dtype is in the function's name
 
-f32, f64 = np.float32, np.float64
+f16, f32, f64 = np.float16, np.float32, np.float64
 i8, i16, i32, i64 = np.int8, np.int16, np.int32, np.int64
 u8, u16, u32, u64 = np.uint8, np.uint16, np.uint32, np.uint64
 rint, floor, ceil, trunc, sqrt, fabs, copysign = np.rint, np.floor, np.ceil, np.trunc, np.sqrt, np.absolute, np.copysign

@@ -6,9 +6,9 @@ import ast
 import inspect
 from functools import cache
 
-from tracegrad.codegen import maths, maths_f32, maths_f64, maths_random, maths_special
+from tracegrad.codegen import maths, maths_f32, maths_f64, maths_half, maths_random, maths_special
 
-MODULES = (maths_f32, maths_f64, maths_special, maths_random, maths)
+MODULES = (maths_f32, maths_f64, maths_special, maths_random, maths_half, maths)
 
 
 @cache

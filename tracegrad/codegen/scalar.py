@@ -5,9 +5,10 @@
     y = emitter.expression(block, "math.tanh({0}) * {1}", [("%x", "f32"), ("%w", "f32")], "f32")
     module = "define ... {" + "\n".join(block) + "... }" + emitter.definitions()
 
-- Dtype names: `f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 bool`. A bool is an `i1` in registers (and a byte in memory:
-the caller
-  converts). Operands are LLVM values or constants (`emitter.constant`).
+- Dtype names: `f16 bf16 f32 f64 i8 i16 i32 i64 u8 u16 u32 u64 bool`. A bool is an `i1` in registers (and a byte in
+memory: the caller
+  converts). f16 and bf16 are moved and converted only (`maths_half`). Operands are LLVM values or constants
+  (`emitter.constant`).
 - Operators: `+ - * / // % ** & | ^ ~ << >> == != < <= > >=`, `and or not`, `a if test else b`, with NumPy's rules:
 `//` and `%`
   round down, integer division by zero gives 0, `/` on integers gives f64, bool `+` is or, shifts by too much give 0.
@@ -32,12 +33,26 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from tracegrad.codegen import maths, maths_builtin, maths_f64, maths_random, maths_source, maths_special, translate
-from tracegrad.codegen.instructions import FLAGS, LLVM_TYPE, Value, constant
+from tracegrad.codegen import (
+    maths,
+    maths_builtin,
+    maths_f64,
+    maths_half,
+    maths_random,
+    maths_source,
+    maths_special,
+    translate,
+)
+from tracegrad.codegen.cpu import converts_half, target
+from tracegrad.codegen.instructions import FLAGS, HALVES, LLVM_TYPE, Value, constant
 
 __all__ = ["FLAGS", "LLVM_TYPE", "Emitter", "numba_namespace", "reference_namespace"]
 
 PLACEHOLDER = re.compile(r"\{(\d+)\}")
+
+
+MOVES = ("{0}", "{1} if {0} else {2}")
+"""Expressions that pick or convert an element: the ones that half-precision operands may meet."""
 
 
 class Template(NamedTuple):
@@ -56,6 +71,8 @@ def parse(text: str) -> ast.expr:
 @lru_cache(maxsize=16384)
 def template(text: str, dtypes: tuple[str, ...], result: str) -> Template:
     """Translate an expression once for these operand dtypes."""
+    if text not in MOVES and not {*dtypes, result}.isdisjoint(HALVES):
+        raise AssertionError(f"{text} computes with half precision: {dtypes} -> {result}")
     names = {f"_{i}": Value(f"{{{i}}}", dtype) for i, dtype in enumerate(dtypes)}
     hint = result if result != "bool" or not dtypes else dtypes[0]
     translator = translate.Translator("{t}", names, hint)
@@ -109,9 +126,17 @@ class Emitter:
         if key in self._functions:
             return
         function = translate.function(*key)
-        self._functions[key] = function.text
+        self._functions[key] = self._in_hardware(function, key[0]) or function.text
         for needed in function.needs:
             self._require(needed)
+
+
+    def _in_hardware(self, function: translate.Function, name: str) -> str:
+        """Return a conversion of half precision as instructions of the CPU that is compiled for, where it has them."""
+        lines = maths_half.HARDWARE.get(name)
+        if lines is None or not converts_half(target()):
+            return ""
+        return f"{function.text.split(chr(10), 1)[0]}\n{lines}}}\n"
 
 
 def reference_namespace() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tracegrad.codegen.instructions import (
     BITS,
     EXTREMES,
     FOLD,
+    HALVES,
     LITERAL,
     LLVM_TYPE,
     ROUNDINGS,
@@ -176,6 +177,19 @@ class Translator(Instructions):
         if exponent == -1 and is_float(left.dtype):
             return self.binary("Div", Value("", LITERAL, 1.0), left)
         return Value(*self.call("pow", [left, right]))
+
+    # -- conversions -----------------------------------------------------------------------------------------------
+
+    def convert(self, value: Value, dtype: str) -> Value:
+        """NumPy's `astype`; what is stored in half precision goes through f32."""
+        source = value.dtype
+        if source in (LITERAL, dtype) or not (source in HALVES or dtype in HALVES):
+            return super().convert(value, dtype)
+        if source in HALVES:
+            return self.convert(self.call_function(f"f32_of_{source}", [Value(value.text, "u16")]), dtype)
+        wide = "f64" if source == "f64" and dtype == "f16" else "f32"
+        found = self.call_function(f"{dtype}_of_{wide}", [self.convert(value, wide)])
+        return Value(found.text, dtype)
 
     # -- calls -----------------------------------------------------------------------------------------------------
 

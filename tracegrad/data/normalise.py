@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
+from tracegrad.ir.aval import is_float
 
 Axes = int | tuple[int, ...]
 PART = 1 << 20
@@ -40,7 +41,7 @@ class Normaliser:
         x = np.asarray(x)
         if x.dtype.kind not in "fiub":
             raise DTypeError(f"normalise: the data have dtype {x.dtype}", fix="pass an array of real numbers")
-        dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+        dtype = x.dtype if is_float(x.dtype) else np.dtype(np.float32)
         axes = (axis,) if isinstance(axis, int) else tuple(axis)
         if any(not -x.ndim <= a < x.ndim for a in axes):
             raise ShapeError(

@@ -21,6 +21,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "u16": np.dtype(np.uint16),
     "u32": np.dtype(np.uint32),
     "u64": np.dtype(np.uint64),
+    "f16": np.dtype(np.float16),
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
 }
@@ -90,6 +91,11 @@ class Aval:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f"
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Tell whether this is a dtype to store numbers in: what computes with them computes in float32."""
+    return dtype.char == "e"
 
 
 @dataclass(frozen=True, slots=True)

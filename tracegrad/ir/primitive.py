@@ -11,13 +11,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tracegrad.ir.aval import Aval
+from tracegrad.ir.aval import Aval, is_half
 
 Kind = Literal[
     "input", "elementwise", "reduce", "shape", "gather", "scatter", "contract", "window", "random", "control", "item",
     "opaque",
 ]  # fmt: skip
 Sample = dict[str, Any]
+FLOAT32 = np.dtype(np.float32)
 
 
 class Trace(Protocol):
@@ -38,6 +39,7 @@ class Primitive:
     rule keeps a zero cotangent zero whatever the values are. `private` says that the rule reads only such parts of the
     result as nobody else sees. `costly` is the number of elements from which NumPy takes much longer than compiled code
     (0: it does not): the tape compiles it when it is used much. `constant` says that the gradient is zero everywhere.
+    `moves` says that elements are copied and never computed with, so that half-precision ones may stay as they are.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Primitive:
     private: bool = False
     costly: int = 0
     constant: bool = False
+    moves: bool = False
     samples: list[Sample] = []
 
     def __init__(self) -> None:
@@ -79,9 +82,17 @@ class Primitive:
             found = getattr(operand, "_trace", None)
             if found is not None and (trace is None or found.level > trace.level):
                 trace = found
+        if not self.moves and any(map(holds_half, operands)):
+            return self.in_float32(trace, operands, params)
         if trace is not None:
             return trace.bind(self, operands, params)
         return self.eager(*operands, **params)
+
+    def in_float32(self, trace: Trace | None, operands: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Apply to half-precision operands: compute in float32, and round once to what the shape rule promises."""
+        result = self.aval(*(Aval(np.shape(o), o.dtype) for o in operands), **params)
+        found = self(*(as_float32(o, trace) for o in operands), **params)
+        return found if found.dtype == result.dtype else PRIMITIVES["convert"](found, dtype=result.dtype)
 
     def beside(self, like: Any, *operands: Any, **params: Any) -> Any:
         """Apply to operands that may all be scalars, in the trace of `like`: rules make constants with it."""
@@ -100,6 +111,21 @@ class _Input(Primitive):
 
 
 INPUT = _Input()
+
+
+def holds_half(operand: Any) -> bool:
+    dtype = getattr(operand, "dtype", None)
+    return isinstance(dtype, np.dtype) and is_half(dtype)
+
+
+def as_float32(operand: Any, trace: Trace | None = None) -> Any:
+    """Convert what is half precision, an array as a part of `trace`; scalars stay scalars."""
+    if not holds_half(operand):
+        return operand
+    if isinstance(operand, np.generic):
+        return np.float32(operand)
+    convert = PRIMITIVES["convert"]
+    return convert(operand, dtype=FLOAT32) if trace is None else trace.bind(convert, [operand], {"dtype": FLOAT32})
 
 
 def as_eager(value: Any, dtype: np.dtype[Any]) -> Any:

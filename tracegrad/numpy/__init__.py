@@ -13,6 +13,7 @@ from numpy import (
     e,
     euler_gamma,
     finfo,
+    float16,
     float32,
     float64,
     iinfo,
@@ -70,11 +71,12 @@ from tracegrad.numpy.joining import (
     append, array_split, column_stack, concatenate, hstack, pad, repeat, roll, split, stack, tile, unstack, vstack,
 )  # fmt: skip
 from tracegrad.numpy.joining import concatenate as concat
+from tracegrad.numpy.nan_reductions import nanmax, nanmean, nanmin, nansum
 from tracegrad.numpy.products import cross, dot, inner, kron, matmul, outer, tensordot, trace, vdot, vecdot
 from tracegrad.numpy.promote import promote_types, result_type
 from tracegrad.numpy.reductions import (
     all, allclose, any, argmax, argmin, array_equal, average, count_nonzero, cumprod, cumsum, diff, logsumexp, max,
-    mean, min, nanmax, nanmean, nanmin, nansum, prod, ptp, std, sum, var,
+    mean, min, prod, ptp, std, sum, var,
 )  # fmt: skip
 from tracegrad.numpy.reductions import max as amax
 from tracegrad.numpy.reductions import min as amin
@@ -90,28 +92,29 @@ from tracegrad.numpy.updates import at
 from tracegrad.numpy.methods import fill_functions, install
 
 __all__ = [
-    "abs", "absolute", "acos", "acosh", "add", "all", "allclose", "amax", "amin", "any", "append", "arange", "arccos",
-    "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax", "argmin", "argsort", "around", "array",
-    "array_equal", "array_split", "asarray", "asin", "asinh", "astype", "at", "atan", "atan2", "atanh", "atleast_1d",
-    "atleast_2d", "atleast_3d", "average", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_not",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "bool_", "broadcast_arrays", "broadcast_shapes",
-    "broadcast_to", "cbrt", "ceil", "clip", "column_stack", "concat", "concatenate", "copy", "copysign", "cos",
-    "cosh", "count_nonzero", "cross", "cumprod", "cumsum", "deg2rad", "degrees", "diag", "diagonal", "diff", "divide",
-    "divmod", "dot", "e", "einsum", "empty", "empty_like", "equal", "euler_gamma", "exp", "exp2", "expand_dims",
-    "expm1", "eye", "fabs", "finfo", "fix", "flip", "fliplr", "flipud", "float32", "float64", "float_power", "floor",
-    "floor_divide", "fmax", "fmin", "fmod", "full", "full_like", "greater", "greater_equal", "heaviside", "hstack",
-    "hypot", "identity", "iinfo", "inf", "inner", "int16", "int32", "int64", "int8", "invert", "isclose", "isfinite",
-    "isinf", "isnan", "isneginf", "isposinf", "kron", "left_shift", "less", "less_equal", "linalg", "linspace", "log",
-    "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "logspace", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "median", "meshgrid", "min",
-    "minimum", "mod", "moveaxis", "multiply", "nan", "nan_to_num", "nanmax", "nanmean", "nanmin", "nansum", "ndim",
-    "negative", "newaxis", "not_equal", "ones", "ones_like", "outer", "pad", "permute_dims", "pi", "positive", "pow",
-    "power", "prod", "promote_types", "ptp", "rad2deg", "radians", "ravel", "reciprocal", "remainder", "repeat",
-    "reshape", "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "shape",
-    "sign", "signbit", "sin", "sinh", "size", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "trace",
-    "transpose", "tri", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "uint16", "uint32",
-    "uint64", "uint8", "unstack", "vander", "var", "vdot", "vecdot", "vstack", "where", "zeros", "zeros_like",
+    "abs", "absolute", "acos", "acosh", "add", "all", "allclose", "amax", "amin", "any", "append", "arange",
+    "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax", "argmin", "argsort",
+    "around", "array", "array_equal", "array_split", "asarray", "asin", "asinh", "astype", "at", "atan", "atan2",
+    "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average", "bitwise_and", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "bool_",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "cbrt", "ceil", "clip", "column_stack", "concat",
+    "concatenate", "copy", "copysign", "cos", "cosh", "count_nonzero", "cross", "cumprod", "cumsum", "deg2rad",
+    "degrees", "diag", "diagonal", "diff", "divide", "divmod", "dot", "e", "einsum", "empty", "empty_like", "equal",
+    "euler_gamma", "exp", "exp2", "expand_dims", "expm1", "eye", "fabs", "finfo", "fix", "flip", "fliplr", "flipud",
+    "float16", "float32", "float64", "float_power", "floor", "floor_divide", "fmax", "fmin", "fmod", "full",
+    "full_like", "greater", "greater_equal", "heaviside", "hstack", "hypot", "identity", "iinfo", "inf", "inner",
+    "int16", "int32", "int64", "int8", "invert", "isclose", "isfinite", "isinf", "isnan", "isneginf", "isposinf",
+    "kron", "left_shift", "less", "less_equal", "linalg", "linspace", "log", "log10", "log1p", "log2", "logaddexp",
+    "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "logspace", "logsumexp", "matmul",
+    "matrix_transpose", "max", "maximum", "mean", "median", "meshgrid", "min", "minimum", "mod", "moveaxis",
+    "multiply", "nan", "nan_to_num", "nanmax", "nanmean", "nanmin", "nansum", "ndim", "negative", "newaxis",
+    "not_equal", "ones", "ones_like", "outer", "pad", "permute_dims", "pi", "positive", "pow", "power", "prod",
+    "promote_types", "ptp", "rad2deg", "radians", "ravel", "reciprocal", "remainder", "repeat", "reshape",
+    "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "shape", "sign",
+    "signbit", "sin", "sinh", "size", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract",
+    "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "trace", "transpose", "tri",
+    "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "uint16", "uint32", "uint64", "uint8",
+    "unstack", "vander", "var", "vdot", "vecdot", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 install()

@@ -9,6 +9,8 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, DTypeError
 from tracegrad.numpy import elementwise as ew
+from tracegrad.ir.aval import is_float
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shape_of, shown
@@ -31,7 +33,7 @@ def positive(x: ArrayLike, /) -> Array:
 def reciprocal(x: ArrayLike, /) -> Array:
     """1 / x, as `numpy.reciprocal`; integers give integers, as there."""
     x = operand("reciprocal", x)
-    if dtype_of(x).kind == "f":
+    if is_float(dtype_of(x)):
         return mark(ops.reciprocal(cast("reciprocal", x, dtype_of(x))), is_weak(x))
     return where(ew.equal(ew.absolute(x), 1), x, ew.multiply(x, 0))
 
@@ -45,6 +47,7 @@ def static_exponent(y: Any) -> int | float | None:
 
 
 @computed
+@rounded_once(of_operands=True)
 def power(x: ArrayLike, y: ArrayLike, /) -> Array:
     """x ** y, element by element with broadcasting, as `numpy.power`.
 
@@ -75,7 +78,7 @@ def power(x: ArrayLike, y: ArrayLike, /) -> Array:
 
 def short_power(x: Array, exponent: int | float) -> Array | None:
     """Return x ** exponent by multiplications, or None when it takes a real power."""
-    if exponent == 0.5 and x.dtype.kind == "f":
+    if exponent == 0.5 and is_float(x.dtype):
         return ops.sqrt(x)
     if isinstance(exponent, float) or abs(exponent) > LARGEST_UNROLLED:
         return None
@@ -100,6 +103,7 @@ def astype_float64(x: ArrayLike) -> Array:
     return cast("float_power", operand("float_power", x), FLOAT64)
 
 
+@rounded_once(of_operands=True)
 def fmod(x: ArrayLike, y: ArrayLike, /) -> Array:
     """The remainder with the sign of x, as `numpy.fmod`."""
     found = ew.remainder(ew.absolute(x), ew.absolute(y))
@@ -111,6 +115,7 @@ def divmod(x: ArrayLike, y: ArrayLike, /) -> tuple[Array, Array]:  # noqa: A001 
     return ew.floor_divide(x, y), ew.remainder(x, y)
 
 
+@rounded_once(of_operands=True)
 def cbrt(x: ArrayLike, /) -> Array:
     """The cube root, as `numpy.cbrt`; its gradient at 0 is infinite."""
     size = ew.fabs(x)
@@ -118,6 +123,7 @@ def cbrt(x: ArrayLike, /) -> Array:
     return where(ew.less(x, 0), ew.negative(root), root)
 
 
+@rounded_once(of_operands=True)
 def hypot(x: ArrayLike, y: ArrayLike, /) -> Array:
     """sqrt(x * x + y * y) without overflow, as `numpy.hypot`; its gradient at (0, 0) is 0."""
     xs = [operand("hypot", x), operand("hypot", y)]
@@ -132,6 +138,7 @@ def hypot(x: ArrayLike, y: ArrayLike, /) -> Array:
     return mark(ops.where(plain, root, ops.where(infinite, np.inf, largest)), weak)
 
 
+@rounded_once(of_operands=True)
 def logaddexp(x: ArrayLike, y: ArrayLike, /) -> Array:
     """log(exp(x) + exp(y)) without overflow, as `numpy.logaddexp`; both may be -inf."""
     xs = [operand("logaddexp", x), operand("logaddexp", y)]
@@ -145,6 +152,7 @@ def logaddexp(x: ArrayLike, y: ArrayLike, /) -> Array:
     return mark(ops.where(ops.isnan(gap), ops.add(a, b), smooth), weak)
 
 
+@rounded_once(of_operands=True)
 def logaddexp2(x: ArrayLike, y: ArrayLike, /) -> Array:
     """log2(2 ** x + 2 ** y) without overflow, as `numpy.logaddexp2`."""
     ln2 = math.log(2.0)
@@ -203,10 +211,11 @@ def clip(
 
 
 @computed
+@rounded_once
 def round(x: ArrayLike, decimals: int = 0) -> Array:  # noqa: A001 (NumPy's name)
     """Round to `decimals` places, halves to even, as `numpy.round`; the gradient is zero."""
     x = operand("round", x)
-    if dtype_of(x).kind != "f":
+    if not is_float(dtype_of(x)):
         return x
     if decimals == 0:
         return ew.rint(x)
@@ -230,7 +239,7 @@ def heaviside(x: ArrayLike, h: ArrayLike, /) -> Array:
     """0 where x < 0, 1 where x > 0, h where x is 0, as `numpy.heaviside`."""
     xs = [operand("heaviside", x), operand("heaviside", h)]
     dtype = result_dtype(xs)
-    x, h = align("heaviside", xs, dtype if dtype.kind == "f" else float_dtype(dtype))
+    x, h = align("heaviside", xs, dtype if is_float(dtype) else float_dtype(dtype))
     step = where(ew.equal(x, 0), h, where(ew.greater(x, 0), x.dtype.type(1), x.dtype.type(0)))
     return where(ew.isnan(x), x, step)
 
@@ -239,7 +248,7 @@ def signbit(x: ArrayLike, /) -> Array:
     """Tell what is negative, -0.0 included, as `numpy.signbit`; the sign of a NaN is not seen."""
     x = operand("signbit", x)
     negative = ew.less(x, 0)
-    if dtype_of(x).kind != "f":
+    if not is_float(dtype_of(x)):
         return negative
     zero = ew.equal(x, 0)
     return ew.logical_or(negative, ew.logical_and(zero, ew.less(reciprocal(where(zero, x, 1.0)), 0)))
@@ -251,6 +260,7 @@ def copysign(x: ArrayLike, y: ArrayLike, /) -> Array:
     return where(signbit(y), ew.negative(size), size)
 
 
+@rounded_once
 def isclose(x: ArrayLike, y: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
     """|x - y| <= atol + rtol * |y|, as `numpy.isclose`; equal infinities are close."""
     limit = ew.add(atol, ew.multiply(rtol, ew.fabs(y)))
@@ -273,7 +283,7 @@ def isneginf(x: ArrayLike, /) -> Array:
 def nan_to_num(x: ArrayLike, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
     """Replace NaN and infinities by numbers, as `numpy.nan_to_num`."""
     x = operand("nan_to_num", x)
-    if dtype_of(x).kind != "f":
+    if not is_float(dtype_of(x)):
         return x
     limits = np.finfo(dtype_of(x))
     found = where(ew.isnan(x), nan, x)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.ir.aval import is_half
 from tracegrad.numpy import arithmetic, elementwise as ew, joining, shaping
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
-from tracegrad.numpy.promote import INT64, Array, ArrayLike, DType, array, array_of, broadcast_array, cast
+from tracegrad.numpy.promote import FLOAT32, INT64, Array, ArrayLike, DType, array, array_of, broadcast_array, cast
 from tracegrad.numpy.promote import dtype_of, operand, result_dtype, settle_dtype, settle_shape
 from tracegrad.ops import shape as ops
 from tracegrad.trace import Tracer, current_trace, is_scalar
@@ -25,6 +27,8 @@ def filled(shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Array:
 
 def counted(shape: tuple[int, ...], axis: int, dtype: np.dtype[Any]) -> Array:
     """Return the position along one axis."""
+    if is_half(dtype):
+        return cast("arange", counted(shape, axis, FLOAT32), dtype)
     trace = current_trace()
     params = {"shape": shape, "axis": axis, "dtype": dtype}
     return ops.iota(**params) if trace is None else trace.bind(ops.iota, [], params)
@@ -117,6 +121,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: DTyp
     return found if first == 0 else ew.add(found, first)
 
 
+@rounded_once
 def linspace(
     start: ArrayLike, stop: ArrayLike, num: int = 50, endpoint: bool = True, *, dtype: DType = None, axis: int = 0
 ) -> Array:
@@ -139,6 +144,7 @@ def linspace(
     return found if dtype is None else astype(ew.floor(found) if np.dtype(dtype).kind in "iu" else found, dtype)
 
 
+@rounded_once
 def logspace(start: ArrayLike, stop: ArrayLike, num: int = 50, endpoint: bool = True, base: float = 10.0) -> Array:
     """Return `num` numbers from base**start to base**stop, evenly spaced in their logarithms, as `numpy.logspace`."""
     return arithmetic.power(base, linspace(start, stop, num, endpoint))
@@ -240,6 +246,7 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[np.ndarray[A
     return np.triu_indices(n, k, m)
 
 
+@rounded_once
 def vander(x: ArrayLike, n: int | None = None, increasing: bool = False) -> Array:
     """Return the powers of a vector as columns, as `numpy.vander`."""
     x = array("vander", x)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import reductions, selecting, shaping
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, cast, mark, operand
 from tracegrad.numpy.promote import result_dtype, shown
@@ -27,6 +28,7 @@ EXAMPLE = 'write, for instance, einsum("ij,jk->ik", a, b)'
 
 
 @computed
+@rounded_once(of_operands=True)
 def einsum(subscripts: Any, /, *operands: ArrayLike, optimize: Any = True) -> Array:
     """Sum products of elements over named axes, as `numpy.einsum`; `...` stands for broadcast axes.
 

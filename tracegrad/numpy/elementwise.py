@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError
+from tracegrad.ir.aval import is_float
+from tracegrad.ir.primitive import as_float32
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import computed, dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shown
 from tracegrad.ops import elementwise as ops
@@ -36,7 +38,7 @@ def not_bool(name: str, *operands: Any) -> DTypeError:
 def settled(name: str, x: Any, y: Any) -> tuple[Any, Any] | None:
     """Return a pair of floats of one dtype, the common case, broadcast; None if there is something to promote."""
     if isinstance(x, Tracer):
-        if x.weak or x.dtype.kind != "f":
+        if x.weak or not is_float(x.dtype):
             return None
         if isinstance(y, Tracer):
             if y.dtype != x.dtype or y.weak:
@@ -47,7 +49,7 @@ def settled(name: str, x: Any, y: Any) -> tuple[Any, Any] | None:
             shape = broadcast_shape(name, (x, y))
             return broadcast_array(x, shape), broadcast_array(y, shape)
         return (x, x.dtype.type(y)) if is_plain(y) else None
-    if isinstance(y, Tracer) and is_plain(x) and y.dtype.kind == "f" and not y.weak:
+    if isinstance(y, Tracer) and is_plain(x) and is_float(y.dtype) and not y.weak:
         return y.dtype.type(x), y
     return None
 
@@ -61,16 +63,26 @@ def floating(name: str, prim: Function, doc: str) -> Function:
     """Make a function of floats: integers are converted."""
 
     def function(x: ArrayLike, /) -> Array:
-        if isinstance(x, Tracer) and x.dtype.kind == "f" and not x.weak:
+        if isinstance(x, Tracer) and is_float(x.dtype) and not x.weak:
             return prim(x)
         x = operand(name, x)
         weak = is_weak(x)
-        dtype = FLOAT64 if weak and dtype_of(x).kind != "f" else float_dtype(dtype_of(x))
+        dtype = FLOAT64 if weak and not is_float(dtype_of(x)) else float_dtype(dtype_of(x))
         return mark(prim(cast(name, x, dtype)), weak)
 
     return named(
         function, name, f"{doc}, element by element, as `numpy.{name}`; integers are converted to float first."
     )
+
+
+def scaled(factor: float) -> Function:
+    """Return multiplication with a number that is not rounded to half precision."""
+
+    def apply(x: Array) -> Array:
+        wide = as_float32(x)
+        return cast("multiply", ops.mul(wide, wide.dtype.type(factor)), x.dtype)
+
+    return apply
 
 
 def numeric(name: str, prim: Function, doc: str, *, on_bool: Function | None = None) -> Function:
@@ -92,7 +104,7 @@ def rounding(name: str, prim: Function, doc: str) -> Function:
 
     def function(x: ArrayLike, /) -> Array:
         x = operand(name, x)
-        return mark(prim(cast(name, x, dtype_of(x))) if dtype_of(x).kind == "f" else x, is_weak(x))
+        return mark(prim(cast(name, x, dtype_of(x))) if is_float(dtype_of(x)) else x, is_weak(x))
 
     doc = f"{doc}, as `numpy.{name}`; integers stay as they are, the gradient is zero."
     return named(computed(function), name, doc)
@@ -103,7 +115,7 @@ def predicate(name: str, prim: Function, doc: str, of_integers: bool) -> Functio
 
     def function(x: ArrayLike, /) -> Array:
         x = operand(name, x)
-        if dtype_of(x).kind == "f":
+        if is_float(dtype_of(x)):
             return mark(prim(cast(name, x, dtype_of(x))), False)
         same = ops.equal(cast(name, x, dtype_of(x)), cast(name, x, dtype_of(x)))
         return mark(same if of_integers else ops.logical_not(same), False)
@@ -143,7 +155,7 @@ def floating2(name: str, prim: Function, doc: str, *, small: bool = True) -> Fun
         xs = [operand(name, x), operand(name, y)]
         weak = is_weak(xs[0]) and is_weak(xs[1])
         dtype = result_dtype(xs)
-        if dtype.kind != "f":
+        if not is_float(dtype):
             dtype = float_dtype(dtype) if small and not weak else FLOAT64
         return mark(prim(*align(name, xs, dtype)), weak)
 
@@ -246,8 +258,8 @@ tanh = floating("tanh", ops.tanh, "The hyperbolic tangent")
 arcsinh = floating("arcsinh", ops.arcsinh, "The inverse hyperbolic sine")
 arccosh = floating("arccosh", ops.arccosh, "The inverse hyperbolic cosine")
 arctanh = floating("arctanh", ops.arctanh, "The inverse hyperbolic tangent")
-degrees = floating("degrees", lambda x: ops.mul(x, x.dtype.type(180.0 / np.pi)), "Radians in degrees")
-radians = floating("radians", lambda x: ops.mul(x, x.dtype.type(np.pi / 180.0)), "Degrees in radians")
+degrees = floating("degrees", scaled(180.0 / np.pi), "Radians in degrees")
+radians = floating("radians", scaled(np.pi / 180.0), "Degrees in radians")
 
 # --- comparisons, logic, bits -----------------------------------------------------------------------------------------
 equal = comparison("equal", ops.equal, "x == y")

@@ -7,13 +7,16 @@ from typing import Any
 
 
 from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.ir.aval import is_float
 from tracegrad.numpy import arithmetic, elementwise as ew, reductions, shaping
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.products import cross, matmul, matrix_power, outer, tensordot, trace, vecdot
 from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, Axis, array, cast, settle_axes, shown
 from tracegrad.numpy.selecting import diagonal
 from tracegrad.numpy.shaping import matrix_transpose
 
 
+@rounded_once
 def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Array:
     """Norm of vectors (one axis) or matrices (two axes), as `numpy.linalg.norm`.
 
@@ -24,7 +27,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = Fals
     np.float64(5.0)
     """
     x = array("norm", x)
-    x = x if x.dtype.kind == "f" else cast("norm", x, FLOAT64)
+    x = x if is_float(x.dtype) else cast("norm", x, FLOAT64)
     axes = settle_axes("norm", axis, x)
     if ord is None or (ord == 2 and len(axes) == 1) or ord == "fro":
         return reductions.root(reductions.sum(ew.square(x), axes, keepdims=keepdims))

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.ir.aval import is_float
 from tracegrad.numpy import elementwise as ew, reductions, selecting, shaping
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, DType, array, broadcast_array, broadcast_shape, cast
 from tracegrad.numpy.promote import mark, one_axis, operand, result_dtype, shown
@@ -20,7 +22,7 @@ Ints = tuple[int, ...]
 
 def pair(name: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array, bool]:
     """Accept two operands and promote them; bools are counted in int64, and the last result says so."""
-    if isinstance(a, Tracer) and isinstance(b, Tracer) and a.dtype == b.dtype and a.dtype.kind == "f":
+    if isinstance(a, Tracer) and isinstance(b, Tracer) and a.dtype == b.dtype and is_float(a.dtype):
         return a, b, False
     xs = [operand(name, a), operand(name, b)]
     dtype = result_dtype(xs)
@@ -171,6 +173,7 @@ def kron(a: ArrayLike, b: ArrayLike) -> Array:
     return shaping.as_shape(ew.multiply(wide, deep), tuple(n * m for n, m in zip(first, second, strict=True)))
 
 
+@rounded_once(of_operands=True)
 def cross(a: ArrayLike, b: ArrayLike, axis: int = -1) -> Array:
     """Cross product of vectors of size 3 along `axis`, as `numpy.cross`."""
     x, y = shaping.moveaxis(a, axis, -1), shaping.moveaxis(b, axis, -1)
@@ -183,6 +186,7 @@ def cross(a: ArrayLike, b: ArrayLike, axis: int = -1) -> Array:
 
 
 @computed
+@rounded_once
 def matrix_power(x: ArrayLike, n: int) -> Array:
     """Multiply a square matrix n >= 0 times with itself, as `numpy.linalg.matrix_power`."""
     x = array("matrix_power", x)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import NAMES, check_dtype
+from tracegrad.ir.aval import NAMES, check_dtype, is_float
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, concat, reshape
 from tracegrad.trace import Tracer, current_trace, is_scalar, scalar_dtype
@@ -144,6 +144,11 @@ def joined(strong: tuple[np.dtype[Any], ...], weak: tuple[str, ...]) -> np.dtype
     return np.result_type(*strong, *(PROXIES[kind] for kind in weak))
 
 
+def array_dtypes(values: Iterable[Any]) -> tuple[np.dtype[Any], ...]:
+    """Return the dtypes of the arrays among some values that are not weak."""
+    return tuple(x.dtype for x in values if isinstance(getattr(x, "dtype", None), np.dtype) and not is_weak(x))
+
+
 def result_dtype(operands: Sequence[Any]) -> np.dtype[Any]:
     """Return the dtype that operands are promoted to."""
     strong = tuple(dtype_of(x) for x in operands if not is_weak(x))
@@ -153,7 +158,7 @@ def result_dtype(operands: Sequence[Any]) -> np.dtype[Any]:
 
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a function of floats computes; NumPy's float16 for small integers becomes float32."""
-    if dtype.kind == "f":
+    if is_float(dtype):
         return dtype
     return FLOAT32 if dtype.itemsize <= 2 else FLOAT64
 

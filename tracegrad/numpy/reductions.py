@@ -8,6 +8,9 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import arithmetic, elementwise as ew
+from tracegrad.ir.aval import is_float
+from tracegrad.ir.primitive import as_float32
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, FLOAT64, INT64, Array, ArrayLike, Axis, DType, array, cast
 from tracegrad.numpy.promote import mark, one_axis, settle_axes, settle_dtype, shown, sized
@@ -66,8 +69,9 @@ def mean(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool
     """
     x = array("mean", x)
     axes = settle_axes("mean", axis, x)
-    chosen = settle_dtype(dtype, "mean") if dtype is not None else x.dtype if x.dtype.kind == "f" else FLOAT64
-    return keep(mean_over(cast("mean", x, chosen), axes), x, axes, keepdims)
+    chosen = settle_dtype(dtype, "mean") if dtype is not None else x.dtype if is_float(x.dtype) else FLOAT64
+    found = mean_over(as_float32(cast("mean", x, chosen)), axes)
+    return keep(cast("mean", found, chosen), x, axes, keepdims)
 
 
 def mean_over(x: Array, axes: Axes) -> Array:
@@ -90,17 +94,22 @@ def var(
     >>> var(np.array([1.0, 3.0]), ddof=1)
     np.float64(2.0)
     """
-    return variance("var", x, axis, dtype, ddof if correction is None else correction, keepdims)
+    found, chosen = variance("var", x, axis, dtype, ddof if correction is None else correction, keepdims)
+    return cast("var", found, chosen)
 
 
-def variance(name: str, x: ArrayLike, axis: Axis, dtype: DType, ddof: float, keepdims: bool) -> Array:
+def variance(
+    name: str, x: ArrayLike, axis: Axis, dtype: DType, ddof: float, keepdims: bool
+) -> tuple[Array, np.dtype[np.generic]]:
+    """Return the variance as it was computed, and the dtype that it is to have."""
     x = array(name, x)
     axes = settle_axes(name, axis, x)
-    chosen = settle_dtype(dtype, name) if dtype is not None else x.dtype if x.dtype.kind == "f" else FLOAT64
-    x = cast(name, x, chosen)
+    chosen = settle_dtype(dtype, name) if dtype is not None else x.dtype if is_float(x.dtype) else FLOAT64
+    x = as_float32(cast(name, x, chosen))
     deviation = ops.sub(x, expand(mean_over(x, axes), x, axes))
     total = reduced(reduce_ops.reduce_sum, ops.square(deviation), axes)
-    return keep(ops.div(total, chosen.type(max_number(sized(x.shape, axes) - ddof, 0))), x, axes, keepdims)
+    count = x.dtype.type(max_number(sized(x.shape, axes) - ddof, 0))
+    return keep(ops.div(total, count), x, axes, keepdims), chosen
 
 
 def max_number(a: float, b: float) -> float:
@@ -122,7 +131,8 @@ def std(
     >>> std(np.array([1.0, 3.0]))
     np.float64(1.0)
     """
-    return root(variance("std", x, axis, dtype, ddof if correction is None else correction, keepdims))
+    found, chosen = variance("std", x, axis, dtype, ddof if correction is None else correction, keepdims)
+    return cast("std", root(found), chosen)
 
 
 def root(x: Array) -> Array:
@@ -183,8 +193,8 @@ def prod(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool
     x = array("prod", x)
     axes = settle_axes("prod", axis, x)
     x = cast("prod", x, sum_dtype(x.dtype) if dtype is None else settle_dtype(dtype, "prod"))
-    if x.dtype.kind == "f" and axes and sized(x.shape, axes):
-        return keep(product_tree(x, axes), x, axes, keepdims)
+    if is_float(x.dtype) and axes and sized(x.shape, axes):
+        return keep(cast("prod", product_tree(as_float32(x), axes), x.dtype), x, axes, keepdims)
     return keep(reduced(reduce_ops.reduce_prod, x, axes), x, axes, keepdims)
 
 
@@ -281,7 +291,8 @@ def cumsum(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
 def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array:
     """Running products along `axis` (of the flat array when None), as `numpy.cumprod`, by doubling strides."""
     x, at = flat_axis("cumprod", array("cumprod", x), axis)
-    x = cast("cumprod", x, sum_dtype(x.dtype) if dtype is None else settle_dtype(dtype, "cumprod"))
+    chosen = sum_dtype(x.dtype) if dtype is None else settle_dtype(dtype, "cumprod")
+    x = as_float32(cast("cumprod", x, chosen))
     n, stride, step = x.shape[at], 1, (1,) * len(x.shape)
     while stride < n:
         head = tuple(stride if a == at else s for a, s in enumerate(x.shape))
@@ -289,10 +300,11 @@ def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array
         shifted = slice_(x, start=(0,) * len(x.shape), size=body, step=step)
         x = ops.mul(x, concat(broadcast.beside(x, x.dtype.type(1), shape=head, axes=()), shifted, axis=at))
         stride *= 2
-    return x
+    return cast("cumprod", x, chosen)
 
 
 @computed
+@rounded_once
 def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """log(sum(exp(x))) over `axis` without overflow; rows of -inf give -inf, with gradient 0.
 
@@ -301,7 +313,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Arr
     """
     x = array("logsumexp", x)
     axes = settle_axes("logsumexp", axis, x)
-    x = x if x.dtype.kind == "f" else cast("logsumexp", x, FLOAT64)
+    x = x if is_float(x.dtype) else cast("logsumexp", x, FLOAT64)
     zero = x.dtype.type(0)
     largest = ops.stop_gradient(extremum("logsumexp", reduce_ops.reduce_max, x, axes, False))
     shift = ops.where(ops.isfinite(largest), largest, zero)
@@ -311,6 +323,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Arr
 
 
 @computed
+@rounded_once(of_operands=True)
 def average(x: ArrayLike, axis: Axis = None, weights: ArrayLike = None, *, keepdims: bool = False) -> Array:
     """Mean weighted by `weights`, of the shape of x or of its one `axis`, as `numpy.average`."""
     if weights is None:
@@ -327,49 +340,6 @@ def average(x: ArrayLike, axis: Axis = None, weights: ArrayLike = None, *, keepd
         w = broadcast(w, shape=x.shape, axes=(at,))
     total = sum(ew.multiply(x, w), axis, keepdims=keepdims)
     return ew.divide(total, sum(w, axis, keepdims=keepdims))
-
-
-def without_nan(name: str, x: ArrayLike, fill: float) -> Array:
-    """Replace NaN by `fill`."""
-    x = array(name, x)
-    return arithmetic.where(ew.isnan(x), fill, x) if x.dtype.kind == "f" else x
-
-
-@computed
-def nansum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
-    """Sum of what is not NaN, as `numpy.nansum`."""
-    return sum(without_nan("nansum", x, 0.0), axis, dtype=dtype, keepdims=keepdims)
-
-
-@computed
-def nanmean(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Mean of what is not NaN, as `numpy.nanmean`."""
-    x = array("nanmean", x)
-    if x.dtype.kind != "f":
-        return mean(x, axis, keepdims=keepdims)
-    count = sum(ops.convert(ops.logical_not(ops.isnan(x)), dtype=x.dtype), axis, keepdims=keepdims)
-    return ew.divide(nansum(x, axis, keepdims=keepdims), count)
-
-
-@computed
-def nanmax(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Largest element that is not NaN, as `numpy.nanmax`; NaN where there is none."""
-    return nan_extremum("nanmax", x, axis, keepdims, -np.inf)
-
-
-@computed
-def nanmin(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Smallest element that is not NaN, as `numpy.nanmin`; NaN where there is none."""
-    return nan_extremum("nanmin", x, axis, keepdims, np.inf)
-
-
-def nan_extremum(name: str, x: ArrayLike, axis: Axis, keepdims: bool, fill: float) -> Array:
-    x = array(name, x)
-    prim = reduce_ops.reduce_max if fill < 0 else reduce_ops.reduce_min
-    if x.dtype.kind != "f":
-        return extremum(name, prim, x, axis, keepdims)
-    found = extremum(name, prim, without_nan(name, x, fill), axis, keepdims)
-    return arithmetic.where(all(ew.isnan(x), axis, keepdims=keepdims), np.nan, found)
 
 
 def allclose(x: ArrayLike, y: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
@@ -410,6 +380,5 @@ def diff(x: ArrayLike, n: int = 1, axis: int = -1) -> Array:
 
 __all__ = [
     "all", "allclose", "any", "argmax", "argmin", "array_equal", "average", "count_nonzero", "cumprod", "cumsum",
-    "diff", "logsumexp", "max", "mean", "min", "nanmax", "nanmean", "nanmin", "nansum",
-    "prod", "ptp", "std", "sum", "var",
+    "diff", "logsumexp", "max", "mean", "min", "prod", "ptp", "std", "sum", "var",
 ]  # fmt: skip

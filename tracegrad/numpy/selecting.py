@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.ir.aval import is_float
 from tracegrad.numpy import arithmetic, elementwise as ew, indexing, reductions, shaping
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, one_axis, shown
@@ -113,7 +114,7 @@ def median(x: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> 
     lead = (slice(None),) * at
     middle = reductions.mean(indexing.getitem(ordered, (*lead, slice((n - 1) // 2, n // 2 + 1))), at)
     largest = indexing.getitem(ordered, (*lead, n - 1))
-    found = arithmetic.where(ew.isnan(largest), np.nan, middle) if x.dtype.kind == "f" else middle
+    found = arithmetic.where(ew.isnan(largest), np.nan, middle) if is_float(x.dtype) else middle
     if not keepdims:
         return found
     return shaping.reshape(found, tuple(1 if axis is None or a == at else m for a, m in enumerate(x.shape)))

@@ -18,6 +18,7 @@ import numpy as np
 from tracegrad.errors import ShapeError, TracerError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, products, reductions
 from tracegrad.numpy import selecting, shaping
+from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import Array, ArrayLike, Axis, array, one_axis, settle_axes, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops.elementwise import convert
@@ -167,6 +168,7 @@ def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1, order: str = "C
     return shaping.reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
+@rounded_once
 def norm(x: ArrayLike, p: Any = 2, dim: Axis = None, keepdim: bool = False, **more: Any) -> Array:
     """Return the p-norm over `dim` (all elements unless told), 0 with gradient 0 at 0; p may be 1, 2, inf or "fro"."""
     axis, keep = more.get("axis", dim), more.get("keepdims", keepdim)
@@ -209,6 +211,7 @@ def rsqrt(x: ArrayLike) -> Array:
     return ops.rsqrt(array("rsqrt", x))
 
 
+@rounded_once
 def softmax(x: ArrayLike, axis: int = -1) -> Array:
     """exp(x) divided by its sum along an axis, without overflow."""
     x = array("softmax", x)
@@ -216,6 +219,7 @@ def softmax(x: ArrayLike, axis: int = -1) -> Array:
     return ew.divide(e, reductions.sum(e, axis, keepdims=True))
 
 
+@rounded_once
 def log_softmax(x: ArrayLike, axis: int = -1) -> Array:
     """The logarithm of softmax, without overflow."""
     x = array("log_softmax", x)
@@ -315,7 +319,7 @@ METHODS: dict[str, Function] = {
     "to": to, "tril": selecting.tril, "triu": selecting.triu, "trunc": ew.trunc, "type": to, "unbind": unbind,
     "unsqueeze": unsqueeze, "view": view, "where": lambda x, condition, y: arithmetic.where(condition, x, y),
     "double": converted(np.float64), "float": converted(np.float32), "int": converted(np.int32),
-    "long": converted(np.int64), "bool": converted(np.bool_),
+    "half": converted(np.float16), "long": converted(np.int64), "bool": converted(np.bool_),
     # NumPy's methods with PyTorch's keywords
     "all": either(reductions.all), "any": either(reductions.any), "argmax": either(reductions.argmax),
     "argmin": either(reductions.argmin), "argsort": either(selecting.argsort), "cumprod": either(reductions.cumprod),

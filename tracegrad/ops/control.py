@@ -31,6 +31,7 @@ class Item(Primitive):
 
     name = "item"
     kind = "item"
+    moves = True
     linear = True
 
     def aval(self, whole: Aval, *, index: int) -> Aval:  # type: ignore[override]
@@ -45,6 +46,7 @@ class Control(Primitive):
     """Base: the vjp is looked up in RULES."""
 
     kind = "control"
+    moves = True
 
     def vjp(self, ct: Any, y: Any, *operands: Any, **params: Any) -> Any:
         if self.name not in RULES:

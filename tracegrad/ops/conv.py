@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
-from tracegrad.ir.aval import Aval
+from tracegrad.ir.aval import Aval, is_float
 from tracegrad.ir.primitive import Primitive
 
 Ints = tuple[int, ...]
@@ -76,7 +76,7 @@ def check(x: Aval, w: Aval, stride: Ints, padding: Padding, dilation: Ints, grou
         raise ShapeError(
             f"{name}: x {x} and w {w} must both have 3, 4 or 5 axes", fix="x is [N, C, ...], w is [O, C, ...]"
         )
-    if x.dtype != w.dtype or x.dtype.kind != "f":
+    if x.dtype != w.dtype or not is_float(x.dtype):
         raise DTypeError(
             f"{name}: x {x} and w {w} must have one floating-point dtype", fix="convert with x.astype(...)"
         )

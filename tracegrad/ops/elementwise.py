@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
-from tracegrad.ir.aval import Aval
+from tracegrad.ir.aval import Aval, is_float
 from tracegrad.ir.primitive import Primitive, Sample, as_eager
 
 Rule = Callable[..., Any]
@@ -102,7 +102,7 @@ class Elementwise(Primitive):
             shown = " and ".join(map(str, operands))
             raise DTypeError(f"{self.name}: {shown} differ in dtype", fix="convert one side with x.astype(...)")
         dtype = operands[-1].dtype
-        if dtype.kind not in self.accepts:
+        if ("f" if is_float(dtype) else dtype.kind) not in self.accepts:
             raise DTypeError(
                 f"{self.name}: {operands[-1]} is not {WORDS[self.accepts]}", fix="convert it with x.astype(np.float32)"
             )
@@ -136,6 +136,8 @@ class Elementwise(Primitive):
 class Select(Elementwise):
     """where(condition, x, y) on one shape; the condition is bool."""
 
+    moves = True
+
     def aval(self, *operands: Aval, **params: Any) -> Aval:
         condition, x, y = operands
         joint_shape(self.name, operands)
@@ -152,6 +154,7 @@ class Convert(Primitive):
     name = "convert"
     kind = "elementwise"
     linear = True
+    moves = True
     nargs = 1
     cost = 1
     scalar = "{0}"
@@ -164,8 +167,11 @@ class Convert(Primitive):
         with np.errstate(invalid="ignore"):
             return np.asarray(x).astype(dtype)
 
+    def jvp(self, ts: tuple[Any, ...], y: Any, x: Any, *, dtype: np.dtype[Any]) -> Any:
+        return convert(ts[0], dtype=dtype)
+
     def vjp(self, ct: Any, y: Any, x: Any, *, dtype: np.dtype[Any]) -> Any:
-        return convert(ct, dtype=x.dtype) if x.dtype.kind == "f" and dtype.kind == "f" else None
+        return convert(ct, dtype=x.dtype) if is_float(x.dtype) and is_float(dtype) else None
 
 
 def ZERO(ct: Any, y: Any, *operands: Any) -> Any:
@@ -358,3 +364,4 @@ where: Elementwise = Select(
 
 # --- gradients --------------------------------------------------------------------------------------------------------
 stop_gradient = unary("stop_gradient", np.asarray, "{0}", accepts=ANY, linear=True)
+stop_gradient.moves = True

@@ -62,6 +62,7 @@ INDEX_SAMPLES: list[dict[str, Any]] = [
 class Gather(Primitive):
     name = "gather"
     kind = "gather"
+    moves = True
     linear = True
     samples = [
         {"shapes": [s["x"]], "constants": s["indices"], "params": {"axes": s["axes"]}, "dtype": np.float64}
@@ -127,6 +128,7 @@ class ScatterSet(Scatter):
 
     name = "scatter_set"
     linear = True
+    moves = True
     samples = SCATTER_SAMPLES
 
     def eager(self, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
@@ -150,6 +152,7 @@ class SetSlice(Primitive):
 
     name = "set_slice"
     kind = "scatter"
+    moves = True
     linear = True
     samples = [
         {"shapes": [(5, 6), size], "params": {"start": start, "step": step}, "dtype": np.float64}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
-from tracegrad.ir.aval import Aval
+from tracegrad.ir.aval import Aval, is_float
 from tracegrad.ir.primitive import Primitive
 from tracegrad.ops.conv import Ints, Padding, out_sizes, tap_slices
 
@@ -46,7 +46,7 @@ def pooled(name: str, x: Aval, window: Ints, stride: Ints, padding: Padding) -> 
     spatial = len(window)
     if x.ndim < spatial:
         raise ShapeError(f"{name}: {x} has fewer axes than the window {window}")
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         raise DTypeError(f"{name}: {x} is not floating point", fix="convert it with x.astype(np.float32)")
     if min(window) < 1 or min(stride) < 1 or min(min(p) for p in padding) < 0:
         raise ShapeError(

@@ -27,6 +27,7 @@ Ints = tuple[int, ...]
 class Broadcast(Primitive):
     name = "broadcast"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": [shape], "params": {"shape": result, "axes": axes}, "dtype": np.float64}
@@ -61,6 +62,7 @@ class Broadcast(Primitive):
 class Reshape(Primitive):
     name = "reshape"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": [shape], "params": {"shape": result}, "dtype": np.float64}
@@ -85,6 +87,7 @@ class Reshape(Primitive):
 class Transpose(Primitive):
     name = "transpose"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": [shape], "params": {"perm": perm}, "dtype": np.float64}
@@ -108,6 +111,7 @@ class Slice(Primitive):
 
     name = "slice"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": [(5, 6)], "params": {"start": start, "size": size, "step": step}, "dtype": np.float64}
@@ -160,6 +164,7 @@ class Pad(Primitive):
 
     name = "pad"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": [(2, 3)], "params": {"low": low, "high": high, "gap": gap}, "dtype": np.float64}
@@ -187,6 +192,7 @@ class Pad(Primitive):
 class Concat(Primitive):
     name = "concat"
     kind = "shape"
+    moves = True
     linear = True
     samples = [
         {"shapes": shapes, "params": {"axis": axis}, "dtype": np.float64}
@@ -223,6 +229,7 @@ class Iota(Primitive):
 
     name = "iota"
     kind = "shape"
+    moves = True
     samples = [{"shapes": [], "params": {"shape": (2, 3), "axis": 1, "dtype": np.dtype(np.float64)}, "order": 0}]
 
     def aval(self, *, shape: Ints, axis: int, dtype: np.dtype[Any]) -> Aval:  # type: ignore[override]

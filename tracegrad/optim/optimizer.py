@@ -11,6 +11,9 @@ import numpy as np
 import tracegrad.numpy as tnp
 from tracegrad import tree
 from tracegrad.errors import ArgumentError, DTypeError
+from tracegrad.ir.aval import is_float
+from tracegrad.ir.primitive import holds_half
+from tracegrad.numpy.half import wide
 from tracegrad.ops.elementwise import convert
 from tracegrad.trace import is_scalar
 
@@ -50,7 +53,11 @@ class Optimizer:
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     """Return params + updates, leaf by leaf, in the dtype of params."""
-    return tree.map(lambda p, u: p + u, params, updates)
+
+    def single(p: Any, u: Any) -> Any:
+        return tnp.astype(p + u, p.dtype) if holds_half(p) else p + u
+
+    return tree.map(single, params, updates)
 
 
 def chain(*parts: Optimizer) -> Optimizer:
@@ -82,19 +89,22 @@ def start() -> Any:
 
 
 def zeros(params: PyTree) -> PyTree:
-    """Return zeros like params, all of which must be floating point."""
+    """Return zeros like params, all of which must be floating point; float32 for parameters in half precision."""
     for name, leaf in zip(tree.paths(params), tree.leaves(params), strict=True):
         dtype = getattr(leaf, "dtype", None)
-        if dtype is not None and np.dtype(dtype).kind != "f":
+        if dtype is not None and not is_float(np.dtype(dtype)):
             raise DTypeError(
                 f"optim: the parameter {name or 'given'} is {dtype}, not floating point",
                 fix="optimise params alone: params, buffers = nn.split(model)",
             )
-    return tree.map(tnp.zeros_like, params)
+    return tree.map(lambda p: wide(tnp.zeros_like(p)), params)
 
 
 def rows(params: PyTree, grads: PyTree, *held: PyTree) -> Iterator[tuple[Any, ...]]:
-    """Yield gradient, parameter and what is held for it, leaf by leaf; what is held may be None as a whole."""
+    """Yield gradient, parameter and what is held for it, leaf by leaf; what is held may be None as a whole.
+
+    Gradients and parameters in half precision come as float32.
+    """
     structure = tree.flatten(params)[1]
     leaves, given = tree.flatten(grads)
     if given != structure:
@@ -107,7 +117,7 @@ def rows(params: PyTree, grads: PyTree, *held: PyTree) -> Iterator[tuple[Any, ..
         raise ArgumentError(
             "optim: the state belongs to other params", fix="make it with optimizer.init(params), and keep it"
         )
-    return zip(leaves, tree.leaves(params), *columns, strict=True)
+    return zip(map(wide, leaves), map(wide, tree.leaves(params)), *columns, strict=True)
 
 
 def rate_at(rate: Rate, count: Any) -> Number:

@@ -8,6 +8,7 @@ from typing import Any
 
 import tracegrad.numpy as tnp
 from tracegrad import tree
+from tracegrad.numpy.half import wide
 from tracegrad.optim.optimizer import Optimizer, PyTree, beside
 
 Rule = Callable[[PyTree, PyTree], PyTree]
@@ -25,7 +26,7 @@ def global_norm(grads: PyTree) -> Any:
     >>> float(global_norm({"a": np.array([3.0]), "b": np.array([4.0])}))
     5.0
     """
-    squares = [tnp.sum(tnp.square(g)) for g in tree.leaves(grads)]
+    squares = [tnp.sum(tnp.square(wide(g))) for g in tree.leaves(grads)]
     return tnp.sqrt(reduce(lambda a, b: a + b, squares)) if squares else 0.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
+from tracegrad.ir.aval import is_float
 from tracegrad.ops import elementwise as el
 from tracegrad.ops.contract import dot, free
 from tracegrad.ops.index import argsort
@@ -24,7 +25,7 @@ def lower_argmax(r: Rewriter, node: Node) -> Operand | None:
     best = r.add(reduce_max if node.prim is argmax else reduce_min, x, axes=(axis,))
     kept = tuple(a for a in range(len(x.shape)) if a != axis)
     hit = r.add(el.equal, x, r.add(broadcast, best, shape=x.shape, axes=kept))
-    if x.dtype.kind == "f":
+    if is_float(x.dtype):
         hit = r.add(el.bitwise_or, hit, r.add(el.isnan, x))
     place = r.add(iota, shape=x.shape, axis=axis, dtype=np.dtype(np.int64))
     place = r.add(el.where, hit, place, Literal(x.shape[axis], np.dtype(np.int64)))
@@ -59,7 +60,7 @@ def scale_instead_of_dot(r: Rewriter, node: Node) -> Operand | None:
         return None
     shaped = [o if o.aval.shape else r.add(broadcast, o, shape=node.shape, axes=()) for o in node.operands]
     found = r.add(el.mul, *shaped)
-    return r.add(el.add, found, Literal(0.0, node.dtype)) if node.dtype.kind == "f" else found
+    return r.add(el.add, found, Literal(0.0, node.dtype)) if is_float(node.dtype) else found
 
 
 @rule(dot)

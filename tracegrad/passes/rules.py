@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
+from tracegrad.ir.aval import is_float
 from tracegrad.ops import elementwise as el
 from tracegrad.ops.control import cond, scan, while_loop
 from tracegrad.ops.reduce import argmax, argmin
@@ -204,8 +205,14 @@ def drop_stop_gradient(r: Rewriter, node: Node) -> Operand | None:
 
 @rule(el.convert)
 def drop_conversions(r: Rewriter, node: Node) -> Operand | None:
-    """convert(x, x's dtype) -> x"""
-    return node.operands[0] if node.operands[0].dtype == node.dtype else None
+    """convert(x, x's dtype) -> x, and f16(f32(x)) -> x for x of f16: a wider float holds x as it is."""
+    source = node.operands[0]
+    if source.dtype == node.dtype:
+        return source
+    if isinstance(source, Node) and source.prim is el.convert and is_float(node.dtype) and is_float(source.dtype):
+        inner = source.operands[0]
+        return inner if inner.dtype == node.dtype and node.dtype.itemsize < source.dtype.itemsize else None
+    return None
 
 
 @rule(el.where)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
+from tracegrad.ir.aval import check_dtype, is_float, is_half
 from tracegrad.ops.elementwise import (
     add,
     bitwise_or,
@@ -49,13 +50,15 @@ def bits(key: Any, shape: Shape = ()) -> Any:
 def uniform(key: Any, shape: Shape = (), dtype: Any = np.float64, low: Any = 0.0, high: Any = 1.0) -> Any:
     """Draw from the uniform distribution on [low, high), up to rounding: 24 random bits in float32, 53 in float64.
 
-    `low` and `high` are numbers, or (traced) scalars.
+    Half precision is drawn in float32 and rounded. `low` and `high` are numbers, or (traced) scalars.
 
     >>> from tracegrad import random
     >>> random.uniform(random.key(0), (3,), np.float32).dtype
     dtype('float32')
     """
     shape, dtype = sizes(shape), floating(dtype, "uniform")
+    if is_half(dtype):
+        return convert(uniform(key, shape, F32, low, high), dtype=dtype)
     u = unit(checked(key), shape, dtype, DRAW)
     if is_scalar(low) and is_scalar(high) and (low, high) == (0.0, 1.0):
         return u
@@ -67,13 +70,15 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
     """Draw from the normal distribution with mean 0 and variance 1.
 
     sqrt(-2 log u) cos(2 pi v) of two uniform numbers (Box and Muller, 1958); u > 0 has 32 bits in float32 and 53 in
-    float64, so the largest values are 6.7 and 8.6.
+    float64, so the largest values are 6.7 and 8.6. Half precision is drawn in float32 and rounded.
 
     >>> from tracegrad import random
     >>> random.normal(random.key(0), (2, 3)).shape
     (2, 3)
     """
     shape, dtype, key = sizes(shape), floating(dtype, "normal"), checked(key)
+    if is_half(dtype):
+        return convert(normal(key, shape, F32), dtype=dtype)
     if dtype == F32:
         # (bits + 1) / 2**32 lies in (0, 1]: small u keep all their digits, and log never sees 0.
         u = mul(
@@ -185,10 +190,10 @@ def sizes(shape: Shape) -> tuple[int, ...]:
 
 
 def floating(dtype: Any, name: str) -> np.dtype[Any]:
-    """Return float32 or float64, or raise DTypeError."""
-    found: np.dtype[Any] = np.dtype(dtype)
-    if found not in (F32, F64):
-        raise DTypeError(f"{name}: the dtype {found} is not float32 or float64", fix="use dtype=np.float32")
+    """Return a floating-point dtype, or raise DTypeError."""
+    found = check_dtype(dtype, f"{name}: the result")
+    if not is_float(found):
+        raise DTypeError(f"{name}: the dtype {found} is not floating point", fix="use dtype=np.float32")
     return found
 
 

@@ -27,6 +27,7 @@ COMPILERS = ("cc", "gcc", "clang")
 C_TYPES = {
     "bool": "uint8_t", "i8": "int8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t",
     "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t", "f32": "float", "f64": "double",
+    "f16": "uint16_t", "bf16": "uint16_t",
 }  # fmt: skip
 KEYWORDS = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register"
@@ -60,7 +61,8 @@ class Parameter:
     def describe(self) -> str:
         size = "".join(f"[{n}]" for n in self.shape)
         notes = {"argument": "", "donated": ", overwritten by a result", "result": ", written"}
-        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {self.path}{notes[self.role]}"
+        bits = f", the bits of {self.dtype}" if self.dtype in ("f16", "bf16") else ""
+        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {self.path}{bits}{notes[self.role]}"
 
 
 def identifier(path: str, taken: set[str]) -> str:

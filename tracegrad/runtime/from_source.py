@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracegrad.config import config
+from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, is_half
 from tracegrad.passes.simplify import simplify
 from tracegrad.runtime.compiling import grain
 from tracegrad.runtime.executable import Facts
@@ -23,6 +24,11 @@ class SourceExecutable:
     """A schedule whose kernels are the printed functions."""
 
     def __init__(self, graph: Graph, donate: Sequence[int], backend: str):
+        if backend == "numba-source" and any(is_half(n.dtype) for n in (*graph.inputs, *graph.nodes)):
+            raise ArgumentError(
+                "backend='numba-source' has no half precision: Numba cannot compute with it",
+                fix="use backend='python-source', or the default",
+            )
         self.plan: Plan = build_plan(simplify(graph), config.threads, grain)
         self.memory: Memory = assign_memory(self.plan, donate)
         reference = importlib.import_module("tracegrad.codegen.reference")  # imports Numba: only where it is asked for

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.errors import Where
 from tracegrad.ir import Literal, Node, Operand
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.ops.contract import dot as dot_primitive
 from tracegrad.ops.index import gather
 from tracegrad.ops.pool import max_pool, max_pool_pick, sum_pool
@@ -184,7 +184,7 @@ class Body:
         self.emit(Test(holds, Guard(conditions)))
         self.guard = outer
         dtype = NAMES[operand.dtype]
-        default = Const(fill if operand.dtype.kind == "f" else int(fill), dtype)
+        default = Const(fill if is_float(operand.dtype) else int(fill), dtype)
         return self.compute("{1} if {0} else {2}", [(holds, "bool"), (inside, dtype), (default, dtype)], dtype)
 
 

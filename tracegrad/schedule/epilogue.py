@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 
 from tracegrad.ir import Graph, Node
+from tracegrad.ir.aval import is_float
 from tracegrad.ops.contract import dot
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.schedule.body import buffer_name
@@ -90,7 +91,7 @@ class Epilogues:
     def refuse(self, loops: Unit, call: Unit, joined: Unit | None) -> str:
         """Return why `loops` cannot run on the blocks of `call`, as a part of `joined`, or an empty string."""
         node = call.nodes[0]
-        if node.prim not in BLOCKWISE or node.dtype.kind != "f":
+        if node.prim not in BLOCKWISE or not is_float(node.dtype):
             return "its kernel has no finished blocks to work on"
         if node.prim is conv_dx and node.params["stride"][-1] > 1:
             return "with a stride the blocks of its result have gaps"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracegrad.ir import Node
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.schedule.body import Body, Checks, buffer_name
 from tracegrad.schedule.index import ZERO, Affine, Index, dot, strides
 from tracegrad.schedule.kernel import Const, Kernel, Local, Loop, Stmt, Store, affines, substitute
@@ -186,7 +186,7 @@ def first_value(node: Node) -> Const:
     identity = getattr(node.prim, "identity", lambda d: None)(dtype)
     if identity is None:
         smallest = "maximum" in getattr(node.prim, "combine", "")
-        if dtype.kind == "f":
+        if is_float(dtype):
             identity = -np.inf if smallest else np.inf
         elif dtype.kind == "b":
             identity = not smallest

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.ops.index import scatter_add, scatter_set, set_slice
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
 from tracegrad.ops.shape import concat, pad
@@ -63,7 +63,7 @@ class Nest:
         self.finish(body, outer, statements, work)
 
     def fill(self, value: float) -> None:
-        zero = Literal(value if self.node.dtype.kind == "f" else int(value), self.node.dtype)
+        zero = Literal(value if is_float(self.node.dtype) else int(value), self.node.dtype)
         self.write(zero, self.node.shape, lambda index: index)
 
 

@@ -18,7 +18,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tracegrad.ir import Node
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.ops.contract import dot, free
 from tracegrad.schedule.index import Affine, Index
 from tracegrad.schedule.kernel import Const, Value
@@ -41,7 +41,7 @@ def terms(node: Node) -> int:
 
 def is_small_dot(node: Node) -> bool:
     """Say whether a node is a product that needs no library kernel."""
-    if node.prim is not dot or node.dtype.kind != "f":
+    if node.prim is not dot or not is_float(node.dtype):
         return False
     k = terms(node)
     if k <= 1:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError, TracegradError, TracerError
-from tracegrad.ir.aval import check_dtype
+from tracegrad.ir.aval import check_dtype, is_float
 from tracegrad.tape.tensor import Tensor, wrap
 from tracegrad.trace import STATE, Tracer
 
@@ -125,7 +125,7 @@ def track(model: Any) -> Any:
     def tracked(leaf: Any) -> Any:
         if id(leaf) in buffers:
             return tensor(leaf)
-        if isinstance(leaf, (np.ndarray, Tensor)) and leaf.dtype.kind == "f":
+        if isinstance(leaf, (np.ndarray, Tensor)) and is_float(leaf.dtype):
             return tensor(leaf, requires_grad=True)
         return leaf
 

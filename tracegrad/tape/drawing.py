@@ -10,6 +10,7 @@ from tracegrad.errors import TapeError
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Graph, Literal
 from tracegrad.ir import Node as GraphNode
+from tracegrad.ir.aval import is_float
 from tracegrad.ir.build import Builder
 from tracegrad.tape.custom import APPLIED
 from tracegrad.tape.engine import listed, reachable, required
@@ -51,7 +52,7 @@ def graph(outputs: Any, adjoint: bool = False) -> Graph:
     found = Graph("tape", tuple(builder.inputs), tuple(made), tuple(here[r] for r in roots), builder.names)
     if not adjoint:
         return found
-    floating = tuple(i for i, r in enumerate(found.outputs) if r.dtype.kind == "f")
+    floating = tuple(i for i, r in enumerate(found.outputs) if is_float(r.dtype))
     return joint(found, range(len(leaves)), seeds=floating)
 
 

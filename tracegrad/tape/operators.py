@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracegrad.ir import Primitive
+from tracegrad.ir.aval import is_float
 from tracegrad.ops import elementwise as ops
 from tracegrad.tape.tensor import TAPE, Tensor
 from tracegrad.trace import Tracer
@@ -25,7 +26,7 @@ def short(prim: Primitive, long: Callable[[Any, Any], Any], *, swap: bool) -> Ca
 
     def operator(self: Tensor, other: Any) -> Any:
         dtype = self.dtype
-        if dtype.kind == "f":
+        if is_float(dtype):
             kind = type(other)
             if kind is Tensor:
                 if other.dtype is dtype and other.shape == self.shape:

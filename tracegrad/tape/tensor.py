@@ -16,6 +16,7 @@ import numpy as np
 
 from tracegrad.errors import TapeError, TracerError, Where, user_place
 from tracegrad.ir import Aval, Primitive
+from tracegrad.ir.aval import is_float
 from tracegrad.ops.control import item as pick
 from tracegrad.ops.elementwise import convert, stop_gradient
 from tracegrad.tape.compute import FRESH, compute
@@ -124,7 +125,7 @@ class Tensor(Held):
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
-        return self.dtype.kind == "f"
+        return is_float(self.dtype)
 
     @property
     def origin(self) -> Where | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ShapeError, TapeError
+from tracegrad.ir.aval import is_float
 from tracegrad.numpy import torch_names
 from tracegrad.tape.tensor import Tensor, wrap
 
@@ -79,10 +80,10 @@ def style_of(sizes: np.ndarray[Any, Any]) -> str:
 
 def numbers(data: np.ndarray[Any, Any], prefix: str) -> str:
     """Write the elements: four digits, unless all are whole."""
-    if data.dtype.kind != "f":
+    if not is_float(data.dtype):
         return np.array2string(data, separator=", ", prefix=prefix)
     nonzero = data[np.isfinite(data) & (data != 0)]
-    style = style_of(np.abs(nonzero))
+    style = style_of(np.abs(nonzero.astype(np.float64)))
     shown = nonzero if data.size <= 1000 else nonzero[:1000]
     width = max((len(style.format(v)) for v in shown), default=0)
 

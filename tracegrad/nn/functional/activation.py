@@ -7,6 +7,7 @@ from typing import Any
 
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops import elementwise
 from tracegrad.ops.elementwise import stop_gradient
 from tracegrad.ops.reduce import expand, reduce_max, reduce_sum
@@ -22,29 +23,34 @@ def relu(input: Any) -> Any:
     return elementwise.relu(tnp.asarray(input))
 
 
+@rounded_once
 def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
     """Return x where x > 0, else negative_slope * x."""
     x = tnp.asarray(input)
     return x * elementwise.where(x > 0, x.dtype.type(1), x.dtype.type(negative_slope))
 
 
+@rounded_once
 def elu(input: Any, alpha: float = 1.0) -> Any:
     """Return x where x > 0, else alpha (exp(x) - 1)."""
     x = tnp.asarray(input)
     return tnp.where(x > 0, x, alpha * tnp.expm1(x))
 
 
+@rounded_once
 def celu(input: Any, alpha: float = 1.0) -> Any:
     """Return x where x > 0, else alpha (exp(x / alpha) - 1) (Barron, 2017)."""
     x = tnp.asarray(input)
     return tnp.where(x > 0, x, alpha * tnp.expm1(x / alpha))
 
 
+@rounded_once
 def selu(input: Any) -> Any:
     """Return s x where x > 0, else s a (exp(x) - 1), with the constants of Klambauer et al., 2017."""
     return 1.0507009873554805 * elu(input, 1.6732632423543772)
 
 
+@rounded_once
 def prelu(input: Any, weight: Any) -> Any:
     """Return x where x > 0, else weight * x; weight has one element, or one for each channel (axis 1)."""
     x, w = tnp.asarray(input), tnp.asarray(weight)
@@ -57,6 +63,7 @@ def prelu(input: Any, weight: Any) -> Any:
     return tnp.where(x > 0, x, w * x)
 
 
+@rounded_once
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     """Return x kept between min_val and max_val; the gradient at both is 0."""
     if min_val >= max_val:
@@ -65,34 +72,40 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     return tnp.where(x <= min_val, min_val, tnp.where(x >= max_val, max_val, x))
 
 
+@rounded_once
 def relu6(input: Any) -> Any:
     """Return x kept between 0 and 6."""
     return hardtanh(input, 0.0, 6.0)
 
 
+@rounded_once
 def hardsigmoid(input: Any) -> Any:
     """Return (x + 3) / 6 kept between 0 and 1."""
     return relu6(tnp.asarray(input) + 3.0) * (1.0 / 6.0)
 
 
+@rounded_once
 def hardswish(input: Any) -> Any:
     """Return x hardsigmoid(x) (Howard et al., 2019)."""
     x = tnp.asarray(input)
     return tnp.where(x <= -3.0, 0.0, tnp.where(x < 3.0, x * (x + 3.0) * (1.0 / 6.0), x))
 
 
+@rounded_once
 def mish(input: Any) -> Any:
     """Return x tanh(softplus(x)) (Misra, 2019)."""
     x = tnp.asarray(input)
     return x * tnp.tanh(softplus(x))
 
 
+@rounded_once
 def softsign(input: Any) -> Any:
     """Return x / (1 + |x|)."""
     x = tnp.asarray(input)
     return x / (1.0 + tnp.abs(x))
 
 
+@rounded_once
 def glu(input: Any, dim: int = -1) -> Any:
     """Return a sigmoid(b) for the halves a and b of x along `dim` (Dauphin et al., 2017).
 
@@ -109,6 +122,7 @@ def glu(input: Any, dim: int = -1) -> Any:
     return a * elementwise.sigmoid(b)
 
 
+@rounded_once
 def gelu(input: Any, approximate: str = "none") -> Any:
     """Return x Phi(x), Phi the normal distribution function; `approximate="tanh"` as in Hendrycks and Gimpel, 2016.
 
@@ -130,12 +144,14 @@ def sigmoid(input: Any) -> Any:
     return elementwise.sigmoid(tnp.asarray(input))
 
 
+@rounded_once
 def silu(input: Any) -> Any:
     """Return x sigmoid(x)."""
     x = tnp.asarray(input)
     return x * elementwise.sigmoid(x)
 
 
+@rounded_once
 def softplus(input: Any, beta: float = 1.0) -> Any:
     """Return log(1 + exp(beta x)) / beta, exact for large x of either sign (so PyTorch's `threshold` is not needed).
 
@@ -149,6 +165,7 @@ def softplus(input: Any, beta: float = 1.0) -> Any:
     return softplus(beta * x) / beta
 
 
+@rounded_once
 def logsigmoid(input: Any) -> Any:
     """Return log(sigmoid(x)) without overflow."""
     return -softplus(-tnp.asarray(input))
@@ -172,6 +189,7 @@ def log_partition(z: Any, axes: tuple[int, ...]) -> Any:
     return elementwise.log(reduce_sum(elementwise.exp(z), axes=axes))
 
 
+@rounded_once
 def softmax(input: Any, dim: int = -1) -> Any:
     """Return exp(x) / sum(exp(x)) along `dim`.
 
@@ -184,6 +202,7 @@ def softmax(input: Any, dim: int = -1) -> Any:
     return e / expand(reduce_sum(e, axes=axes), e, axes)
 
 
+@rounded_once
 def log_softmax(input: Any, dim: int = -1) -> Any:
     """Return x - log(sum(exp(x))) along `dim`; finite for inputs of any finite size.
 

@@ -12,8 +12,10 @@ from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.nn.functional.activation import softmax
 from tracegrad.nn.functional.layers import dropout
+from tracegrad.numpy.half import rounded_once
 
 
+@rounded_once
 def scaled_dot_product_attention(
     query: Any,
     key: Any,

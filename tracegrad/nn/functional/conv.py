@@ -9,6 +9,7 @@ import numpy as np
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval, Primitive
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.conv import conv
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Tracer
@@ -19,6 +20,7 @@ Around = Size | Pads | str
 AXES = {n: f"[C, {s}] or [N, C, {s}]" for n, s in {1: "L", 2: "H, W", 3: "D, H, W"}.items()}
 
 
+@rounded_once
 def conv1d(
     input: Any,
     weight: Any,
@@ -40,6 +42,7 @@ def conv1d(
     return convolve("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
 
 
+@rounded_once
 def conv2d(
     input: Any,
     weight: Any,
@@ -59,6 +62,7 @@ def conv2d(
     return convolve("conv2d", input, weight, bias, stride, padding, dilation, groups, 2)
 
 
+@rounded_once
 def conv3d(
     input: Any,
     weight: Any,

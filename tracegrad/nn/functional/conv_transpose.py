@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
+from tracegrad.ir.aval import is_float
 from tracegrad.nn.functional.conv import Size, apply, operands, shown, sized, with_bias
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.conv import conv_dx
 from tracegrad.ops.shape import pad
 
 Ints = tuple[int, ...]
 
 
+@rounded_once
 def conv_transpose1d(
     input: Any,
     weight: Any,
@@ -40,6 +43,7 @@ def conv_transpose1d(
     return transposed("conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
+@rounded_once
 def conv_transpose2d(
     input: Any,
     weight: Any,
@@ -60,6 +64,7 @@ def conv_transpose2d(
     return transposed("conv_transpose2d", input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
 
 
+@rounded_once
 def conv_transpose3d(
     input: Any,
     weight: Any,
@@ -127,7 +132,7 @@ def out_sizes(size: Ints, kernel: Ints, stride: Ints, padding: Ints, extra: Ints
 
 def check_operands(name: str, x: Any, w: Any, groups: int) -> None:
     """Refuse dtypes, channels and groups that do not fit."""
-    if x.dtype != w.dtype or np.dtype(x.dtype).kind != "f":
+    if x.dtype != w.dtype or not is_float(np.dtype(x.dtype)):
         raise DTypeError(
             f"{name}: x {shown(x)} and weight {shown(w)} must have one floating-point dtype",
             fix="convert with x.astype(...)",

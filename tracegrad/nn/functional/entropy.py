@@ -15,14 +15,17 @@ import numpy as np
 import tracegrad.numpy as tnp
 from tracegrad.errors import DTypeError, IndexOutOfBounds, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import is_float
 from tracegrad.nn.functional.activation import log_partition, log_softmax, shifted
 from tracegrad.nn.functional.loss import checked_reduction, reduced
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.elementwise import where
 from tracegrad.ops.reduce import expand, reduce_sum
 from tracegrad.ops.shape import broadcast
 from tracegrad.trace import Tracer, current_trace
 
 
+@rounded_once
 def cross_entropy(
     input: Any,
     target: Any,
@@ -45,12 +48,13 @@ def cross_entropy(
     1.386294
     """
     scores, y = operands("cross_entropy", input, target)
-    if y.dtype.kind == "f":
+    if is_float(y.dtype):
         return soft_cross_entropy(scores, y, weight, reduction, label_smoothing)
     z, axes = shifted(scores, class_axis(scores), "cross_entropy")
     return class_loss("cross_entropy", z, log_partition(z, axes), y, weight, ignore_index, reduction, label_smoothing)
 
 
+@rounded_once
 def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean") -> Any:
     """Return the loss of log-probabilities [N, C, ...] or [C] at the classes `target`; see `cross_entropy`."""
     logp, y = operands("nll_loss", input, target)
@@ -64,7 +68,7 @@ def class_axis(scores: Any) -> int:
 def operands(name: str, input: Any, target: Any) -> tuple[Any, Any]:
     """Check and return scores and target as arrays."""
     scores, y = tnp.asarray(input), tnp.asarray(target)
-    if scores.ndim == 0 or scores.dtype.kind != "f":
+    if scores.ndim == 0 or not is_float(scores.dtype):
         raise DTypeError(f"{name}: the input {shown(scores)} is not a floating-point array [N, C]", fix="pass scores")
     axis = class_axis(scores)
     rows = (*scores.shape[:axis], *scores.shape[axis + 1 :])
@@ -73,7 +77,7 @@ def operands(name: str, input: Any, target: Any) -> tuple[Any, Any]:
             f"{name}: the classes {shown(y)} do not fit the input {shown(scores)}",
             fix=f"pass integers of shape {rows}; the class axis is axis {axis}",
         )
-    if y.dtype.kind == "f" and (y.shape != scores.shape or name == "nll_loss"):
+    if is_float(y.dtype) and (y.shape != scores.shape or name == "nll_loss"):
         raise ShapeError(
             f"{name}: the probabilities {shown(y)} do not fit the input {shown(scores)}",
             fix="pass integer classes, or probabilities of the input's shape",

@@ -11,12 +11,14 @@ import tracegrad.numpy as tnp
 from tracegrad import random
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.contract import dot
 from tracegrad.ops.elementwise import stop_gradient, where
 from tracegrad.ops.index import gather
 from tracegrad.trace import Tracer
 
 
+@rounded_once
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """Return x @ weight.T + bias along the last axis; weight [out, in] or [in], bias [out].
 
@@ -82,6 +84,7 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     return hit.astype(np.int64)
 
 
+@rounded_once
 def dropout(input: Any, p: float = 0.5, training: bool = True, *, key: Any = None) -> Any:
     """Return x with each element set to 0 with probability p and the others divided by 1 - p; x itself if not training.
 

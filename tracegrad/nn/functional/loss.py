@@ -8,6 +8,7 @@ import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.nn.functional.activation import softplus
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.elementwise import stop_gradient
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -41,6 +42,7 @@ def matching(name: str, input: Any, target: Any) -> tuple[Any, Any]:
     return x, y
 
 
+@rounded_once
 def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Return the squared difference, averaged, summed or as it is.
 
@@ -52,12 +54,14 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     return reduced("mse_loss", tnp.square(x - y), reduction)
 
 
+@rounded_once
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Return the absolute difference, averaged, summed or as it is."""
     x, y = matching("l1_loss", input, target)
     return reduced("l1_loss", tnp.abs(x - y), reduction)
 
 
+@rounded_once
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
     """Return d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (Huber, 1964)."""
     x, y = matching("huber_loss", input, target)
@@ -65,6 +69,7 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
     return reduced("huber_loss", tnp.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
 
 
+@rounded_once
 def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: float = 1.0) -> Any:
     """Return `huber_loss` with delta = beta, divided by beta."""
     if beta <= 0:
@@ -72,6 +77,7 @@ def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: fl
     return huber_loss(input, target, reduction, beta) / beta
 
 
+@rounded_once
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean") -> Any:
     """Return -(t log x + (1 - t) log(1 - x)) for probabilities x, with logarithms of at least -100 and a derivative
     whose denominator x (1 - x) is at least 1e-12, as in PyTorch. Probabilities outside [0, 1] give NaN.
@@ -94,6 +100,7 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, *, reducti
     return reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
 
 
+@rounded_once
 def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None
 ) -> Any:
@@ -112,6 +119,7 @@ def binary_cross_entropy_with_logits(
     return reduced("binary_cross_entropy_with_logits", loss if weight is None else loss * weight, reduction)
 
 
+@rounded_once
 def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool = False) -> Any:
     """Return t (log t - x) for log-probabilities x and probabilities t (or their logarithms), 0 where t is 0.
 

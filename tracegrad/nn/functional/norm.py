@@ -9,6 +9,8 @@ from typing import Any
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import is_float
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.elementwise import rsqrt
 from tracegrad.ops.reduce import expand, reduce_sum
 from tracegrad.ops.shape import broadcast
@@ -16,7 +18,7 @@ from tracegrad.ops.shape import broadcast
 
 def moments(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """Return mean, x - mean (of x's shape) and the biased variance; mean and variance without `axes`."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         raise DTypeError(
             f"normalisation of {Aval(tuple(x.shape), x.dtype)}: not floating point", fix="use x.astype(np.float32)"
         )
@@ -33,6 +35,7 @@ def affine(y: Any, weight: Any, bias: Any, axes: tuple[int, ...]) -> Any:
     return y if bias is None else y + broadcast(tnp.asarray(bias), shape=tuple(y.shape), axes=axes)
 
 
+@rounded_once
 def layer_norm(
     input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
@@ -59,6 +62,7 @@ def layer_norm(
     return affine(centred * expand(rsqrt(variance + eps), x, axes), weight, bias, axes)
 
 
+@rounded_once
 def batch_norm(
     input: Any,
     running_mean: Any = None,
@@ -109,6 +113,7 @@ def batch_norm(
     return affine(centred * expand(rsqrt(variance + eps), x, others), weight, bias, (1,))
 
 
+@rounded_once
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Return (x - mean) / sqrt(var + eps) * weight[C] + bias[C] over groups of channels of [N, C, ...].
 
@@ -136,6 +141,7 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     return affine(y, weight, bias, (1,))
 
 
+@rounded_once
 def batch_statistics(input: Any, running_mean: Any, running_var: Any, momentum: float = 0.1) -> tuple[Any, Any]:
     """Return the running mean and (unbiased) variance, moved by `momentum` towards the batch's as in PyTorch."""
     x = tnp.asarray(input)
@@ -146,6 +152,7 @@ def batch_statistics(input: Any, running_mean: Any, running_var: Any, momentum: 
     return (1 - momentum) * running_mean + momentum * mean, (1 - momentum) * running_var + momentum * unbiased
 
 
+@rounded_once
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
     """Return x / max(norm, eps) with the p-norm along `dim`; the gradient at x = 0 is finite.
 

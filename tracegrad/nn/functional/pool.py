@@ -10,7 +10,9 @@ import numpy as np
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import is_float
 from tracegrad.nn.functional.conv import Pads, apply, sized
+from tracegrad.numpy.half import rounded_once
 from tracegrad.ops.pool import max_pool, sum_pool
 
 Size = int | tuple[int, ...]
@@ -48,6 +50,7 @@ def max_pool2d(
     return pooled("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, 2)
 
 
+@rounded_once
 def avg_pool1d(
     input: Any,
     kernel_size: Size,
@@ -63,6 +66,7 @@ def avg_pool1d(
     return averaged("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
 
+@rounded_once
 def avg_pool2d(
     input: Any,
     kernel_size: Size,
@@ -83,6 +87,7 @@ def avg_pool2d(
     )
 
 
+@rounded_once
 def adaptive_avg_pool1d(input: Any, output_size: int | tuple[int | None, ...]) -> Any:
     """Return the means of `output_size` windows along the last axis of [N, C, L] or [C, L].
 
@@ -94,6 +99,7 @@ def adaptive_avg_pool1d(input: Any, output_size: int | tuple[int | None, ...]) -
     return adaptive("adaptive_avg_pool1d", input, output_size, 1)
 
 
+@rounded_once
 def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, ...]) -> Any:
     """Return the means of windows of [N, C, H, W] or [C, H, W]; a size of None keeps that axis. See
     `adaptive_avg_pool1d`.
@@ -106,7 +112,7 @@ def adaptive_avg_pool2d(input: Any, output_size: int | tuple[int | None, ...]) -
 
 def adaptive(name: str, input: Any, output_size: Any, n: int) -> Any:
     x = tnp.asarray(input)
-    if x.ndim not in (n + 1, n + 2) or x.dtype.kind != "f":
+    if x.ndim not in (n + 1, n + 2) or not is_float(x.dtype):
         axes = "[C, L] or [N, C, L]" if n == 1 else "[C, H, W] or [N, C, H, W]"
         raise ShapeError(
             f"{name}: {Aval(tuple(x.shape), x.dtype)} is not a floating-point array {axes}", fix="check the input"
