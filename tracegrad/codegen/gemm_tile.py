@@ -8,8 +8,7 @@ whole vectors: two where n is more than one, the second of which ends at column 
 it must.  So nothing outside B is touched, and no store is masked, unless n is less than one vector: then a row of B
 must have the rest of it.  In the same way an odd row is computed twice.  What is written twice has the same bits.
 
-Each shape is a function of its own, reached through one switch: even numbers of rows, one vector or two.  Four steps of
-k are written out: a step of the 6 x 16 tile has 12 FMAs, which take 6 cycles, and nothing else may take longer.
+Each shape is a function of its own, reached through one switch: even numbers of rows, one vector or two.
 """
 
 from __future__ import annotations
@@ -22,12 +21,22 @@ from llvmlite import ir
 from numba import types
 
 from tracegrad.codegen.addresses import I64, POINTER, intrinsic
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, prefetch, word
+from tracegrad.codegen.tile import (
+    AHEAD,
+    WORD,
+    Lanes,
+    offset,
+    opaque,
+    part_call,
+    part_function,
+    part_module,
+    prefetch,
+    word,
+)
 from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.unrolled_loop import UNROLLED, UnrolledLoop
 
 ARGUMENTS = 11
-UNROLLED = 4
-AHEAD = 8  # rows of B between its prefetch and its use
 
 Sums = list[ir.Value]
 
@@ -84,56 +93,17 @@ class ProductTile:
     function: ir.Function
 
     def emit(self) -> None:
-        """Fill the function: whole rounds of four steps, single steps, stores."""
+        """Fill the function: places, sums, stores."""
         function = self.function
         function.linkage = "internal"
         rows, count, a, _, _, b, _, c, self.c_row, self.n, self.accumulate = function.args
-        entry, rounds, middle, single, done = (
-            function.append_basic_block(name) for name in ("entry", "rounds", "middle", "single", "done")
-        )
-        builder = ir.IRBuilder(entry)
-        self._places(builder, rows)
-        starts = [builder.inttoptr(x, POINTER) for x in (a, b, c)]
+        head = ir.IRBuilder(function.append_basic_block("entry"))
+        self._places(head, rows)
+        starts = [head.inttoptr(x, POINTER) for x in (a, b, c)]
         self.c = starts[2]
         zeros: Sums = [self.lanes.zero] * (self.rows * self.vectors)
-        builder.cbranch(builder.icmp_signed(">=", count, word(UNROLLED)), rounds, middle)
-
-        builder.position_at_end(rounds)
-        left = self._carried(builder, {entry: count})
-        a_p, b_p, c_p = (self._carried(builder, {entry: start}) for start in starts)
-        carried = [self._carried(builder, {entry: zero}) for zero in zeros]
-        for line in (0, self.lanes.count * self.lanes.item_size * self.vectors - 1):  # a row may lie across two lines
-            prefetch(builder, offset(builder, c_p, word(line)), write=True)
-        (a_next, b_next), sums = (a_p, b_p), list(carried)
-        for _ in range(UNROLLED):
-            prefetch(builder, offset(builder, b_next, self.ahead), write=False)
-            (a_next, b_next), sums = self._step(builder, (a_next, b_next), sums)
-        fewer = builder.sub(left, word(UNROLLED))
-        c_next = offset(builder, c_p, self.c_row)
-        for phi, value in zip([left, a_p, b_p, c_p, *carried], [fewer, a_next, b_next, c_next, *sums], strict=True):
-            phi.add_incoming(value, rounds)
-        builder.cbranch(builder.icmp_signed(">=", fewer, word(UNROLLED)), rounds, middle)
-
-        builder.position_at_end(middle)
-        left, a_p, b_p, *carried = (
-            self._carried(builder, {entry: start, rounds: value})
-            for start, value in zip([count, *starts[:2], *zeros], [fewer, a_next, b_next, *sums], strict=True)
-        )
-        middles = [left, a_p, b_p, *carried]
-        builder.cbranch(builder.icmp_signed(">", left, word(0)), single, done)
-
-        builder.position_at_end(single)
-        left, a_p, b_p, *carried = (self._carried(builder, {middle: value}) for value in middles)
-        (a_next, b_next), sums = self._step(builder, (a_p, b_p), carried)
-        fewer = builder.sub(left, word(1))
-        for phi, value in zip([left, a_p, b_p, *carried], [fewer, a_next, b_next, *sums], strict=True):
-            phi.add_incoming(value, single)
-        builder.cbranch(builder.icmp_signed(">", fewer, word(0)), single, done)
-
-        builder.position_at_end(done)
-        self._store(builder, [
-            self._carried(builder, {middle: x, single: y}) for x, y in zip(middles[3:], sums, strict=True)
-        ])  # fmt: skip
+        sums, done = UnrolledLoop(UNROLLED, self._prefetch, self._step).emit(head, count, starts, zeros)
+        self._store(ir.IRBuilder(done), sums)
 
     def _places(self, builder: ir.IRBuilder, rows: ir.Value) -> None:
         """Work out where rows of A and C and vectors of B and C start; an odd row is the one before it again."""
@@ -148,20 +118,18 @@ class ProductTile:
         self.columns = [word(0), builder.select(whole, word(count * size), second)][: self.vectors]
         self.ahead = builder.mul(self.b_step, word(AHEAD))
 
-    @staticmethod
-    def _carried(builder: ir.IRBuilder, incoming: dict[ir.Block, ir.Value]) -> ir.PhiInstr:
-        """Return the value that depends on where control comes from."""
-        phi = builder.phi(next(iter(incoming.values())).type)
-        for block, value in incoming.items():
-            phi.add_incoming(value, block)
-        return phi
+    def _prefetch(self, builder: ir.IRBuilder, left: ir.Value, places: list[ir.Value]) -> list[ir.Value]:
+        """Ask for a row of C, which may lie across two lines."""
+        a, b, c = places
+        for line in (0, self.lanes.count * self.lanes.item_size * self.vectors - 1):
+            prefetch(builder, offset(builder, c, word(line)), write=True)
+        return [a, b, offset(builder, c, self.c_row)]
 
-    def _step(
-        self, builder: ir.IRBuilder, places: tuple[ir.Value, ir.Value], sums: Sums
-    ) -> tuple[tuple[ir.Value, ir.Value], Sums]:
+    def _step(self, builder: ir.IRBuilder, places: list[ir.Value], sums: Sums) -> tuple[list[ir.Value], Sums]:
         """Add the products of one k; return the places of the next, and the sums."""
-        a, b = places
+        a, b, c = places
         lanes = self.lanes
+        prefetch(builder, offset(builder, b, self.ahead), write=False)
         b_vectors = [lanes.load(builder, offset(builder, b, column)) for column in self.columns]
         found: Sums = []
         for i in range(self.rows):
@@ -169,7 +137,7 @@ class ProductTile:
             found += [
                 lanes.fma(builder, spread, b_vectors[j], sums[i * self.vectors + j]) for j in range(self.vectors)
             ]
-        return (opaque(builder, offset(builder, a, self.a_k)), opaque(builder, offset(builder, b, self.b_step))), found
+        return [*(opaque(builder, offset(builder, x, by)) for x, by in ((a, self.a_k), (b, self.b_step))), c], found
 
     def _store(self, builder: ir.IRBuilder, sums: Sums) -> None:
         """Emit C (+)= sums; less than one vector is masked, by a branch where masks are not cheap."""
@@ -208,11 +176,3 @@ class ProductTile:
         store(builder, [builder.fadd(x, y) for x, y in zip(old, sums, strict=True)])
         builder.position_at_end(write)
         store(builder, sums)
-
-
-def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
-    """Return a pointer whose origin the compiler does not see, so that it advances by one addition.
-
-    Otherwise the places of all steps become sums of strides, more than there are registers.
-    """
-    return builder.asm(ir.FunctionType(POINTER, [POINTER]), "", "=r,0", [pointer], side_effect=False)

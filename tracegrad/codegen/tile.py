@@ -23,12 +23,15 @@ from numba import types
 
 from tracegrad.codegen.addresses import I8, I32, I64, POINTER, VOID, declare, intrinsic
 from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.unrolled_loop import UNROLLED, UnrolledLoop
 
 I1 = ir.IntType(1)
 WORD = types.int64
 
 
 CACHE_LINE = 64
+TABLE_WORD = 8
+AHEAD = 8  # rows of B between its prefetch and its use
 
 
 def word(value: int) -> ir.Constant:
@@ -115,6 +118,14 @@ def offset(builder: ir.IRBuilder, pointer: ir.Value, *byte_counts: ir.Value) -> 
     return pointer
 
 
+def opaque(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+    """Return a pointer whose origin the compiler does not see, so that it advances by one addition.
+
+    Otherwise the places of all steps become sums of strides, more than there are registers.
+    """
+    return builder.asm(ir.FunctionType(POINTER, [POINTER]), "", "=r,0", [pointer], side_effect=False)
+
+
 def prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool) -> None:
     """Ask for a cache line."""
     function = declare(builder.module, "llvm.prefetch.p0", VOID, [POINTER, I32, I32, I32])
@@ -157,67 +168,66 @@ class TileEmitter:
         """Add void name(rows, k, a, b, step, c, ldc, n, accumulate) to the module."""
         function = part_function(module, name, 9)
         function.linkage = "internal"
-        entry = function.append_basic_block("entry")
-        loop = function.append_basic_block("loop")
-        done = function.append_basic_block("done")
-        sums = self._emit_loop(function, entry, loop, done)
-        self._emit_store(function, done, sums)
+        sums, done = self._emit_sums(function, ir.IRBuilder(function.append_basic_block("entry")))
+        self._emit_store(function, done, [sums[i : i + self.vectors] for i in range(0, len(sums), self.vectors)])
         return function
 
-    def _emit_loop(
-        self, function: ir.Function, entry: ir.Block, loop: ir.Block, done: ir.Block
-    ) -> list[list[ir.Value]]:
-        """Emit sum_k A[k, i] * B[k, j] with one accumulator per (i, vector of j)."""
-        lanes = self.lanes
-        _, k_count, a_start, b_start, step, c_start, ldc, _, _ = function.args
-        head = ir.IRBuilder(entry)
-        starts = [head.inttoptr(value, POINTER) for value in (a_start, b_start, c_start)]
+    def _emit_sums(self, function: ir.Function, head: ir.IRBuilder) -> tuple[list[ir.Value], ir.Block]:
+        """Emit sum_k A[k, i] * B[k, j] with one accumulator per (i, vector of j); return them and where they are."""
+        _, k_count, a_start, b_start, step, c_start, _, _, _ = function.args
+        a, b_first, c = (head.inttoptr(value, POINTER) for value in (a_start, b_start, c_start))
         table = head.inttoptr(step, POINTER)
-        ahead = head.mul(step, word(8))
-        head.branch(loop)
+        ahead = head.mul(step, word(AHEAD))
+        def add_products(
+            builder: ir.IRBuilder, places: list[ir.Value], sums: list[ir.Value]
+        ) -> tuple[list[ir.Value], list[ir.Value]]:
+            a, b, c = places
+            if self.indirect:
+                row = offset(builder, b_first, builder.load(b, typ=I64))
+                following = offset(builder, b, word(TABLE_WORD))
+            else:
+                row, following = b, opaque(builder, offset(builder, b, step))
+                for line in self._lines:
+                    prefetch(builder, offset(builder, b, ahead, line), write=False)
+            elements = [offset(builder, a, word(i * self.lanes.item_size)) for i in range(self.rows)]
+            sums = self._products(builder, elements, row, sums)
+            return [offset(builder, a, word(self.panel_rows * self.lanes.item_size)), following, c], sums
 
-        builder = ir.IRBuilder(loop)
-        k = self._carried(builder, word(0), entry)
-        a, b, c = (self._carried(builder, start, entry) for start in starts)
-        sums = [[self._carried(builder, lanes.zero, entry) for _ in range(self.vectors)] for _ in range(self.rows)]
-        self._emit_prefetch(builder, b, c, ahead)
-        row = b
-        if self.indirect:
-            row = offset(builder, b, builder.load(builder.gep(table, [k], source_etype=I64), typ=I64))
+        starts = [a, table if self.indirect else b_first, c]
+        zeros: list[ir.Value] = [self.lanes.zero] * (self.rows * self.vectors)
+        return UnrolledLoop(UNROLLED, self._rows_prefetch(head), add_products).emit(head, k_count, starts, zeros)
+
+    def _rows_prefetch(self, head: ir.IRBuilder) -> Callable[[ir.IRBuilder, ir.Value, list[ir.Value]], list[ir.Value]]:
+        """Return what prefetches one row of C, the last place, a round: a burst would exhaust the line fill buffers."""
+        rows, k_count, _, _, _, _, ldc, _, _ = head.function.args
+        at_last_row = head.sub(k_count, head.mul(head.sub(rows, word(1)), word(UNROLLED)))
+
+        def prefetch_row(builder: ir.IRBuilder, left: ir.Value, places: list[ir.Value]) -> list[ir.Value]:
+            *others, c = places
+            for line in self._lines:
+                prefetch(builder, offset(builder, c, line), write=True)
+            step = builder.select(builder.icmp_signed(">", left, at_last_row), ldc, word(0))
+            return [*others, offset(builder, c, step)]
+
+        return prefetch_row
+
+    @property
+    def _lines(self) -> list[ir.Constant]:
+        """Return the cache lines of a row of the tile."""
+        return [word(line) for line in range(0, self.vectors * self.lanes.count * self.lanes.item_size, CACHE_LINE)]
+
+    def _products(
+        self, builder: ir.IRBuilder, elements: list[ir.Value], row: ir.Value, sums: list[ir.Value]
+    ) -> list[ir.Value]:
+        """Add to the sums what elements of A, each spread over a vector, and a row of B give."""
+        lanes = self.lanes
         vector_bytes = lanes.count * lanes.item_size
         b_vectors = [lanes.load(builder, offset(builder, row, word(j * vector_bytes))) for j in range(self.vectors)]
-        results = []
-        for i in range(self.rows):
-            element = builder.load(offset(builder, a, word(i * lanes.item_size)), typ=lanes.element)
-            spread = lanes.splat(builder, element)
-            results.append([lanes.fma(builder, spread, b_vectors[j], sums[i][j]) for j in range(self.vectors)])
-
-        next_k = builder.add(k, word(1))
-        next_b = b if self.indirect else offset(builder, b, step)
-        c_step = builder.select(builder.icmp_signed("<", next_k, function.args[0]), ldc, word(0))
-        k.add_incoming(next_k, loop)
-        a.add_incoming(offset(builder, a, word(self.panel_rows * lanes.item_size)), loop)
-        b.add_incoming(next_b, loop)
-        c.add_incoming(offset(builder, c, c_step), loop)
-        for i in range(self.rows):
-            for j in range(self.vectors):
-                sums[i][j].add_incoming(results[i][j], loop)
-        builder.cbranch(builder.icmp_signed("<", next_k, k_count), loop, done)
-        return results
-
-    @staticmethod
-    def _carried(builder: ir.IRBuilder, start: ir.Value, entry: ir.Block) -> ir.PhiInstr:
-        """Return a value carried around the loop."""
-        value = builder.phi(start.type)
-        value.add_incoming(start, entry)
-        return value
-
-    def _emit_prefetch(self, builder: ir.IRBuilder, b: ir.Value, c: ir.Value, ahead: ir.Value) -> None:
-        """Prefetch one row of C per k (a burst would exhaust the line fill buffers) and the row of B eight k ahead."""
-        for line in range(0, self.vectors * self.lanes.count * self.lanes.item_size, CACHE_LINE):
-            prefetch(builder, offset(builder, c, word(line)), write=True)
-            if not self.indirect:
-                prefetch(builder, offset(builder, b, ahead, word(line)), write=False)
+        found = []
+        for i, place in enumerate(elements):
+            spread = lanes.splat(builder, builder.load(place, typ=lanes.element))
+            found += [lanes.fma(builder, spread, x, sums[i * self.vectors + j]) for j, x in enumerate(b_vectors)]
+        return found
 
     def _emit_store(self, function: ir.Function, done: ir.Block, sums: list[list[ir.Value]]) -> None:
         """Emit C (+)= sums for the first `rows` rows and n columns; the last row may be one of junk."""
