@@ -177,6 +177,30 @@ def test_convolutions_by_winograd(path, kind, dtype, case, threads, seed, specia
     check(kind, dtype, case, threads, seed, special=special, side=side, path=path)
 
 
+@st.composite
+def plane_cases(draw: Any) -> Case:
+    """Groups of one channel, one or two axes: many small planes, copied several at a time, or a few larger ones."""
+    axes, is_small = draw(st.sampled_from([1, 2, 2, 2])), draw(st.booleans())
+    extent = st.sampled_from([1, 2, 3, 4, 6, 7, 8, 9]) if is_small else st.sampled_from([9, 13, 14, 15, 16, 17, 28, 35])
+
+    def each(strategy: Any) -> tuple[Any, ...]:
+        return draw(st.tuples(*[strategy] * axes))
+
+    images = draw(st.sampled_from([1, 4, 7, 32, 65])) if is_small else draw(st.integers(1, 3))
+    groups, kernel = draw(st.sampled_from([2, 3, 9])), each(st.sampled_from([1, 2, 3, 3, 4, 5, 7, 9]))
+    outputs = groups * draw(st.sampled_from([1, 1, 1, 2]))
+    return Case(images, groups, each(extent), outputs, kernel, each(SMALL), each(PADS), each(SMALL), groups)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(KINDS), st.sampled_from(DTYPES), plane_cases(), st.sampled_from([1, 2]),
+    st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions_plane_by_plane(kind, dtype, case, threads, seed, special, side):
+    check(kind, dtype, case, threads, seed, special=special, side=side)
+
+
 LARGE = {
     "rows are cut": Case(1, 40, (70, 90), 33, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "columns are cut": Case(1, 16, (5, 900), 17, (3, 3), (1, 1), ((0, 2), (1, 1)), (1, 1)),

@@ -41,6 +41,25 @@ def split_intrinsic(bits: int, shape: TileShape) -> Any:
     return split
 
 
+def weave_intrinsic(bits: int, shape: TileShape) -> Any:
+    """Return the intrinsic weave(even, odd, target): one vector of elements from two places in turn."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+    half = Lanes(bits, lanes.count // 2)
+    order = [lane // 2 + lane % 2 * half.count for lane in range(lanes.count)]
+
+    @intrinsic
+    def weave(typing_context: Any, even: Any, odd: Any, target: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            halves = [half.load(builder, builder.inttoptr(place, POINTER)) for place in args[:2]]
+            woven = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, lanes.count), order))
+            lanes.store(builder, woven, builder.inttoptr(args[2], POINTER))
+            return context.get_dummy_value()
+
+        return types.void(WORD, WORD, WORD), generate
+
+    return weave
+
+
 def dense_rows(dtype: str, shape: TileShape) -> Any:
     """Return the kernel copy_rows(source, source_pitch, rows, count, target, target_pitch), pitches in bytes.
 

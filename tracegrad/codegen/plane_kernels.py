@@ -30,44 +30,48 @@ from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 from tracegrad.codegen.plan_conv_planes import ROWS, TAPS
-from tracegrad.codegen.plane_copy import dense_rows, plane_copy
+from tracegrad.codegen.plane_copy import dense_rows, plane_copy, weave_intrinsic
 from tracegrad.codegen.plane_taps import (
-    taps_rows_intrinsic,
-    taps_rows_part,
+    taps_plane_intrinsic,
+    taps_plane_part,
     taps_sums_intrinsic,
     taps_sums_part,
 )
 from tracegrad.codegen.tile_shape import TileShape
 
 
-def plane_run(dtype: str, shape: TileShape) -> Any:
-    """Return the kernel run(plan, run, copy, weights, target, end, line): the output positions of one run."""
+def run_rows(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel compute_rows(plan, run, copy, weights, target, target_pitch, rows): some rows of a run.
+
+    A row that is shorter than a vector is written as a whole vector.  Of a single row, vectors run together.
+    """
     size = ITEM_SIZES[dtype]
     lanes = shape.lanes(size)
     vector = shape.vector_bytes
+    taps_plane = taps_plane_intrinsic(8 * size)
+
+    @kernel
+    def compute_rows(plan: int, run: int, copy: int, weights: int, target: int, target_pitch: int, rows: int) -> None:
+        columns, height = load_word(run, words.R_COLUMNS), load_word(run, words.R_HEIGHT)
+        groups = plan + load_word(run, words.R_GROUPS) * 8
+        if load_word(run, words.R_ROWS) > 1:
+            pitch = load_word(plan, words.PITCH) * size
+            taps_plane(copy, pitch, groups, weights, target, target_pitch, rows, height, maximum(columns, lanes))
+            return
+        taps_plane(copy, vector, groups, weights, target, vector, columns // lanes, height, lanes)
+        if columns % lanes:
+            last = maximum(columns - lanes, 0) * size
+            taps_plane(copy + last, vector, groups, weights, target + last, vector, 1, 1, lanes)
+
+    return compute_rows
+
+
+def plane_run(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel run_plane(plan, run, copy, weights, target, end, line): the output positions of one run."""
+    size = ITEM_SIZES[dtype]
+    lanes = shape.lanes(size)
     load, store = loader(dtype), storer(dtype)
-    taps_rows = taps_rows_intrinsic(8 * size)
-
-    @kernel
-    def rows_block(plan: int, run: int, copy: int, weights: int, target: int, step: int, i: int) -> None:
-        """Compute ROWS rows; the last vector of a row overlaps the one before, or spills if there is none."""
-        columns, pitch = load_word(run, words.R_COLUMNS), load_word(plan, words.PITCH) * size
-        offsets, taps = plan + load_word(run, words.R_OFFSETS) * 8, load_word(run, words.R_TAPS)
-        source = copy + i * pitch
-        last = maximum(columns - lanes, 0)
-        for j in range(0, columns, lanes):
-            at = minimum(j, last) * size
-            taps_rows(source + at, pitch, offsets, weights, taps, target + at, step, lanes, 0)
-
-    @kernel
-    def one_row(plan: int, run: int, copy: int, weights: int, target: int, i: int) -> None:
-        """Compute a row, ROWS vectors at a time."""
-        columns, pitch = load_word(run, words.R_COLUMNS), load_word(plan, words.PITCH) * size
-        offsets, taps = plan + load_word(run, words.R_OFFSETS) * 8, load_word(run, words.R_TAPS)
-        source = copy + i * pitch
-        for j in range(0, columns, ROWS * lanes):
-            at = j * size
-            taps_rows(source + at, vector, offsets, weights, taps, target + at, vector, columns - j, lanes)
+    compute_rows = run_rows(dtype, shape)
 
     @kernel
     def spread(line: int, pitch: int, target: int, row: int, column: int, rows: int, columns: int) -> None:
@@ -82,54 +86,93 @@ def plane_run(dtype: str, shape: TileShape) -> Any:
 
         So are planes, up to the end of those that the task computes.
         """
-        rows, columns = load_word(run, words.R_ROWS), load_word(run, words.R_COLUMNS)
+        rows, columns, height = load_word(run, words.R_ROWS), load_word(run, words.R_COLUMNS), 1
         row, column = load_word(run, words.R_ROW), load_word(run, words.R_COLUMN)
-        line_pitch = load_word(plan, words.LINE_PITCH)
-        for block in range(0, rows, ROWS):
-            i = minimum(block, maximum(rows - ROWS, 0))
-            first = load_word(run, words.R_FIRST) + i * row
-            place = target + first * size
-            spills = columns < lanes and (row != columns or place + ((ROWS - 1) * row + lanes) * size > end)
-            if rows >= ROWS and column == 1 and not spills:
-                rows_block(plan, run, copy, weights, place, row * size, i)
-            elif rows >= ROWS:
-                rows_block(plan, run, copy, weights, line, line_pitch, i)
-                spread(line, line_pitch, place, row, column, ROWS, columns)
-            else:
-                for k in range(rows):
-                    one_row(plan, run, copy, weights, line, k)
-                    spread(line, line_pitch, target + (first + k * row) * size, row, column, 1, columns)
+        place = target + load_word(run, words.R_FIRST) * size
+        spills = columns < lanes and (row != columns or place + ((rows - 1) * row + lanes) * size > end)
+        if column == 1 and not spills:
+            compute_rows(plan, run, copy, weights, place, row * size, rows)
+        else:
+            if rows > 1:
+                height = load_word(run, words.R_HEIGHT)
+            line_pitch, pitch = load_word(plan, words.LINE_PITCH), load_word(plan, words.PITCH) * size
+            for block in range(0, rows, height):
+                i = minimum(block, rows - height)
+                compute_rows(plan, run, copy + i * pitch, weights, line, line_pitch, height)
+                spread(line, line_pitch, place + i * row * size, row, column, height, columns)
 
     return run_plane
 
 
-def plane_result(dtype: str, shape: TileShape) -> Any:
-    """Return the kernel compute(plan, copy, weights, target, end, work): all runs of one plane of the result."""
+def plane_woven(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel run_pair(plan, run, copy, weights, target, line): two runs whose columns alternate."""
+    size = ITEM_SIZES[dtype]
+    lanes = shape.lanes(size)
     load, store = loader(dtype), storer(dtype)
-    run_plane = plane_run(dtype, shape)
+    compute_rows, weave = run_rows(dtype, shape), weave_intrinsic(8 * size, shape)
 
     @kernel
-    def compute(plan: int, copy: int, weights: int, target: int, end: int, work: int) -> None:
-        chosen = work + load_word(plan, words.WEIGHT_OFFSET)
-        line = work + load_word(plan, words.LINE_OFFSET)
-        for r in range(load_word(plan, words.RUNS)):
-            run = plan + (load_word(plan, words.RUN_TABLE) + r * words.RUN_WORDS) * 8
-            factors = weights
-            if load_word(run, words.R_ORDERED) == 0:
-                numbers = plan + load_word(run, words.R_WEIGHTS) * 8
-                for t in range(load_word(run, words.R_TAPS)):
-                    store(chosen, t, load(weights, load_word(numbers, t)))
-                factors = chosen
-            run_plane(plan, run, copy, factors, target, end, line)
+    def weave_row(even: int, odd: int, target: int, columns: int) -> None:
+        """Store a row whose columns come from two rows in turn; the last vector overlaps the one before."""
+        last = columns // 2 * 2 - lanes
+        done = 0
+        while done <= last:
+            weave(even + done // 2 * size, odd + done // 2 * size, target + done * size)
+            done += lanes
+        if last >= 0 and done < last + lanes:
+            weave(even + last // 2 * size, odd + last // 2 * size, target + last * size)
+            done = last + lanes
+        for j in range(done, columns):
+            store(target, j, load(odd if j & 1 else even, j // 2))
 
-    return compute
+    @kernel
+    def run_pair(plan: int, run: int, copy: int, weights: int, target: int, line: int) -> None:
+        other = run + words.RUN_WORDS * 8
+        rows, row, height = load_word(run, words.R_ROWS), load_word(run, words.R_ROW), 1
+        columns = load_word(run, words.R_COLUMNS) + load_word(other, words.R_COLUMNS)
+        if rows > 1:
+            height = load_word(run, words.R_HEIGHT)
+        line_pitch, pitch = load_word(plan, words.LINE_PITCH), load_word(plan, words.PITCH) * size
+        odd = line + height * line_pitch
+        place = target + load_word(run, words.R_FIRST) * size
+        for block in range(0, rows, height):
+            i = minimum(block, rows - height)
+            compute_rows(plan, run, copy + i * pitch, weights, line, line_pitch, height)
+            compute_rows(plan, other, copy + i * pitch, weights, odd, line_pitch, height)
+            for k in range(height):
+                weave_row(line + k * line_pitch, odd + k * line_pitch, place + (i + k) * row * size, columns)
+
+    return run_pair
+
+
+def plane_result(dtype: str, shape: TileShape, kind: str) -> Any:
+    """Return the kernel compute(plan, copy, weights, target, end, work): all runs of one plane of the result."""
+    run_plane, run_pair = plane_run(dtype, shape), plane_woven(dtype, shape)
+
+    @kernel
+    def compute_one(plan: int, copy: int, weights: int, target: int, end: int, work: int) -> None:
+        run = plan + load_word(plan, words.RUN_TABLE) * 8
+        run_plane(plan, run, copy, weights, target, end, work + load_word(plan, words.LINE_OFFSET))
+
+    @kernel
+    def compute_all(plan: int, copy: int, weights: int, target: int, end: int, work: int) -> None:
+        line = work + load_word(plan, words.LINE_OFFSET)
+        is_woven = load_word(plan, words.IS_WOVEN)
+        for r in range(0, load_word(plan, words.RUNS), 1 + is_woven):
+            run = plan + (load_word(plan, words.RUN_TABLE) + r * words.RUN_WORDS) * 8
+            if is_woven:
+                run_pair(plan, run, copy, weights, target, line)
+            else:
+                run_plane(plan, run, copy, weights, target, end, line)
+
+    return compute_all if kind == "data" else compute_one
 
 
 def forward_images(dtype: str, shape: TileShape) -> Any:
     """Return the kernel forward(plan, x, weights, y, end, image, count, work)."""
     size = ITEM_SIZES[dtype]
     copy_planes = plane_copy(dtype, shape)
-    compute = plane_result(dtype, shape)
+    compute = plane_result(dtype, shape, "forward")
 
     @kernel
     def forward(plan: int, x: int, weights: int, y: int, end: int, image: int, count: int, work: int) -> None:
@@ -152,7 +195,7 @@ def data_images(dtype: str, shape: TileShape) -> Any:
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
     copy_planes = plane_copy(dtype, shape)
-    compute = plane_result(dtype, shape)
+    compute = plane_result(dtype, shape, "data")
     exact = data_plane(dtype)
     zero = NUMBA_TYPES[dtype](0)
 
@@ -236,7 +279,7 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
         """Compute the gradient of one group; `count` is 1."""
         outputs, groups = load_word(plan, words.OUTPUTS), load_word(plan, words.GROUPS)
         map_items = (load_word(plan, words.TAP_COUNT) + TAPS - 1) // TAPS * TAPS * lanes
-        sums = work + load_word(plan, words.WEIGHT_OFFSET)
+        sums = work + load_word(plan, words.SUMS_OFFSET)
         plane_bytes, batch = load_word(plan, words.Y_ITEMS) * size, load_word(plan, words.BATCH)
         clear(sums, outputs * map_items)
         for image in range(group, load_word(plan, words.IMAGES), batch * groups):
@@ -297,4 +340,4 @@ def plane_entries(dtype: str, kind: str, shape: TileShape) -> dict[str, tuple[An
 def plane_parts(dtype: str, kind: str, shape: TileShape) -> list[ir.Module]:
     """Return the finished modules that a kind calls."""
     bits = 8 * ITEM_SIZES[dtype]
-    return [taps_sums_part(bits, shape) if kind == "weight" else taps_rows_part(bits, shape)]
+    return [taps_sums_part(bits, shape) if kind == "weight" else taps_plane_part(bits, shape)]

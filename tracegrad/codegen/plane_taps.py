@@ -1,40 +1,51 @@
 """The inner loops of convolutions plane by plane, as finished LLVM vector code (`plane_kernels` has the formulas).
 
-    taps_rows(source, step, offsets, weights, taps, target, target_step, count, count_step)
-        target[k][j] = sum_t weights[t] * source[k][offsets[t] + j]     j < min(lanes, count - k * count_step), k < 4
+    taps_plane(source, pitch, groups, weights, target, target_pitch, rows, height, columns)
+        target[i][j] = sum_g sum_{t < height of g}  weights[start of g + t * step] * source[i + t][place of g + j]
 
     taps_sums(source, offsets, ct, n, sums)
         sums[t][lane] += sum_{p < n} ct[p] * source[offsets[t] + p]                t < 3, lane = p % lanes
 
-Row k of an array is at k steps from its address. Addresses, steps and offsets are in bytes. Sources are read in whole
-vectors, and n is a multiple of four vectors.
+Addresses, pitches and offsets are in bytes.  Sources are read in whole vectors, and n is a multiple of four vectors.
+
+A group is taps that lie below each other: a vector of the source that is loaded for one row of taps serves the others,
+too, in the rows of the result above.  `height` rows of the result are computed at a time, the last ones perhaps once
+more, as are the last columns; columns are no fewer than a vector has.  The table of groups (`plan_conv_planes`): the
+step, the numbers of groups of LONGEST, ..., 1 taps, and for each group its place and its start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
-from tracegrad.codegen.plan_conv_planes import ROWS, TAPS
+from tracegrad.codegen.addresses import I64, POINTER, intrinsic
+from tracegrad.codegen.gemm_tile import opaque
+from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, ROWS, TAPS
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
 
-def taps_rows_intrinsic(bits: int) -> Any:
-    """Return the intrinsic taps_rows."""
+def taps_plane_name(bits: int) -> str:
+    """Return the symbol of taps_plane."""
+    return f"tg_taps_plane_f{bits}"
+
+
+def taps_plane_intrinsic(bits: int) -> Any:
+    """Return the intrinsic taps_plane."""
 
     @intrinsic
-    def taps_rows(
-        typing_context: Any, source: Any, step: Any, offsets: Any, weights: Any, taps: Any, target: Any,
-        target_step: Any, count: Any, count_step: Any,
+    def taps_plane(
+        typing_context: Any, source: Any, pitch: Any, groups: Any, weights: Any, target: Any, target_pitch: Any,
+        rows: Any, height: Any, columns: Any,
     ) -> Any:  # fmt: skip
-        return types.void(*[WORD] * 9), part_call(f"tg_taps_rows_f{bits}", 9)
+        return types.void(*[WORD] * 9), part_call(taps_plane_name(bits), 9)
 
-    return taps_rows
+    return taps_plane
 
 
 def taps_sums_intrinsic(bits: int) -> Any:
@@ -76,57 +87,106 @@ def counted(
     return list(carried)
 
 
-def rows_of(builder: ir.IRBuilder, address: ir.Value, step: ir.Value) -> list[ir.Value]:
-    """Return pointers to ROWS rows."""
-    pointers = [builder.inttoptr(address, POINTER)]
-    for _ in range(ROWS - 1):
-        pointers.append(offset(builder, pointers[-1], step))
-    return pointers
-
-
-def first_lanes(builder: ir.IRBuilder, lanes: Lanes, n: ir.Value) -> ir.Value:
-    """Return the mask of the lanes below n, by numbers as wide as the elements, which is what masks are made of."""
-    kind = I32 if lanes.bits == 32 else I64
-    numbers = ir.Constant(ir.VectorType(kind, lanes.count), list(range(lanes.count)))
-    narrow = builder.trunc(n, I32) if lanes.bits == 32 else n
-    return builder.icmp_signed("<", numbers, lanes.splat(builder, narrow))
-
-
 def word_at(builder: ir.IRBuilder, table: ir.Value, index: ir.Value) -> ir.Value:
     return builder.load(builder.gep(table, [index], source_etype=I64), typ=I64)
 
 
-def taps_rows_part(bits: int, shape: TileShape) -> ir.Module:
-    """Return the module that defines taps_rows."""
+def taps_plane_part(bits: int, shape: TileShape) -> ir.Module:
+    """Return the module that defines taps_plane: a switch over functions for each height."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
-    module = part_module(f"tg_taps_rows_f{bits}")
-    function = part_function(module, f"tg_taps_rows_f{bits}", 9)
-    source, step, offsets, weights, taps, target, target_step, count, count_step = function.args
+    name = taps_plane_name(bits)
+    module = part_module(name)
+    function = part_function(module, name, 9)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    sources = rows_of(builder, source, step)
-    table, factors = builder.inttoptr(offsets, POINTER), builder.inttoptr(weights, POINTER)
-
-    def tap(t: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-        place = word_at(builder, table, t)
-        factor = builder.load(builder.gep(factors, [t], source_etype=lanes.element), typ=lanes.element)
-        factor = lanes.splat(builder, factor)
-        values = [lanes.load(builder, offset(builder, row, place)) for row in sources]
-        return [lanes.fma(builder, v, factor, s) for v, s in zip(values, sums, strict=True)]
-
-    sums = counted(builder, word(0), taps, 1, [lanes.zero] * ROWS, tap)
-    targets = rows_of(builder, target, target_step)
-    left = [builder.sub(count, builder.mul(count_step, word(k))) for k in range(ROWS)]
-    whole, part = (function.append_basic_block(name) for name in ("whole", "part"))
-    builder.cbranch(builder.icmp_signed(">=", left[-1], word(lanes.count)), whole, part)
-    builder.position_at_end(whole)
-    for row, total in zip(targets, sums, strict=True):
-        lanes.store(builder, total, row)
-    builder.ret_void()
-    builder.position_at_end(part)
-    for row, total, n in zip(targets, sums, left, strict=True):
-        lanes.masked_store(builder, total, row, first_lanes(builder, lanes, n))
-    builder.ret_void()
+    end = function.append_basic_block("end")
+    switch = builder.switch(function.args[7], end)
+    for height in range(1, HEIGHTS + 1):
+        callee = part_function(module, f"{name}_{height}", 9)
+        callee.linkage = "internal"
+        TapsPlane(lanes, height, callee).emit()
+        block = function.append_basic_block("case")
+        switch.add_case(word(height), block)
+        builder.position_at_end(block)
+        builder.call(callee, function.args).tail = "tail"
+        builder.branch(end)
+    ir.IRBuilder(end).ret_void()
     return module
+
+
+@dataclass
+class TapsPlane:
+    """Emits taps_plane for one height."""
+
+    lanes: Lanes
+    height: int
+    function: ir.Function
+
+    def emit(self) -> None:
+        """Fill the function: blocks of rows, in them vectors of columns."""
+        source, self.pitch, groups, weights, target, self.target_pitch, rows, _, columns = self.function.args
+        self.weights = weights
+        builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        table = builder.inttoptr(groups, POINTER)
+        self.step = word_at(builder, table, word(0))
+        self.counts = [word_at(builder, table, word(1 + n)) for n in range(LONGEST)]
+        self.entries = offset(builder, table, word(8 * (1 + LONGEST)))
+        last_row = builder.sub(rows, word(self.height))
+        last_column = builder.sub(columns, word(self.lanes.count))
+
+        def block_of_rows(row: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            i = smaller(builder, row, last_row)
+            from_ = builder.add(source, builder.mul(i, self.pitch))
+            to = builder.add(target, builder.mul(i, self.target_pitch))
+
+            def vector(column: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                at = builder.mul(smaller(builder, column, last_column), word(self.lanes.item_size))
+                self._vector(builder, builder.add(from_, at), builder.add(to, at))
+                return []
+
+            return counted(builder, word(0), columns, self.lanes.count, [], vector)
+
+        counted(builder, word(0), rows, self.height, [], block_of_rows)
+        builder.ret_void()
+
+    def _vector(self, builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+        """Emit one vector of each row, stored in order: a row may be shorter than its vector."""
+        sums = [self.lanes.zero] * self.height
+        entry = self.entries
+        for length, count in zip(range(LONGEST, 0, -1), self.counts, strict=True):
+
+            def group(_: ir.Value, carried: list[ir.Value], length: int = length) -> list[ir.Value]:
+                place, *sums = carried
+                found = self._group(builder, source, place, length, sums)
+                return [offset(builder, place, word(16)), *found]
+
+            entry, *sums = counted(builder, word(0), count, 1, [entry, *sums], group)
+        row = builder.inttoptr(target, POINTER)
+        for total in sums:
+            self.lanes.store(builder, total, row)
+            row = opaque(builder, offset(builder, row, self.target_pitch))
+
+    def _group(
+        self, builder: ir.IRBuilder, source: ir.Value, entry: ir.Value, length: int, sums: list[ir.Value]
+    ) -> list[ir.Value]:
+        """Emit the products of a group of taps; return the sums."""
+        lanes = self.lanes
+        row = builder.inttoptr(builder.add(source, word_at(builder, entry, word(0))), POINTER)
+        weight = builder.inttoptr(builder.add(self.weights, word_at(builder, entry, word(1))), POINTER)
+        factors = []
+        for t in range(length):
+            place = offset(builder, weight, builder.mul(word(t), self.step))
+            factors.append(lanes.splat(builder, builder.load(place, typ=lanes.element)))
+        found = list(sums)
+        for q in range(self.height + length - 1):
+            value = lanes.load(builder, row)
+            row = opaque(builder, offset(builder, row, self.pitch))
+            for t in range(max(0, q - self.height + 1), min(length, q + 1)):
+                found[q - t] = lanes.fma(builder, value, factors[t], found[q - t])
+        return found
+
+
+def smaller(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 def taps_sums_part(bits: int, shape: TileShape) -> ir.Module:
