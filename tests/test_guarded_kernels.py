@@ -31,7 +31,7 @@ def run_apart(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 
-@pytest.mark.parametrize("name", ["convolutions", "products", "pooling"])
+@pytest.mark.parametrize("name", ["convolutions", "products", "pooling", "layouts"])
 def test_on_this_machine(name):
     run_apart(f"tests/guarded_{name}.py")
 

@@ -26,10 +26,11 @@ class Bound:
         self._arrays = executable.checked(values)
         for i, (given, used) in enumerate(zip(values, self._arrays, strict=True)):
             if isinstance(given, np.ndarray) and given is not used:
-                raise ArgumentError(
-                    f"argument {executable.names[i]}: bind needs a C-contiguous, aligned array",
-                    fix="pass np.ascontiguousarray(x), and change that in place",
-                )
+                what, fix = "a C-contiguous, aligned array", "pass np.ascontiguousarray(x), and change that in place"
+                if executable.layouts[i] is not None:
+                    what, fix = "an array that is stored as its example was", "compile for one that is stored as this"
+                name = f"argument {executable.names[i]}" if i < len(executable.names) else "a captured array"
+                raise ArgumentError(f"{name}: bind needs {what}", fix=fix)
         self._outputs = [
             self._arrays[d] if d >= 0 else np.empty(shape, dtype) for dtype, shape, d in executable.outputs
         ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.api.signature import array_key
 from tracegrad.trace import Tracer
 
 Plain = (bool, int, float, str, bytes)
@@ -115,7 +116,9 @@ Source = Cell | Global | Fixed | Attribute | Item
 def key_of(value: Any) -> Any:
     """Return the part of the signature that a value read from outside makes; `outside` writes it."""
     kind = type(value)
-    if isinstance(value, (np.ndarray, Tracer)):
+    if isinstance(value, np.ndarray):
+        return array_key(value)
+    if isinstance(value, Tracer):
         return value.shape, value.dtype
     if isinstance(value, Plain):
         return (kind, value) if value and value == value else (kind, repr(value))  # tells 0.0 from -0.0

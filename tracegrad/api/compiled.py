@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracegrad import lazy, tree
 from tracegrad.api import retrace
 from tracegrad.api.function import MISS, Function, Parts, Static
-from tracegrad.api.signature import Arguments
+from tracegrad.api.signature import Arguments, without_layout
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
@@ -68,7 +68,7 @@ class Compiled:
     def check_outside(self, now: tuple[Any, ...]) -> None:
         """Refuse a call when a value that is fixed in the program is another one now."""
         then = self._specialised.environment
-        if now != then:
+        if now != then and tuple(map(without_layout, now)) != tuple(map(without_layout, then)):
             text = "; ".join(retrace.outside_differences(then, now))
             raise ArgumentError(
                 f"{self.__name__}: {text}, but the program was compiled for what it was",
@@ -124,8 +124,8 @@ class Compiled:
     def bind(self, *args: Any, **kwargs: Any) -> bound.Bound:
         """Fix the arguments: the result is called without any, reads these buffers, and returns the same arrays anew.
 
-        Everything is checked once, here; captured arrays are read here, too. Arrays must be C-contiguous. Raises the
-        errors of a call.
+        Everything is checked once, here; captured arrays are read here, too. Arrays must be stored as the program reads
+        them: in C order, or as its examples were. Raises the errors of a call.
 
         >>> import numpy as np, tracegrad as tg
         >>> x = np.zeros(2)
@@ -186,6 +186,9 @@ def compile(  # noqa: A001 (the name users know)
 ) -> Compiled:
     """Compile `fn` now, for arguments like `examples` (arrays, numbers, or `tg.spec(shape, dtype)`).
 
+    The program reads arrays that lie in memory as their examples do (transposed, or as the first columns of wider
+    rows), and copies others at each call; specs stand for C order, and donated arrays are in C order.
+
     `donate` names arguments whose arrays may be overwritten: a result of the same shape and dtype takes over their
     memory, and the donated array is what the call returns. A donated array that is read-only, or shares memory with
     another argument, is refused; a strided one is copied. Nothing is executed here.
@@ -211,7 +214,7 @@ def compile(  # noqa: A001 (the name users know)
             f"compile: donate={sorted(missing)} names no array argument of {function.__name__}",
             fix=f"choose from {function.parameters.names}",
         )
-    specialised = function.specialise(arguments, donate=donated)
+    specialised = function.specialise(arguments, donate=donated, smallest=0)
     parts = Parts(function, function.__name__, function.parameters, specialised, arguments.treedef, arguments.static)
     return Compiled(parts)
 

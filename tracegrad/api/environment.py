@@ -34,6 +34,7 @@ from tracegrad.api.captures import (
     key_of,
     wrapped,
 )
+from tracegrad.api.signature import without_layout
 from tracegrad.trace import Tracer
 
 DEEPEST = 8
@@ -104,7 +105,7 @@ class Environment:
     def part_key(self, place: int, value: Any) -> Any:
         found = key_of(value)
         if isinstance(value, np.ndarray) and self.labels[place] in self.exact:
-            return (*found, blake2b(contents(value), digest_size=16).hexdigest())
+            return (*without_layout(found), blake2b(contents(value), digest_size=16).hexdigest())
         return found
 
     def arrays(self) -> list[tuple[str, np.ndarray[Any, Any]]]:

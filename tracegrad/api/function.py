@@ -25,6 +25,7 @@ from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.runtime import caller
 from tracegrad.runtime.executable import Executable
+from tracegrad.runtime.layout import WORTH_A_PROGRAM, layout_of
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Tracer, inline
 
@@ -226,8 +227,11 @@ class Function:
         self.programs[arguments.key, found.environment] = found
         return found
 
-    def specialise(self, arguments: Arguments, donate: Sequence[int] = ()) -> Specialised:
-        """Trace, transform, schedule and compile for one signature."""
+    def specialise(
+        self, arguments: Arguments, donate: Sequence[int] = (), smallest: int = WORTH_A_PROGRAM
+    ) -> Specialised:
+        """Trace, transform, schedule and compile for one signature; arrays of `smallest` bytes and more are read as
+        they are stored."""
         began = time.perf_counter()
         noted: list[float] = []
         token = ADJOINT.set(noted)
@@ -239,7 +243,8 @@ class Function:
         adjoint = sum(noted)
         traced = time.perf_counter() - began - adjoint
         names = self.parameters.leaf_names(arguments.treedef)
-        program = build(lowered.graph, donate=donate, names=names, backend=self.backend)
+        layouts = [layout_of(value, smallest) for value in (*arguments.leaves, *lowered.captures)]
+        program = build(lowered.graph, donate=donate, names=names, backend=self.backend, layouts=layouts)
         program.timings = {"trace": traced, "adjoint": adjoint, **program.timings}
         if config.verbose:
             total = time.perf_counter() - began
@@ -272,7 +277,11 @@ def jit(fn: Callable[..., Any] | None = None, *, static: Static = (), backend: s
     """Compile `fn`, once per signature of shapes, dtypes and static arguments.
 
     Arguments and results are pytrees of NumPy arrays and numbers. Python numbers are traced: changing one does not
-    compile again. `static` names (or numbers) the arguments that are not traced; they must be hashable.
+    compile again. An array of 64 KiB or more that is stored transposed (`x.T`, Fortran order, any order of the axes),
+    or as the first columns of wider rows, is read as it lies: its layout belongs to the signature. Other arrays that
+    are not in C order are copied at each call. Results are in C order.
+
+    `static` names (or numbers) the arguments that are not traced; they must be hashable.
 
     >>> import numpy as np, tracegrad as tg
     >>> f = tg.jit(lambda x: np.sin(x) + 1.0)

@@ -21,6 +21,7 @@ from tracegrad.ir import Graph, Literal, Node
 from tracegrad.ir.aval import is_float
 from tracegrad.ops.elementwise import stop_gradient as stop
 from tracegrad.passes.custom import inline_custom
+from tracegrad.runtime.layout import layout_of
 from tracegrad.runtime.program import Program, build
 from tracegrad.trace import STATE, Traced, Tracer, new_trace
 
@@ -100,7 +101,8 @@ def build_halves(function: Function, arguments: Arguments, compiled: Programs) -
     halves = partition(both, n_inputs, n_outputs)
     captures = function.environment.locate(traced.captures)
     key = function.signature(arguments)
-    compiled[key] = traced, captures, halves, build(halves.forward), build(halves.backward)
+    layouts = [layout_of(value) for value in (*arguments.leaves, *traced.captures)]
+    compiled[key] = traced, captures, halves, build(halves.forward, layouts=layouts), build(halves.backward)
     return key
 
 

@@ -15,8 +15,10 @@ from tracegrad.api.captures import Fixed
 from tracegrad.api.function import Parts, Specialised
 from tracegrad.api.signature import Parameters, absent
 from tracegrad.errors import ArtefactError, TracegradError
+from tracegrad.ir.layout import describe
 from tracegrad.runtime import artefact, c_face
 from tracegrad.runtime.artefact import Artefact
+from tracegrad.runtime.layout import laid_out
 from tracegrad.runtime.objects import ObjectError
 from tracegrad.runtime.program import Program, build
 
@@ -39,8 +41,9 @@ def save(parts: Parts, path: str | Path, levels: Sequence[str]) -> None:
     }
     arrays = [np.array(source.read(), order="C") for source in specialised.captures]
     builds = [artefact.build_of(program)]
-    builds += [artefact.build_for(level, program.graph, program.donate) for level in levels]
-    artefact.save(Artefact(parts.name, program.text, program.donate, signature, builds, arrays), Path(path))
+    builds += [artefact.build_for(level, program.graph, program.donate, program.layouts) for level in levels]
+    found = Artefact(parts.name, program.text, program.donate, signature, builds, arrays, program.layouts)
+    artefact.save(found, Path(path))
 
 
 def export_c(parts: Parts, folder: str | Path, name: str) -> Path:
@@ -71,10 +74,11 @@ def load(path: str | Path, strict: bool) -> Parts:
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"load: {path} has no signature ({error!r})", fix="save the program again") from None
     program = program_of(found, names, strict)
-    captures = tuple(Fixed(array) for array in found.arrays)
     inputs = len(program.executable.facts.inputs)
-    if treedef.num_leaves + len(captures) != inputs or out_tree.num_leaves != len(program.executable.facts.outputs):
+    if treedef.num_leaves + len(found.arrays) != inputs or out_tree.num_leaves != len(program.executable.facts.outputs):
         raise ArtefactError(f"load: the signature in {path} is not that of its program", fix="save the program again")
+    layouts = program.layouts[treedef.num_leaves :]
+    captures = tuple(Fixed(laid_out(array, layout)) for array, layout in zip(found.arrays, layouts, strict=True))
     numbers = found.signature.get("numbers", [None] * treedef.num_leaves)
     leaves = [NUMBERS.get(kind) for kind in numbers]
     specialised = Specialised(program, out_tree, captures, treedef, leaves)
@@ -97,7 +101,7 @@ def program_of(found: Artefact, names: Sequence[str], strict: bool) -> Program:
         )
     warnings.warn(f"{found.name} is compiled again from its graph: {reason}", stacklevel=4)
     try:
-        return build(found.graph(), donate=found.donate, names=names)
+        return build(found.graph(), donate=found.donate, names=names, layouts=found.layouts)
     except TracegradError:
         raise
     except Exception as error:
@@ -117,7 +121,9 @@ def inspect(path: str | Path) -> str:
     donated = {number for *_, number in first["outputs"] if number >= 0}
     lines.append("arguments:")
     for i, (dtype, shape) in enumerate(first["inputs"][: len(names)]):
-        lines.append(f"  {names[i]}: {written(dtype, shape)}{', donated' if i in donated else ''}")
+        stored = describe(found.layouts[i], shape) if found.layouts else ""
+        notes = [note for note in (stored, "donated" if i in donated else "") if note]
+        lines.append(", ".join([f"  {names[i]}: {written(dtype, shape)}", *notes]))
     lines += [f"  static {text}" for text in static_texts(found)]
     if found.arrays:
         lines.append("captured arrays, kept in the file:")

@@ -12,7 +12,9 @@ import numpy as np
 from tracegrad import tree
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Aval
+from tracegrad.ir import layout as layouts
 from tracegrad.ir.aval import NAMES, check_dtype
+from tracegrad.runtime.layout import WORTH_A_PROGRAM, layout_of
 from tracegrad.trace import Tracer, scalar_dtype
 
 
@@ -38,16 +40,34 @@ def leaf_key(leaf: Any) -> Any:
     """Return what makes two leaves call for different programs; Python scalars of one type never do."""
     kind = type(leaf)
     if kind is np.ndarray:
-        return leaf.shape, leaf.dtype
+        return array_key(leaf)
     if kind is float or kind is int or kind is bool:
         return kind
     return slow_key(leaf)
 
 
+def array_key(array: np.ndarray[Any, Any]) -> Any:
+    """Return shape and dtype of an array, and its layout, if programs read it as it is stored."""
+    if array.nbytes < WORTH_A_PROGRAM or array.flags.c_contiguous or (layout := layout_of(array)) is None:
+        return array.shape, array.dtype
+    return array.shape, array.dtype, layout
+
+
+def without_layout(key: Any) -> Any:
+    """Return the key of an array in C order for that of one in another order, all other keys as they are."""
+    return key[:2] if has_layout(key) else key
+
+
+def has_layout(key: Any) -> bool:
+    return isinstance(key, tuple) and len(key) == 3 and isinstance(key[2], tuple) and isinstance(key[1], np.dtype)
+
+
 def slow_key(leaf: Any) -> Any:
     if isinstance(leaf, np.ma.MaskedArray):
         return type(leaf)
-    if isinstance(leaf, (np.ndarray, np.generic, Spec)):
+    if isinstance(leaf, np.ndarray):
+        return array_key(leaf)
+    if isinstance(leaf, (np.generic, Spec)):
         return tuple(leaf.shape), leaf.dtype
     if isinstance(leaf, Tracer):
         leaf.check_live()
@@ -189,6 +209,8 @@ class Parameters:
 
 def describe(key: Any) -> str:
     """Write the key of a leaf, for a message about why a function was traced again."""
+    if has_layout(key):
+        return f"{describe(key[:2])} {layouts.describe(key[2], key[0])}"
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], np.dtype):
         return str(Aval(key[0], key[1])) if key[1] in NAMES else f"{key[1]}{list(key[0])}"
     return getattr(key, "__name__", str(key))

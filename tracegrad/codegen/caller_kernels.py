@@ -19,6 +19,7 @@ from tracegrad.codegen.caller_layout import (
     ARRAY_FLAGS,
     ARRAY_NDIM,
     ARRAY_SHAPE,
+    ARRAY_STRIDES,
     ARRAY_TYPE,
     AS_LIST,
     AS_LONG,
@@ -92,6 +93,7 @@ from tracegrad.codegen.caller_layout import (
     SIZE,
     SOURCE,
     STAMPS,
+    STRIDES,
     TRUE,
     TUPLE,
     TUPLE_ITEMS,
@@ -145,6 +147,12 @@ def array_data(spec: int, leaf: int) -> int:
     for axis in range(ndim):
         if load_word(found, axis) != load_word(wanted, axis):
             return 0
+    steps = load_word(spec, STRIDES)
+    if steps != 0:
+        found = load_word(leaf, ARRAY_STRIDES)
+        for axis in range(ndim):
+            if load_word(wanted, axis) != 1 and load_word(found, axis) != load_word(steps, axis):
+                return 0
     return load_word(leaf, ARRAY_DATA)
 
 

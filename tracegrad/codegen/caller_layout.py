@@ -23,10 +23,11 @@ LEAF, TUPLE, LIST, DICT, EMPTY_NODE = range(5)
 """Families of nodes. PLACE is the index in a tuple or list, the key's address in a dict."""
 
 # --- one record per argument ---
-KIND, DESCR, NDIM, SHAPE, SCALAR_TYPE, FLAGS, NBYTES, INSTEAD = range(8)
-INPUT_WORDS = 8
+KIND, DESCR, NDIM, SHAPE, SCALAR_TYPE, FLAGS, NBYTES, INSTEAD, STRIDES = range(9)
+INPUT_WORDS = 9
 ARRAY, FLOAT, INTEGER, BOOLEAN, OTHER = range(5)
-"""What an argument must be. INSTEAD of an array, a Python number of that kind is taken, too."""
+"""What an argument must be. INSTEAD of an array, a Python number of that kind is taken, too. STRIDES, in bytes, are
+those of an array that is not in C order (0 if it is); NBYTES reach from its first byte to its last."""
 
 # --- one record per result ---
 SOURCE, OUT_DESCR, OUT_NDIM, OUT_SHAPE = range(4)
@@ -44,7 +45,8 @@ TUPLE_ITEMS = 3
 LIST_ITEMS = 3
 NUMBER_VALUE = 2  # float, and NumPy's scalars
 SELF_WORDS = 2  # a ctypes array
-ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_DESCR, ARRAY_FLAGS = 2, 3, 4, 7, 8
+ARRAY_DATA, ARRAY_NDIM, ARRAY_SHAPE, ARRAY_STRIDES, ARRAY_DESCR, ARRAY_FLAGS = 2, 3, 4, 5, 7, 8
 LOW_HALF = 0xFFFFFFFF
+ALIGNED = 0x100
 ALIGNED_C = 0x101
 WRITEABLE = 0x400

@@ -4,6 +4,7 @@
 | broadcast | operand's axis k becomes result's axis axes[k]; the others repeat           | reduce_sum           |
 | reshape   | the same elements in row-major order                                        | reshape              |
 | transpose | result's axis k is operand's axis perm[k]                                   | transpose            |
+| turn      | the same, in memory                                                         | transpose            |
 | slice     | start:stop:step on every axis, steps may be negative                        | pad with gaps, flip  |
 | pad       | `low`, `high` zeros around and `gap` zeros between the elements             | slice                |
 | concat    | operands one after the other                                                | slice of each        |
@@ -104,6 +105,17 @@ class Transpose(Primitive):
 
     def vjp(self, ct: Any, y: Any, x: Any, *, perm: Ints) -> Any:
         return transpose(ct, perm=tuple(int(p) for p in np.argsort(perm)))
+
+
+class Turn(Transpose):
+    """A transpose that is written to memory block by block: what the schedule makes of one whose readers would walk
+    memory across its rows."""
+
+    name = "turn"
+    samples = [
+        {"shapes": [shape], "params": {"perm": perm}, "dtype": np.float64}
+        for shape, perm in [((2, 3), (1, 0)), ((17, 33), (1, 0)), ((2, 18, 35), (2, 0, 1)), ((19, 2, 16), (2, 1, 0))]
+    ]
 
 
 class Slice(Primitive):
@@ -240,5 +252,5 @@ class Iota(Primitive):
         return np.broadcast_to(line.reshape([-1 if a == axis else 1 for a in range(len(shape))]), shape)
 
 
-broadcast, reshape, transpose, slice_ = Broadcast(), Reshape(), Transpose(), Slice()
+broadcast, reshape, transpose, turn, slice_ = Broadcast(), Reshape(), Transpose(), Turn(), Slice()
 pad, concat, iota = Pad(), Concat(), Iota()

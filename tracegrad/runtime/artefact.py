@@ -26,6 +26,7 @@ from tracegrad.codegen.cpu import Cpu, level, target
 from tracegrad.config import child_environment
 from tracegrad.errors import ArtefactError
 from tracegrad.ir import Graph
+from tracegrad.ir.layout import Layout
 from tracegrad.ir.text import parse, show
 from tracegrad.runtime import caller, library
 from tracegrad.runtime.cache import PACKAGE
@@ -70,6 +71,7 @@ class Artefact:
     signature: dict[str, Any]
     builds: list[Build]
     arrays: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    layouts: tuple[Layout, ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: versions())
     interface: str = field(default_factory=interface)
 
@@ -107,12 +109,12 @@ def libraries_of(families: Sequence[str]) -> Libraries:
     return found | {"caller": ([caller.SYMBOL], caller.native_code())}
 
 
-def build_for(name: str, graph: Graph, donate: Sequence[int]) -> Build:
+def build_for(name: str, graph: Graph, donate: Sequence[int], layouts: Sequence[Layout]) -> Build:
     """Compile for another level of x86-64, in a process that takes it for its own CPU."""
     level(name)
     with tempfile.TemporaryDirectory(prefix="tracegrad-") as folder:
         asked, made = Path(folder) / "asked", Path(folder) / "made"
-        artefact = Artefact(graph.name, show(graph, lines=True), tuple(donate), {}, [])
+        artefact = Artefact(graph.name, show(graph, lines=True), tuple(donate), {}, [], layouts=tuple(layouts))
         asked.write_bytes(to_bytes(artefact))
         environment = child_environment(PACKAGE, TRACEGRAD_CPU=name, TRACEGRAD_CACHE_DIR=str(Path(folder) / "cache"))
         command = [sys.executable, "-m", "tracegrad.runtime.for_cpu", str(asked), str(made)]
@@ -149,6 +151,7 @@ def to_bytes(artefact: Artefact) -> bytes:
         "signature": artefact.signature,
         "builds": builds,
         "arrays": arrays,
+        "layouts": [None if layout is None else list(layout) for layout in artefact.layouts],
         "versions": artefact.versions,
         "interface": artefact.interface,
     }
@@ -235,6 +238,7 @@ def from_manifest(manifest: dict[str, Any], data: bytes) -> Artefact:
         manifest["signature"],
         builds,
         arrays,
+        tuple(None if layout is None else tuple(layout) for layout in manifest.get("layouts", ())),
         manifest["versions"],
         manifest["interface"],
     )

@@ -2,7 +2,8 @@
 
     int64_t step(float *w, const float *x, float *loss);
 
-Arguments and results are pointers to C-contiguous arrays, in order; a donated argument is also its result. The program
+Arguments and results are pointers to arrays, in order, in C order unless the header tells another one; a donated
+argument is also its result. The program
 runs on the caller's thread, needs no Python, and keeps no state: every call has memory of its own.
 """
 
@@ -17,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tracegrad.errors import ArtefactError
+from tracegrad.ir.layout import Layout, describe
 from tracegrad.runtime.artefact import Build
+from tracegrad.runtime.layout import memory_of
 from tracegrad.runtime.sealed import write
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -54,6 +55,7 @@ class Parameter:
     dtype: str
     shape: tuple[int, ...]
     role: str
+    layout: Layout = None
 
     def declaration(self) -> str:
         return f"{'const ' if self.role == 'argument' else ''}{C_TYPES[self.dtype]} *{self.name}"
@@ -62,7 +64,10 @@ class Parameter:
         size = "".join(f"[{n}]" for n in self.shape)
         notes = {"argument": "", "donated": ", overwritten by a result", "result": ", written"}
         bits = f", the bits of {self.dtype}" if self.dtype in ("f16", "bf16") else ""
-        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {self.path}{bits}{notes[self.role]}"
+        stored = ""
+        if self.layout is not None:
+            stored = f", {describe(self.layout, self.shape)}: strides of {self.layout} elements"
+        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {self.path}{bits}{stored}{notes[self.role]}"
 
 
 def identifier(path: str, taken: set[str]) -> str:
@@ -86,7 +91,8 @@ def parameters(facts: dict[str, Any], arguments: Sequence[str], results: Sequenc
         dtype, shape = facts["inputs"][i]
         role = "donated" if i in donated else "argument"
         text = f"{path}, becomes {donated[i]}" if i in donated else path
-        found.append(Parameter(identifier(path, taken), text, dtype, tuple(shape), role))
+        layout = None if facts["layouts"][i] is None else tuple(facts["layouts"][i])
+        found.append(Parameter(identifier(path, taken), text, dtype, tuple(shape), role, layout))
     for path, (dtype, shape, number) in zip(results, facts["outputs"], strict=True):
         if number < 0:
             found.append(Parameter(identifier(path, taken), path, dtype, tuple(shape), "result"))
@@ -109,8 +115,8 @@ def header(name: str, params: Sequence[Parameter], facts: dict[str, Any]) -> str
         "#endif",
         "",
         "/*",
-        f" * Run {name} once. All pointers are to C-contiguous arrays, aligned for their type. What is written may not",
-        " * overlap anything else. Safe to call from several threads at once.",
+        f" * Run {name} once. All pointers are to arrays in C order, or stored as it is told here, aligned for their",
+        " * type. What is written may not overlap anything else. Safe to call from several threads at once.",
         " *",
         *(p.describe() for p in params),
         " *",
@@ -187,7 +193,8 @@ def export(
         for family, data in objects.items():
             (place / f"{family}.o").write_bytes(data)
         for i, array in enumerate(captured):
-            (place / f"captured{i}").write_bytes(np.ascontiguousarray(array).tobytes())
+            layout = build.facts["layouts"][len(arguments) + i]
+            (place / f"captured{i}").write_bytes(memory_of(array, layout))
         library = f"lib{name}.so"
         command = [linker, "-shared", "-fPIC", "-O1", "-std=c11", "-Wl,-z,notext", "-Wl,--version-script=names"]
         command += [f"{name}.c", *(f"{family}.o" for family in objects), "-lm", "-o", library]

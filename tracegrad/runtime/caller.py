@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from tracegrad import lazy, tree
 from tracegrad.codegen import caller_layout as at
 from tracegrad.codegen.table_layout import HEADER
+from tracegrad.ir.layout import extent
 from tracegrad.runtime import cache, identity
 from tracegrad.runtime.objects import ObjectError, load_object
 
@@ -79,7 +79,9 @@ def as_expected() -> bool:
     """Compare objects in memory with what the tables say about them."""
     array = np.zeros((3, 5), np.float32)
     half = at.LOW_HALF
-    shape = (ctypes.c_int64 * 2).from_address(word(array, at.ARRAY_SHAPE))
+    shape, steps = (
+        (ctypes.c_int64 * 2).from_address(word(array, place)) for place in (at.ARRAY_SHAPE, at.ARRAY_STRIDES)
+    )
     flags = word(array, at.ARRAY_FLAGS) & half
     pair, several, named = (array, shape), [array, shape], {"a": array}
     table = words_of([1])
@@ -87,7 +89,7 @@ def as_expected() -> bool:
         word(array, at.OBJECT_TYPE) == id(np.ndarray)
         and word(array, at.ARRAY_DATA) == array.ctypes.data
         and word(array, at.ARRAY_NDIM) & half == 2
-        and tuple(shape) == (3, 5)
+        and (*shape, *steps) == (3, 5, 20, 4)
         and word(array, at.ARRAY_DESCR) == id(array.dtype)
         and flags == array.flags.num
         and flags & (at.ALIGNED_C | at.WRITEABLE) == at.ALIGNED_C | at.WRITEABLE
@@ -168,7 +170,7 @@ def bring(data: bytes) -> None:
 
 
 class Shapes:
-    """Tables of sizes, each kept once."""
+    """Tables of sizes and of strides, each kept once."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[int, ...], Any] = {}
@@ -252,11 +254,14 @@ class Caller:
         found: list[int] = []
         for i, ((dtype, shape), kind) in enumerate(zip(executable.inputs, kinds, strict=True)):
             donated = i in donors
-            flags = at.ALIGNED_C | (at.WRITEABLE if donated else 0)
+            layout = executable.layouts[i]
+            flags = at.ALIGNED_C if layout is None else at.ALIGNED
+            flags |= at.WRITEABLE if donated else 0
+            steps = 0 if layout is None else self.shapes.address(tuple(step * dtype.itemsize for step in layout))
             scalar = id(dtype.type) if shape == () and not donated else 0
-            size = dtype.itemsize * math.prod(shape)
+            size = dtype.itemsize * extent(shape, layout)
             instead = NUMBERS.get(dtype, at.OTHER) if lenient and scalar and i not in narrowed else at.OTHER
-            found += [kind, id(dtype), len(shape), self.shapes.address(shape), scalar, flags, size, instead]
+            found += [kind, id(dtype), len(shape), self.shapes.address(shape), scalar, flags, size, instead, steps]
         return found
 
     def outputs(self, executable: Any) -> list[int]:

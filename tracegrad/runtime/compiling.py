@@ -12,8 +12,10 @@ from tracegrad.codegen.calls import block_grain
 from tracegrad.config import config
 from tracegrad.ir import Graph, Node
 from tracegrad.ir.aval import NAMES
+from tracegrad.ir.layout import Layout
 from tracegrad.ops.elementwise import convert
 from tracegrad.passes.simplify import simplify
+from tracegrad.passes.stored import as_stored
 from tracegrad.runtime import library, prebuild
 from tracegrad.runtime.executable import Facts
 from tracegrad.schedule.memory import Memory, assign_memory
@@ -25,9 +27,9 @@ def grain(node: Node) -> int:
     return block_grain(node, config.threads)
 
 
-def planned(graph: Graph, donate: Sequence[int]) -> tuple[Plan, Memory]:
+def planned(graph: Graph, donate: Sequence[int], layouts: Sequence[Layout]) -> tuple[Plan, Memory]:
     """Return the schedule of a graph, and where its buffers live."""
-    plan = build_plan(simplify(graph), config.threads, grain)
+    plan = build_plan(simplify(as_stored(graph, layouts)), config.threads, grain)
     return plan, assign_memory(plan, donate)
 
 
@@ -39,11 +41,17 @@ def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
 
 
 def compile_graph(
-    graph: Graph, donate: Sequence[int], timings: dict[str, float], *, profile: bool = False, load: bool = True
+    graph: Graph,
+    donate: Sequence[int],
+    layouts: Sequence[Layout],
+    timings: dict[str, float],
+    *,
+    profile: bool = False,
+    load: bool = True,
 ) -> tuple[Facts, bytes, Plan, Memory]:
     """Compile a graph to object code, and `load` the library kernels that it calls."""
     began = time.perf_counter()
-    simple = simplify(graph)
+    simple = simplify(as_stored(graph, layouts))
     timings["simplify"] = time.perf_counter() - began
     began = time.perf_counter()
     plan = build_plan(simple, config.threads, grain)
@@ -77,5 +85,6 @@ def compile_graph(
         refusals=[str(r) for r in plan.refusals],
         parallel=emitted.parallel,
         narrowed=narrowed_inputs(graph),
+        layouts=[None if found is None else list(found) for found in layouts],
     )
     return facts, emitted.data, plan, memory

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.codegen.caller_layout import ALIGNED_C
+from tracegrad.codegen.caller_layout import ALIGNED, ALIGNED_C
 from tracegrad.codegen.cpu import target
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval
+from tracegrad.ir.layout import extent
 from tracegrad.runtime import caller, library
+from tracegrad.runtime.layout import laid_out, lies_as
 from tracegrad.runtime.objects import load_object
 
 Libraries = Mapping[str, tuple[list[str], bytes]]
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 OUT_OF_MEMORY, INTERRUPTED = -1, -2
-STRIPED_BYTES = 1 << 17  # a transposed copy below is too small to gain from strips
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Facts:
     """Whether it enters the pool: if not, no thread need be woken."""
     narrowed: list[tuple[int, str]]
     """Integer scalars that the program converts to a narrower dtype: input number and that dtype."""
+    layouts: list[list[int] | None]
+    """How each input is stored (`ir.layout`)."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,21 +57,6 @@ def aligned_bytes(n: int) -> np.ndarray[Any, Any]:
     raw = np.empty(n + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + n]
-
-
-def contiguous(value: Any) -> Any:
-    """Return an array in C order, a copy unless it is; matrices that are stored transposed in strips of a cache line.
-
-    NumPy copies them row by row and reads a cache line for each element: three to seven times slower.
-    """
-    is_large = type(value) is np.ndarray and value.ndim > 1 and value.nbytes >= STRIPED_BYTES
-    if not is_large or value.flags.c_contiguous or not value.swapaxes(-1, -2).flags.c_contiguous:
-        return np.require(value, requirements=["C", "A"])
-    copy = np.empty(value.shape, value.dtype)
-    width = max(1, 64 // value.itemsize)
-    for j in range(0, value.shape[-1], width):
-        copy[..., j : j + width] = value[..., j : j + width]
-    return copy
 
 
 class Executable:
@@ -90,6 +78,7 @@ class Executable:
         self.pool = library.pool(min(facts.threads, config.threads))  # scratch is there for facts.threads
         self.names = list(names)
         self.inputs = [(DTYPES[d], tuple(shape)) for d, shape in facts.inputs]
+        self.layouts = [None if found is None else tuple(found) for found in facts.layouts]
         self.outputs = [(DTYPES[d], tuple(shape), donated) for d, shape, donated in facts.outputs]
         self.donated = sorted({d for _, _, d in self.outputs if d >= 0})
         self.scalar = [not shape for _, shape, _ in self.outputs]
@@ -136,12 +125,15 @@ class Executable:
     def checked(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments as the arrays that the code needs, or raise the user's error."""
         arrays: list[Any] = []
-        for position, ((dtype, shape), value) in enumerate(zip(self.inputs, values, strict=True)):
+        for position, ((dtype, shape), layout) in enumerate(zip(self.inputs, self.layouts, strict=True)):
+            value = values[position]
+            flags = ALIGNED_C if layout is None else ALIGNED
             if (
                 type(value) is not np.ndarray
                 or value.dtype is not dtype
                 or value.shape != shape
-                or value.flags.num & ALIGNED_C != ALIGNED_C
+                or value.flags.num & flags != flags
+                or (layout is not None and not lies_as(value, layout))
             ):
                 value = self.convert(position, value)
             arrays.append(value)
@@ -209,7 +201,7 @@ class Executable:
                 f"{name}: compiled for {wanted} but called with {found}",
                 fix="pass an array of that shape, or compile for this one",
             )
-        return contiguous(value).reshape(shape)
+        return laid_out(value, self.layouts[position]).reshape(shape)
 
     def number(self, name: str, position: int, value: bool | int | float) -> Any:
         """Return a Python number as the scalar argument it stands for; nothing is rounded or wrapped in silence."""
@@ -253,8 +245,9 @@ class Executable:
             if position in donated:
                 continue
             start = array.__array_interface__["data"][0]
-            if start < high and start + array.nbytes > low:
-                self.refuse_overlap(spans, start, start + array.nbytes, position)
+            stop = start + array.itemsize * extent(array.shape, self.layouts[position])
+            if start < high and stop > low:
+                self.refuse_overlap(spans, start, stop, position)
 
     def refuse_overlap(self, spans: Sequence[tuple[int, int, int]], start: int, stop: int, position: int) -> None:
         for low, high, donated in spans:

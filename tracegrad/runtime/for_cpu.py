@@ -16,7 +16,7 @@ from tracegrad.runtime.compiling import compile_graph
 def main(asked: Path, made: Path) -> None:
     """Compile the graph of one file into another."""
     found = artefact.read(asked)
-    facts, data, _, _ = compile_graph(found.graph(), found.donate, {}, load=False)
+    facts, data, _, _ = compile_graph(found.graph(), found.donate, found.layouts, {}, load=False)
     found.builds = [artefact.Build(target(), facts.as_json(), data, artefact.libraries_of(facts.families))]
     artefact.save(found, made)
 

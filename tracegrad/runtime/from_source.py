@@ -48,6 +48,7 @@ class SourceExecutable:
             refusals=[str(r) for r in self.plan.refusals],
             parallel=False,
             narrowed=[],
+            layouts=[None] * len(graph.inputs),
         )
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:

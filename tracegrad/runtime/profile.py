@@ -11,6 +11,7 @@ import numpy as np
 
 from tracegrad.runtime.compiling import compile_graph
 from tracegrad.runtime.executable import Executable
+from tracegrad.runtime.layout import laid_out
 from tracegrad.runtime.program import Program
 
 
@@ -39,9 +40,12 @@ class Profile:
 
 def profile(program: Program, inputs: Sequence[Any], rounds: int = 50) -> Profile:
     """Run a program on copies of `inputs` and time its steps."""
-    facts, data, _, _ = compile_graph(program.graph, program.donate, {}, profile=True)
+    facts, data, _, _ = compile_graph(program.graph, program.donate, program.layouts, {}, profile=True)
     executable = Executable(facts, data, program.executable.names)
-    own = [np.array(x) if isinstance(x, np.ndarray) else x for x in inputs]
+    own = [
+        laid_out(np.array(x), layout) if isinstance(x, np.ndarray) else x
+        for x, layout in zip(inputs, program.layouts, strict=True)
+    ]
     cycles = []
     began, first = time.perf_counter(), 0
     for number in range(rounds + 3):

@@ -10,6 +10,7 @@ from tracegrad import lazy
 from tracegrad.config import config
 from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
+from tracegrad.ir.layout import Layout
 from tracegrad.ir.text import show
 from tracegrad.runtime import cache, identity
 from tracegrad.runtime.executable import Executable, Facts
@@ -67,6 +68,12 @@ class Program:
         return self._text or show(self.graph, lines=True)
 
     @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """How the inputs are stored."""
+        found = self.executable.facts.layouts
+        return tuple(None if layout is None else tuple(layout) for layout in found)
+
+    @property
     def kernels(self) -> int:
         """Kernels and library calls of one run."""
         return self.executable.facts.kernels
@@ -78,7 +85,7 @@ class Program:
 
     def planned(self) -> tuple[Plan, Memory]:
         if self._planned is None:
-            self._planned = compiling.planned(self.graph, self.donate)
+            self._planned = compiling.planned(self.graph, self.donate, self.layouts)
         return self._planned
 
     @property
@@ -101,18 +108,30 @@ class Program:
         return f"{self.kernels} kernels, {self.arena_bytes} bytes: {stages}"
 
 
-def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = (), backend: str = "cpu") -> Program:
-    """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache."""
+def build(
+    graph: Graph,
+    *,
+    donate: Sequence[int] = (),
+    names: Sequence[str] = (),
+    backend: str = "cpu",
+    layouts: Sequence[Layout] = (),
+) -> Program:
+    """Return the program of a graph: simplify, schedule, emit, load; or take it from the cache.
+
+    Inputs with one of `layouts` are read as they are stored, all others in C order: donated ones, too, and those of
+    back ends that run from source.
+    """
     if backend in SOURCE_BACKENDS:
         return Program(graph, from_source.SourceExecutable(graph, donate, backend), {}, donate)
     if backend != "cpu":
         raise CompileError(f"backend: {backend!r} is not known", fix='use backend="cpu"')
+    layouts = settled(layouts, len(graph.inputs), donate)
     timings: dict[str, float] = {}
     began = time.perf_counter()
     text = show(graph, lines=has_checks(graph))
     settings = (
         f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math} "
-        f"epilogues={config.epilogues} winograd={config.winograd}"
+        f"epilogues={config.epilogues} winograd={config.winograd} layouts={layouts}"
     )
     key = identity.entry_key([text, settings])
     found = cache.load(key)
@@ -126,7 +145,7 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
         except (ObjectError, TypeError, KeyError, ValueError):
             pass
     try:
-        facts, data, plan, memory = compiling.compile_graph(graph, donate, timings)
+        facts, data, plan, memory = compiling.compile_graph(graph, donate, layouts, timings)
         cache.store(key, facts.as_json(), data, f"program {graph.name}")
         began = time.perf_counter()
         program = Program(graph, Executable(facts, data, names), timings, donate)
@@ -140,6 +159,12 @@ def build(graph: Graph, *, donate: Sequence[int] = (), names: Sequence[str] = ()
     program._planned = plan, memory
     timings["load"] = time.perf_counter() - began
     return program
+
+
+def settled(layouts: Sequence[Layout], count: int, donate: Sequence[int]) -> tuple[Layout, ...]:
+    """Return one layout per input: results take over donated arrays, and are in C order."""
+    every = (*layouts, *[None] * (count - len(layouts)))
+    return tuple(None if i in donate else layout for i, layout in enumerate(every))
 
 
 def has_checks(graph: Graph) -> bool:

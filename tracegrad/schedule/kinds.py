@@ -17,7 +17,7 @@ from typing import Literal
 from tracegrad.ir import Node
 from tracegrad.ops.contract import dot
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
-from tracegrad.ops.shape import concat, pad
+from tracegrad.ops.shape import concat, pad, turn
 from tracegrad.schedule.small_dot import is_small_dot, terms
 
 Lowering = Literal["view", "point", "reduce", "nest", "library", "control", "item", "input"]
@@ -36,7 +36,7 @@ BY_KIND: dict[str, Lowering] = {
     "control": "control",
     "item": "item",
 }
-WRITERS = (concat, max_pool_route, sum_pool_spread)
+WRITERS = (concat, turn, max_pool_route, sum_pool_spread)
 
 
 def lowering(node: Node) -> Lowering:

@@ -17,13 +17,15 @@ from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.ops.index import scatter_add, scatter_set, set_slice
 from tracegrad.ops.pool import max_pool_route, sum_pool_spread
-from tracegrad.ops.shape import concat, pad
+from tracegrad.ops.shape import concat, pad, transpose, turn
 from tracegrad.schedule.body import Body, buffer_name
 from tracegrad.schedule.form import Context, Lowered, collapse
 from tracegrad.schedule.index import Affine, Index, dot, strides
-from tracegrad.schedule.kernel import Const, Guard, Kernel, Load, Loop, Stmt, Store
+from tracegrad.schedule.kernel import Const, Guard, Kernel, Load, Local, Loop, Stmt, Store
 
 Place = Callable[[Index], Index]
+BLOCK = 16
+"""Lines of a block: their elements are a cache line of 4-byte numbers, two of 8-byte ones."""
 
 
 class Nest:
@@ -81,6 +83,38 @@ def nest_pad(nest: Nest) -> None:
     source = nest.node.operands[0]
     nest.fill(0.0)
     nest.write(source, source.aval.shape, lambda i: tuple(x * (g + 1) + a for x, g, a in zip(i, gap, low, strict=True)))
+
+
+def nest_turn(nest: Nest) -> None:
+    """Copy in blocks of lines of the operand and of the result, through an array on the stack.
+
+    So every cache line of either is touched once, also where a power of two lies between lines and few of them fit
+    into the cache together.
+    """
+    node = nest.node
+    source, perm = node.operands[0], node.params["perm"]
+    wide = [a for a, p in enumerate(perm) if source.aval.shape[p] != 1]
+    along, across = wide[-1], max(wide, key=lambda axis: perm[axis])  # the last axes of the result and of the operand
+    dtype, body = NAMES[node.dtype], nest.body()
+    index = tuple(Affine.var(f"i{a}") for a in range(len(perm)))
+    rows, columns = min(BLOCK, node.shape[across]), min(BLOCK, node.shape[along])
+    slot = Affine.var(f"i{along}", rows) + Affine.var("b", -columns * rows) + index[across] + Affine.var("a", -rows)
+
+    def loop(axis: int, inside: Sequence[Stmt]) -> Loop:
+        block, size, var = (rows, rows, "a") if axis == across else (columns, columns, "b")
+        limit = node.shape[axis] if node.shape[axis] % block else None
+        return Loop(f"i{axis}", size, tuple(inside), Affine.var(var, block), limit)
+
+    with body.scope() as first:
+        value = body.value(source, tuple(index[perm.index(a)] for a in range(len(perm))))
+        body.emit(Store("block", slot, value, dtype))
+    with body.scope() as second:
+        body.emit(Store(buffer_name(node), dot(index, strides(node.shape)), body.load("block", dtype, slot), dtype))
+    place = Local("block", dtype, rows * columns)
+    block = (place, loop(along, [loop(across, first)]), loop(across, [loop(along, second)]))
+    outer = [(f"i{a}", n) for a, n in enumerate(node.shape) if a not in (along, across)]
+    outer.append(("a", -(-node.shape[across] // rows)))
+    nest.finish(body, outer, [Loop("b", -(-node.shape[along] // columns), block)], 2 * node.aval.size)
 
 
 def nest_set_slice(nest: Nest) -> None:
@@ -216,6 +250,8 @@ def add_or_store(body: Body, node: Node, index: Index, limits: Any, value: Any, 
 
 RULES: dict[Any, Callable[[Nest], None]] = {
     concat: nest_concat,
+    transpose: nest_turn,
+    turn: nest_turn,
     pad: nest_pad,
     set_slice: nest_set_slice,
     scatter_add: lambda nest: nest_scatter(nest, adds=True),

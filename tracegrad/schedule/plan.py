@@ -26,6 +26,7 @@ from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.kinds import lowering
 from tracegrad.schedule.lower import Elements, lower
 from tracegrad.schedule.nests import lower_nest
+from tracegrad.schedule.turn import moves_rows, turn_around
 from tracegrad.schedule.units import Refusal, Unit
 
 
@@ -100,7 +101,7 @@ class Planner:
     """Lowers a graph whose rewrites are done."""
 
     def __init__(self, graph: Graph, threads: int, grain: Grain, checks: Checks | None = None):
-        self.graph, self.roots = with_own_outputs(graph)
+        self.graph, self.roots = with_own_outputs(turn_around(graph))
         self.grain = grain
         self.fusion = Fusion(self.graph).run()
         if config.epilogues:
@@ -136,7 +137,7 @@ class Planner:
             return []
         if unit.how == "control":
             return [self.region(node)]
-        if unit.how == "nest":
+        if unit.how == "nest" or (unit.how == "view" and moves_rows(node)):
             lowered = lower_nest(node, self.context, name)
         elif unit.how == "view":
             lowered = Elements(Unit([node], "view", node.shape), {node}, self.context, name).lower()
