@@ -24,9 +24,8 @@ from llvmlite import ir
 from numba import types
 
 from tracegrad.codegen.addresses import I64, POINTER, intrinsic
-from tracegrad.codegen.gemm_tile import opaque
 from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, ROWS, TAPS
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
+from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
 
