@@ -142,28 +142,29 @@ def panel_product(bits: int, shape: TileShape) -> Any:
 
     @kernel
     def multiply(
-        m: int, even: int, taller: int, q0: int, q1: int, n: int, depth: int,
+        m: int, even: int, taller: int, q0: int, q1: int, n: int, depth: int, strip: int,
         a: int, a_row: int, a_k: int, a_pitch: int,
         b: int, b_k: int, b_pitch: int, c: int, c_row: int, accumulate: int,
     ) -> None:  # fmt: skip
-        """Run the tile over panels q0..q1-1 of A and all of B, each panel of which stays in the L1 cache.
+        """Run the tile over panels q0..q1-1 of A and all of B, `strip` columns of which stay in the L1 cache.
 
         Strides and pitches are in bytes; a pitch of 0 says that the operand is read where it lies.
         """
-        for j in range(0, n, columns):
-            width = minimum(columns, n - j)
-            first = j
-            panel = b + j // columns * b_pitch
-            if b_pitch == 0:
-                if width < lanes:  # B ends here: the last vector repeats columns
-                    first, width = n - lanes, lanes
-                panel = b + first * size
+        for start in range(0, n, strip):
             for q in range(q0, q1):
                 row = row_start(m, even, taller, q)
                 rows = row_start(m, even, taller, q + 1) - row
                 left = a + ((q - q0) * a_pitch if a_pitch else row * a_row)
-                place = c + row * c_row + first * size
-                tile(rows, depth, left, a_row, a_k, panel, b_k, place, c_row, width, accumulate)
+                target = c + row * c_row
+                for j in range(start, minimum(n, start + strip), columns):
+                    width = minimum(columns, n - j)
+                    first = j
+                    panel = b + j // columns * b_pitch
+                    if b_pitch == 0:
+                        if width < lanes:  # B ends here: the last vector repeats columns
+                            first, width = n - lanes, lanes
+                        panel = b + first * size
+                    tile(rows, depth, left, a_row, a_k, panel, b_k, target + first * size, c_row, width, accumulate)
 
     return multiply
 
@@ -189,7 +190,7 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
         b_pitch = load_word(plan, words.B_PITCH)
         group = load_word(plan, words.A_PANELS)
         n_step = load_word(plan, words.N_STEP)
-        depth_limit = load_word(plan, words.DEPTH)
+        depth_limit, strip = load_word(plan, words.DEPTH), load_word(plan, words.STRIP)
         packed_a = work + load_word(plan, words.PACKED_B)
         k_blocks = (k + depth_limit - 1) // depth_limit
         panels = (m + panel_rows - 1) // panel_rows
@@ -216,7 +217,7 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                     if a_pitch:
                         pack_a(left, a_row, a_k, m, even, taller, q0, q1, depth, packed_a, a_pitch)
                         left, left_row, left_k = packed_a, size, panel_rows * size
-                    multiply(m, even, taller, q0, q1, width, depth, left, left_row, left_k, a_pitch * size,
+                    multiply(m, even, taller, q0, q1, width, depth, strip, left, left_row, left_k, a_pitch * size,
                              right, right_k, b_pitch * size, part, c_row * size, k_block)  # fmt: skip
                     if k_block == k_blocks - 1 and origin >= 0:
                         row = row_start(m, even, taller, q0)
@@ -296,12 +297,13 @@ def small_products(bits: int, shape: TileShape) -> Any:
         a = load_word(operands, load_word(plan, words.A))
         b = load_word(operands, load_word(plan, words.B))
         c = load_word(operands, load_word(plan, words.C))
+        strip = load_word(plan, words.STRIP)
         panels = (m + panel_rows - 1) // panel_rows
         even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
         for i in range(first, end):
             left = a + batch_start(plan, i, inner, words.A_BATCH, words.A_INNER) * size
             right = b + batch_start(plan, i, inner, words.B_BATCH, words.B_INNER) * size
-            multiply(m, even, taller, 0, panels, n, k, left, a_row, a_column, 0, right, b_row, 0,
+            multiply(m, even, taller, 0, panels, n, k, strip, left, a_row, a_column, 0, right, b_row, 0,
                      c + i * c_batch * size, c_row * size, 0)  # fmt: skip
             finish(operands, i * c_batch, m, c_row, n)
 

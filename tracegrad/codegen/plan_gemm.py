@@ -11,6 +11,7 @@ What the tile does, and what it brought (GF/s of one core with AVX2, float32, wh
 | B packed once       | always, for COLUMN_BLOCK columns          | 2048 cubed: 61, 72; 32 x 4096 x 1024: 24, 59   |
 | A read where it is  | few tiles of columns, or A is small       | 8192 x 64 x 64: 41, 92; 16 x 16 x 1e6: 16, 53  |
 | B read where it is  | rows in whole vectors, near each other    | 64 cubed: 61, 82                               |
+| strips of B         | K is small: runs of C are written         | 96 x 3136 x 16: 33, 70; 32 x 3136 x 8: 17, 43  |
 | one loop, no blocks | a batch of products that need no packing  | 2048 of 16 cubed: 33, 67; of 32 cubed: 20, 76  |
 | K split             | C is small: each operand is read once     | the threads share 64 x 64 x 65536              |
 
@@ -34,7 +35,8 @@ A_PANELS, N_STEP, DEPTH = range(21, 24)  # panels of A, columns of B, and terms 
 PACKED_B, IS_SMALL = range(24, 26)  # bytes for packed B; each product of the batch is one pass over its operands
 WORK_BYTES, PARTIAL_BYTES = range(26, 28)  # scratch per thread; all partial products together
 INNER, A_INNER, B_INNER = range(28, 31)  # product i of the batch has A at i // INNER * A_BATCH + i % INNER * A_INNER
-GEMM_WORDS = 31
+STRIP = 31  # columns of B that a panel of A meets before the next panel does
+GEMM_WORDS = 32
 
 # Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -49,6 +51,7 @@ K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
 A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
 COLUMN_BLOCK = 1024
 SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an operand twice
+STRIP_BYTES = 16 << 10  # columns of B that all panels of A meet, out of the L1 cache
 IN_PLACE_BYTES = 32 << 10  # a matrix that stays in the L1 cache, or its nearest rows do
 TILES_IN_PLACE = 4  # for so few panels of B, packing A costs more than reading it in strides
 P_BLOCK = {4: 4096, 8: 2048}  # results of a matrix-vector product that are summed at a time: half of the L1 cache
@@ -105,7 +108,7 @@ def plan_gemm(
         + (operands[2], c_strides[0], c_strides[1])
         + (row_blocks, column_blocks, splits, tasks)
         + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
-        + inner
+        + (*inner, max(1, STRIP_BYTES // (depth * shape.columns(size) * size)) * shape.columns(size))
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
