@@ -17,7 +17,7 @@ from tracegrad.ops.contract import dot
 from tracegrad.ops.conv import conv, conv_dw, conv_dx
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.form import Context, Form, Lowered
-from tracegrad.schedule.fuse import LONGEST, Fusion, ordered
+from tracegrad.schedule.fuse import LONGEST, Fusion
 from tracegrad.schedule.index import Affine, strides
 from tracegrad.schedule.index import dot as offset
 from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, walk
@@ -47,14 +47,6 @@ class Epilogues:
         self.grain = grain
         self.context = Context(fusion.inlines, {}, threads)
         self.last_reads = last_reads(fusion.graph)
-        units = ordered(fusion)
-        self.bit = {unit: 1 << i for i, unit in enumerate(units)}
-        self.above: dict[Unit, int] = {}
-        for unit in units:
-            mask = self.bit[unit]
-            for source in fusion.dependencies(unit):
-                mask |= self.above[source]
-            self.above[unit] = mask
 
     def run(self) -> None:
         for loops in [u for u in self.fusion.units if u.how == "point"]:
@@ -100,7 +92,7 @@ class Epilogues:
         if loops.size != node.aval.size:
             return "its shape is not that of the result"
         for source in self.fusion.dependencies(loops):
-            if source is not call and self.above[source] & self.bit[call]:
+            if source is not call and self.fusion.reaches(source, call):
                 return "another value that the loops read is computed from its result"
         reason = self.refuse_rows(joined, node) if joined.axes is not None else ""
         if reason:
@@ -137,17 +129,10 @@ class Epilogues:
         """
         call.nodes += loops.nodes
         call.epilogue = joined
-        self.fusion.unit_of |= dict.fromkeys(loops.nodes, call)
-        self.fusion.memory_reads.pop(call, None)
-        self.fusion.units.remove(loops)
+        last = call.last
+        self.fusion.absorb(call, loops)
         givers = {n for n in self.arguments(loops) if n.aval.size == loops.size}
-        call.last = max([call.last, *(self.last_reads[n] for n in givers if n in self.last_reads)])
-        both = self.bit[loops] | self.bit[call]
-        mask = self.above[loops] | self.above[call]
-        self.bit[call] = both
-        for unit, above in self.above.items():
-            if above & both:
-                self.above[unit] = above | mask
+        call.last = max([last, *(self.last_reads[n] for n in givers if n in self.last_reads)])
 
     def arguments(self, loops: Unit) -> Iterator[Node]:
         """Yield the inputs of the graph that these loops read."""

@@ -32,7 +32,7 @@ class Fusion:
         self.graph = graph
         self.position = {n: i for i, n in enumerate((*graph.inputs, *graph.nodes))}
         self.unit_of: dict[Node, Unit] = {}
-        self.units: list[Unit] = []
+        self.units: dict[Unit, None] = {}
         self.refusals: list[Refusal] = []
         self.forced = forced_nodes(graph)
         self.split = split_nodes(graph)
@@ -61,7 +61,7 @@ class Fusion:
             unit.how = "point"
             unit.axes = node.params["axes"]
             unit.outer.add(node)
-        self.units.append(unit)
+        self.units[unit] = None
         self.unit_of[node] = unit
         self.note(unit, self.unit_reads(node, unit))
         return unit
@@ -104,15 +104,18 @@ class Fusion:
         a.nodes = sorted([*a.nodes, *b.nodes], key=self.position.__getitem__)
         a.axes = a.axes if a.axes is not None else b.axes
         a.outer |= b.outer
+        self.absorb(a, b)
+        return a
+
+    def absorb(self, a: Unit, b: Unit) -> None:
+        """Let `a`, which has the nodes of `b` by now, take its place: in the units, their dependencies and order."""
         self.memory_reads.pop(a, None)
         a.last = max(a.last, b.last)
-        for node in b.nodes:
-            self.unit_of[node] = a
-        self.units.remove(b)
-        self.readers[a] = self.readers.get(a, set()) | self.readers.pop(b, set())
+        self.unit_of |= dict.fromkeys(b.nodes, a)
+        del self.units[b]
+        self.readers.setdefault(a, set()).update(self.readers.pop(b, ()))
         self.order[a] = min(self.order[a], self.order.pop(b))
         self.settle(a)
-        return a
 
     def refuse(self, node: Node, how: str, unit: Unit) -> str:
         """Return why `node` cannot join `unit`, or an empty string."""
