@@ -23,6 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("lazy",),
     ("errors", "config", "tree"),
+    ("bfloat16",),
     ("structure",),
     ("ir",),
     ("trace",),
@@ -43,6 +44,7 @@ BESIDE = {"numpy": "ops", "testing": "api"}
 """What stands beside the floors: it imports up to and including the floor named; only `api` and above import it."""
 
 LAZY_IMPORTS = {
+    "bfloat16.py": "ml_dtypes, an optional package",
     "api/python_control/__init__.py": "malt, an optional dependency: only to convert control flow",
     "data/digits.py": "scikit-learn, an optional dependency",
     "demo.py": "matplotlib, rich and tqdm, optional dependencies",

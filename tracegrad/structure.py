@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.bfloat16 import as_dtype, is_bfloat16, text_of
 from tracegrad.errors import ArtefactError
 
 SCALARS = (bool, int, str)
@@ -78,9 +79,9 @@ def encode_value(value: Any) -> Any:
     if kind is dict:
         return {"dict": [[encode_value(k), encode_value(v)] for k, v in value.items()]}
     if isinstance(value, np.dtype):
-        return {"dtype": value.str}
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return {"scalar": [value.dtype.str, value.tobytes().hex()]}
+        return {"dtype": text_of(value)}
+    if isinstance(value, np.generic) and (value.dtype.kind in "biuf" or is_bfloat16(value.dtype)):
+        return {"scalar": [text_of(value.dtype), value.tobytes().hex()]}
     if isinstance(value, NAMED):
         return {"name": name_of(value)}
     if fields := getattr(kind, "static_fields", None):
@@ -145,9 +146,9 @@ def decode_value(data: Any) -> Any:
         case {"dict": list(pairs)}:
             return {decode_value(k): decode_value(v) for k, v in pairs}
         case {"dtype": str(text)}:
-            return np.dtype(text)
+            return as_dtype(text)
         case {"scalar": [str(text), str(raw)]}:
-            return np.frombuffer(bytes.fromhex(raw), np.dtype(text))[0]
+            return np.frombuffer(bytes.fromhex(raw), as_dtype(text))[0]
         case {"object": str(name), "fields": list(parts)}:
             kind = look_up(name)
             if not isinstance(kind, type) or len(getattr(kind, "static_fields", ())) != len(parts):

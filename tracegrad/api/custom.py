@@ -21,7 +21,7 @@ from tracegrad.api.signature import leaf_aval
 from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError, TracerBoolError, Where
 from tracegrad.grad import custom as _rule  # noqa: F401  (registers the vjp rule)
 from tracegrad.ir import Aval, Builder, Graph, Node
-from tracegrad.ir.aval import has_gradient
+from tracegrad.ir.aval import has_gradient, spelled
 from tracegrad.ir.build import live
 from tracegrad.numpy.promote import mark
 from tracegrad.ops.custom import Rule, custom
@@ -301,6 +301,6 @@ def checked_gradient(what: str, gradient: Any, of: Operand, where: Where | None)
         return convert(gradient, dtype=of.aval.dtype)
     raise DTypeError(
         f"{what} returns a gradient {Aval(tuple(shape), dtype)} for {of.name}, which is {of.aval}",
-        fix=f"convert it with .astype(np.{of.aval.dtype})",
+        fix=f"convert it with .astype({spelled(of.aval.dtype)})",
         where=where,
     )

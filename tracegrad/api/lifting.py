@@ -19,7 +19,7 @@ import numpy as np
 from tracegrad.api.captures import has_dict
 from tracegrad.api.environment import LONGEST, in_library, is_module, names_of
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import NAMES
+from tracegrad.ir.aval import can_hold
 from tracegrad.trace import Trace, Tracer
 
 Mutable = (list, dict)
@@ -27,7 +27,7 @@ Mutable = (list, dict)
 
 def liftable(value: Any) -> bool:
     """Say whether a traced value can stand for this array."""
-    return isinstance(value, np.ndarray) and type(value) in (np.ndarray, np.memmap) and value.dtype in NAMES
+    return isinstance(value, np.ndarray) and type(value) in (np.ndarray, np.memmap) and can_hold(value.dtype)
 
 
 class Lifter:

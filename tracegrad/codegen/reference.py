@@ -19,7 +19,7 @@ import numpy as np
 from tracegrad.codegen.scalar import numba_namespace, reference_namespace
 from tracegrad.codegen.source import identifier, show_kernel
 from tracegrad.errors import IndexOutOfBounds
-from tracegrad.ir.aval import DTYPES, Aval
+from tracegrad.ir.aval import DTYPES, NAMES, Aval
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, Place
@@ -48,6 +48,8 @@ def python_checked(index: Any, size: int, code: int, status: Any) -> int:
 def namespace(backend: str) -> dict[str, Any]:
     """Return the names that the source of a kernel uses."""
     found = reference_namespace() if backend == "python-source" else numba_namespace(numba.njit)
+    if "bf16" in NAMES.values():
+        found["bf16"] = DTYPES["bf16"].type
     found["checked"] = python_checked if backend == "python-source" else numba.njit(checked)
     return {**found, "bool_": np.bool_, "empty": np.empty, "min": min, "range": range, "float": float}
 

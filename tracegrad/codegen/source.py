@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracegrad.ir.aval import DTYPES
+from tracegrad.ir.aval import DTYPES, is_float
 from tracegrad.schedule.kernel import (
     Accumulate,
     Checked,
@@ -126,7 +126,7 @@ def cast(dtype: str, value: float) -> str:
         return f"bool_({bool(value)})"
     if value != value or value in (float("inf"), float("-inf")):
         return f"{dtype}(float('{value}'))"
-    return f"{dtype}({value if DTYPES[dtype].kind == 'f' else int(value)})"
+    return f"{dtype}({value if is_float(DTYPES[dtype]) else int(value)})"
 
 
 def show_kernel(kernel: Kernel, names: dict[str, str] | None = None) -> str:

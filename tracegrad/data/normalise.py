@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
-from tracegrad.ir.aval import is_float
+from tracegrad.ir.aval import is_float, kind_of
 
 Axes = int | tuple[int, ...]
 PART = 1 << 20
@@ -39,7 +39,7 @@ class Normaliser:
         ShapeError when there is nothing to average over.
         """
         x = np.asarray(x)
-        if x.dtype.kind not in "fiub":
+        if kind_of(x.dtype) not in "fiub":
             raise DTypeError(f"normalise: the data have dtype {x.dtype}", fix="pass an array of real numbers")
         dtype = x.dtype if is_float(x.dtype) else np.dtype(np.float32)
         axes = (axis,) if isinstance(axis, int) else tuple(axis)

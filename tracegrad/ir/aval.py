@@ -9,9 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.bfloat16 import as_dtype, bfloat16, is_bfloat16
 from tracegrad.errors import DTypeError
 
-DTYPES: dict[str, np.dtype[Any]] = {
+
+class Dtypes(dict[str, np.dtype[Any]]):
+    """dtypes by name; bf16 joins them when it is met."""
+
+    def __contains__(self, name: object) -> bool:
+        return name == "bf16" or super().__contains__(name)
+
+    def __missing__(self, name: str) -> np.dtype[Any]:
+        if name != "bf16":
+            raise KeyError(name)
+        found = self[name] = bfloat16()
+        NAMES[found] = name
+        return found
+
+
+DTYPES = Dtypes({
     "bool": np.dtype(np.bool_),
     "i8": np.dtype(np.int8),
     "i16": np.dtype(np.int16),
@@ -24,8 +40,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f16": np.dtype(np.float16),
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
-}
+})  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+KNOWN = " ".join(map(str, NAMES))
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
@@ -36,10 +53,12 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
     """Return `dtype` as a NumPy dtype, or raise DTypeError when compiled code has no such type."""
     try:
-        found: np.dtype[Any] = np.dtype(dtype)
+        found = as_dtype(dtype)
+    except DTypeError:
+        raise
     except TypeError:
         raise DTypeError(f"{what}: {dtype!r} is not a dtype", fix="pass one, for instance np.float32") from None
-    if found in NAMES:
+    if found in NAMES or (is_bfloat16(found) and found == DTYPES["bf16"]):
         return found
     native = found.newbyteorder("=")
     if native in NAMES:
@@ -56,8 +75,7 @@ def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
         raise DTypeError(
             f"{what} has dtype {found}: complex numbers are not supported", fix="pass x.real and x.imag as two arrays"
         )
-    known = " ".join(str(d) for d in NAMES)
-    raise DTypeError(f"{what} has dtype {found}: it is not one of {known}", fix="convert it with x.astype(np.float32)")
+    raise DTypeError(f"{what} has dtype {found}: it is not one of {KNOWN}", fix="convert it with x.astype(np.float32)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +108,27 @@ class Aval:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f"
+    return dtype.kind == "f" or is_bfloat16(dtype)
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """Return NumPy's letter of the kind of numbers; ml_dtypes gives bfloat16 another one."""
+    return "f" if is_bfloat16(dtype) else dtype.kind
 
 
 def is_half(dtype: np.dtype[Any]) -> bool:
     """Tell whether this is a dtype to store numbers in: what computes with them computes in float32."""
-    return dtype.char == "e"
+    return dtype.char in "eE"  # NumPy's letter of float16, and ml_dtypes' of bfloat16: every operation asks
+
+
+def can_hold(dtype: np.dtype[Any]) -> bool:
+    """Tell whether arrays of this dtype can be values of a graph."""
+    return dtype in NAMES or is_bfloat16(dtype)
+
+
+def spelled(dtype: np.dtype[Any]) -> str:
+    """Write a dtype as one types it."""
+    return f"{'ml_dtypes' if is_bfloat16(dtype) else 'np'}.{dtype}"
 
 
 @dataclass(frozen=True, slots=True)

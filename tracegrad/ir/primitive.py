@@ -82,8 +82,11 @@ class Primitive:
             found = getattr(operand, "_trace", None)
             if found is not None and (trace is None or found.level > trace.level):
                 trace = found
-        if not self.moves and any(map(holds_half, operands)):
-            return self.in_float32(trace, operands, params)
+        if not self.moves:
+            for operand in operands:
+                dtype = getattr(operand, "dtype", None)
+                if dtype is not None and is_half(dtype):
+                    return self.in_float32(trace, operands, params)
         if trace is not None:
             return trace.bind(self, operands, params)
         return self.eager(*operands, **params)

@@ -26,7 +26,7 @@ from tracegrad.ir.build import Builder
 from tracegrad.ir.graph import Graph, Literal, Node, Operand
 from tracegrad.ir.primitive import PRIMITIVES
 
-RESERVED = frozenset((*keyword.kwlist, "inf", "nan", "float"))
+RESERVED = frozenset((*keyword.kwlist, "bf16", "inf", "nan", "float"))
 
 
 def letters() -> Iterator[str]:

@@ -10,6 +10,7 @@ import tracegrad.numpy as tnp
 from tracegrad import random
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import kind_of
 from tracegrad.nn import functional as F
 from tracegrad.nn import init
 from tracegrad.nn.functional.attention import attention_weights, causal_mask
@@ -184,7 +185,7 @@ class MultiheadAttention(Module):
     @staticmethod
     def checked_mask(name: str, mask: Any, shapes: tuple[tuple[int, ...], ...]) -> Any:
         mask = tnp.asarray(mask)
-        if tuple(mask.shape) not in shapes or mask.dtype.kind not in "fb":
+        if tuple(mask.shape) not in shapes or kind_of(mask.dtype) not in "fb":
             raise ShapeError(
                 f"MultiheadAttention: {name} {Aval(tuple(mask.shape), mask.dtype)} is not a bool or floating-point "
                 f"mask of shape {' or '.join(map(str, shapes))}",

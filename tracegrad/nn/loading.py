@@ -9,6 +9,7 @@ import numpy as np
 
 from tracegrad.errors import TracegradError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import kind_of
 from tracegrad.tape.create import tensor
 from tracegrad.tape.tensor import Tensor
 
@@ -65,7 +66,7 @@ def kind(value: Any) -> str:
     dtype = getattr(value, "dtype", None)
     if not isinstance(dtype, np.dtype):
         return type(value).__name__
-    return "i" if dtype.kind in "iub" else str(dtype.kind)
+    return "i" if dtype.kind in "iub" else kind_of(dtype)
 
 
 def converted(value: Any, like: Any) -> Any:

@@ -22,6 +22,7 @@ from tracegrad import random
 from tracegrad.api.control import scan
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import spelled
 from tracegrad.nn import functional as F
 from tracegrad.nn import init
 from tracegrad.nn.module import Module
@@ -153,7 +154,7 @@ class Recurrent(Module):
             if part.dtype != dtype:
                 raise DTypeError(
                     f"{type(self).__name__}: the initial state is {part.dtype}, but input and weights are {dtype}",
-                    fix=f"convert it with .astype(np.{dtype})",
+                    fix=f"convert it with .astype({spelled(dtype)})",
                 )
         return [tuple(part[i] if batched else part[i][None] for part in parts) for i in range(count)]
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.bfloat16 import is_bfloat16
 from tracegrad.errors import DTypeError, TracegradError
 from tracegrad.nn.loading import as_array
 from tracegrad.nn.module import Module
@@ -58,7 +59,7 @@ def save_file(tensors: Any, path: str | os.PathLike[str], metadata: Mapping[str,
         for name, value in (tensors.state_dict() if isinstance(tensors, Module) else tensors).items()
     }
     for name, array in arrays.items():
-        if array.dtype.type not in DTYPES.values():
+        if array.dtype.type not in DTYPES.values() and not is_bfloat16(array.dtype):
             raise DTypeError(
                 f"nn.save_file: {name} is {array.dtype}, which safetensors cannot hold",
                 fix="convert it to one of " + ", ".join(np.dtype(t).name for t in DTYPES.values()),

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.bfloat16 import LARGEST as LARGEST_BFLOAT16
+from tracegrad.bfloat16 import is_bfloat16
 from tracegrad.errors import ArgumentError, DTypeError
 from tracegrad.numpy import elementwise as ew
 from tracegrad.ir.aval import is_float
@@ -285,7 +287,11 @@ def nan_to_num(x: ArrayLike, nan: float = 0.0, posinf: float | None = None, negi
     x = operand("nan_to_num", x)
     if not is_float(dtype_of(x)):
         return x
-    limits = np.finfo(dtype_of(x))
+    largest = largest_number(dtype_of(x))
     found = where(ew.isnan(x), nan, x)
-    found = where(isposinf(x), float(limits.max) if posinf is None else posinf, found)
-    return where(isneginf(x), float(limits.min) if neginf is None else neginf, found)
+    found = where(isposinf(x), largest if posinf is None else posinf, found)
+    return where(isneginf(x), -largest if neginf is None else neginf, found)
+
+
+def largest_number(dtype: np.dtype[Any]) -> float:
+    return LARGEST_BFLOAT16 if is_bfloat16(dtype) else float(np.finfo(dtype).max)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from tracegrad.bfloat16 import as_dtype, is_bfloat16
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.ir.aval import NAMES, check_dtype, is_float
@@ -140,8 +141,19 @@ def is_weak(x: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def joined(strong: tuple[np.dtype[Any], ...], weak: tuple[str, ...]) -> np.dtype[Any]:
-    """Return NumPy's result dtype of strong dtypes beside Python scalars of the given kinds."""
-    return np.result_type(*strong, *(PROXIES[kind] for kind in weak))
+    """Return NumPy's result dtype of strong dtypes beside Python scalars of the given kinds.
+
+    bfloat16 beside a Python number stays what it is, as float16 does, though ml_dtypes makes it wider.
+    """
+    try:
+        if any(map(is_bfloat16, strong)) and is_bfloat16(found := np.result_type(*strong)):
+            return found
+        return np.result_type(*strong, *(PROXIES[kind] for kind in weak))
+    except np.exceptions.DTypePromotionError:
+        listed = " and ".join(sorted({str(d) for d in strong}))
+        raise DTypeError(
+            f"{listed} have no dtype in common", fix="convert one of them, for instance with x.astype(np.float32)"
+        ) from None
 
 
 def array_dtypes(values: Iterable[Any]) -> tuple[np.dtype[Any], ...]:
@@ -301,7 +313,7 @@ def settle_shape(name: str, shape: Any) -> Shape:
 def settle_dtype(dtype: DType, name: str) -> np.dtype[Any]:
     """Return a dtype that a graph can hold."""
     try:
-        return check_dtype(np.dtype(dtype), f"{name}: the result")
+        return check_dtype(as_dtype(dtype), f"{name}: the result")
     except TypeError as error:
         if isinstance(error, DTypeError):
             raise
@@ -327,10 +339,10 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
         elif hasattr(item, "dtype") and not isinstance(item, type):
             strong.append(np.dtype(item.dtype))
         else:
-            strong.append(np.dtype(item))
+            strong.append(as_dtype(item))
     return joined(tuple(strong), tuple(weak))
 
 
 def promote_types(first: DType, second: DType) -> np.dtype[Any]:
     """Return the smallest dtype that both convert to, as `numpy.promote_types`."""
-    return np.promote_types(first, second)
+    return joined((as_dtype(first), as_dtype(second)), ())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
-from tracegrad.ir.aval import Aval, is_float
+from tracegrad.ir.aval import Aval, is_float, kind_of
 from tracegrad.ir.primitive import Primitive, Sample, as_eager
 
 Rule = Callable[..., Any]
@@ -102,7 +102,7 @@ class Elementwise(Primitive):
             shown = " and ".join(map(str, operands))
             raise DTypeError(f"{self.name}: {shown} differ in dtype", fix="convert one side with x.astype(...)")
         dtype = operands[-1].dtype
-        if ("f" if is_float(dtype) else dtype.kind) not in self.accepts:
+        if kind_of(dtype) not in self.accepts:
             raise DTypeError(
                 f"{self.name}: {operands[-1]} is not {WORDS[self.accepts]}", fix="convert it with x.astype(np.float32)"
             )

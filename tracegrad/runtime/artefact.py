@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tracegrad.bfloat16 import as_dtype, text_of
 from tracegrad.codegen.cpu import Cpu, level, target
 from tracegrad.config import child_environment
 from tracegrad.errors import ArtefactError
@@ -142,7 +143,9 @@ def to_bytes(artefact: Artefact) -> bytes:
         }
         for b in artefact.builds
     ]
-    arrays = [{"dtype": a.dtype.str, "shape": list(a.shape), "data": blobs.add(a.tobytes())} for a in artefact.arrays]
+    arrays = [
+        {"dtype": text_of(a.dtype), "shape": list(a.shape), "data": blobs.add(a.tobytes())} for a in artefact.arrays
+    ]
     manifest = {
         "format": FORMAT,
         "name": artefact.name,
@@ -230,7 +233,9 @@ def from_manifest(manifest: dict[str, Any], data: bytes) -> Artefact:
         )
         for b in manifest["builds"]
     ]
-    arrays = [np.frombuffer(piece(a["data"]), a["dtype"]).reshape(a["shape"]).copy() for a in manifest["arrays"]]
+    arrays = [
+        np.frombuffer(piece(a["data"]), as_dtype(a["dtype"])).reshape(a["shape"]).copy() for a in manifest["arrays"]
+    ]
     return Artefact(
         manifest["name"],
         manifest["text"],

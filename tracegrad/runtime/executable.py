@@ -16,7 +16,7 @@ from tracegrad.codegen.cpu import target
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
-from tracegrad.ir.aval import DTYPES, NAMES, Aval
+from tracegrad.ir.aval import DTYPES, NAMES, Aval, kind_of, spelled
 from tracegrad.ir.layout import extent
 from tracegrad.runtime import caller, library
 from tracegrad.runtime.layout import laid_out, lies_as
@@ -194,7 +194,8 @@ class Executable:
         wanted, found = Aval(shape, dtype), f"{NAMES.get(value.dtype, value.dtype)}{list(value.shape) or ''}"
         if value.dtype != dtype:
             raise DTypeError(
-                f"{name}: compiled for {wanted} but called with {found}", fix=f"convert it with x.astype(np.{dtype})"
+                f"{name}: compiled for {wanted} but called with {found}",
+                fix=f"convert it with x.astype({spelled(dtype)})",
             )
         if value.shape != shape:
             raise ShapeError(
@@ -207,7 +208,7 @@ class Executable:
         """Return a Python number as the scalar argument it stands for; nothing is rounded or wrapped in silence."""
         dtype, shape = self.inputs[position]
         kinds = {bool: "biuf", int: "iuf", float: "f"}[type(value)] if type(value) in (bool, int, float) else "biuf"
-        if shape or dtype.kind not in kinds:
+        if shape or kind_of(dtype) not in kinds:
             raise DTypeError(
                 f"{name}: compiled for {Aval(shape, dtype)} but called with the {type(value).__name__} {value}",
                 fix="pass a value of that dtype, or compile for this one",

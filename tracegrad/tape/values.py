@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ShapeError, TapeError
-from tracegrad.ir.aval import is_float
+from tracegrad.ir.aval import is_float, is_half
 from tracegrad.numpy import torch_names
 from tracegrad.tape.tensor import Tensor, wrap
 
@@ -82,8 +82,9 @@ def numbers(data: np.ndarray[Any, Any], prefix: str) -> str:
     """Write the elements: four digits, unless all are whole."""
     if not is_float(data.dtype):
         return np.array2string(data, separator=", ", prefix=prefix)
+    data = data.astype(np.float32) if is_half(data.dtype) else data
     nonzero = data[np.isfinite(data) & (data != 0)]
-    style = style_of(np.abs(nonzero.astype(np.float64)))
+    style = style_of(np.abs(nonzero))
     shown = nonzero if data.size <= 1000 else nonzero[:1000]
     width = max((len(style.format(v)) for v in shown), default=0)
 

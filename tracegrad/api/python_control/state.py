@@ -12,6 +12,7 @@ from tracegrad import tree
 from tracegrad.errors import Mismatch, TracegradError, TracerError
 from tracegrad.grad.adjoint import replay
 from tracegrad.ir import Aval, Literal
+from tracegrad.ir.aval import can_hold, kind_of
 from tracegrad.numpy.creation import zeros
 from tracegrad.trace import STATE, Traced, Tracer, scalar_dtype, trace
 
@@ -100,7 +101,7 @@ def is_traced(value: Any) -> bool:
 def is_number(leaf: Any) -> bool:
     """Say whether a leaf can be a value of a graph."""
     if isinstance(leaf, (np.ndarray, np.generic)):
-        return leaf.dtype.kind in "biuf"
+        return can_hold(leaf.dtype)
     return isinstance(leaf, (Tracer, bool, int, float))
 
 
@@ -170,7 +171,7 @@ def joined(a: Any, b: Any) -> tuple[Aval, bool] | None:
 def fits(weak: np.dtype[Any], strong: np.dtype[Any]) -> bool:
     """Say whether a Python number takes the dtype of an array beside it."""
     order = {"b": 0, "i": 1, "u": 1, "f": 2}
-    return order[weak.kind] <= order[strong.kind]
+    return order[weak.kind] <= order[kind_of(strong)]
 
 
 def cast(leaf: Any, dtype: np.dtype[Any]) -> Any:

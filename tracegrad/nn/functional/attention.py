@@ -10,6 +10,7 @@ import numpy as np
 import tracegrad.numpy as tnp
 from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.ir import Aval
+from tracegrad.ir.aval import kind_of
 from tracegrad.nn.functional.activation import softmax
 from tracegrad.nn.functional.layers import dropout
 from tracegrad.numpy.half import rounded_once
@@ -58,6 +59,7 @@ def scaled_dot_product_attention(
     return dropout(weights, dropout_p, dropout_p > 0, key=dropout_key) @ v
 
 
+@rounded_once
 def attention_weights(q: Any, k: Any, blocked: Any, added: Any, scale: float | None = None) -> Any:
     """Return the softmax of the scores along the last axis; `blocked` positions get 0, also where none is left."""
     scores = q * (1.0 / math.sqrt(q.shape[-1]) if scale is None else scale) @ tnp.swapaxes(k, -1, -2)
@@ -77,7 +79,7 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
     """Refuse a mask that does not broadcast to the scores."""
     if mask is None:
         return
-    if mask.dtype.kind not in "fb":
+    if kind_of(mask.dtype) not in "fb":
         raise DTypeError(
             f"attention: the mask {Aval(tuple(mask.shape), mask.dtype)} is neither bool nor floating point",
             fix="use mask.astype(bool)",
