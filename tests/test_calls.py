@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import random
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +17,6 @@ import tracegrad.numpy
 from tracegrad import nn, tree
 from tracegrad.api.function import MISS
 from tracegrad.codegen import caller_layout as at
-from tracegrad.codegen import words
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
 from tracegrad.runtime import caller
 
@@ -306,46 +304,7 @@ def test_a_bound_program_raises_its_errors() -> None:
         bound()
 
 
-# --- the translator ---------------------------------------------------------------------------------------------------
-
-SOURCE = '''
-def helper(a: int, b: int) -> int:
-    return a * FACTOR if a < b else b - a
-
-def f(a: int, b: int, words: int) -> int:
-    total = 0
-    for i in range(b & 7):
-        if i == 2 or not i < 6 and a > 0:
-            continue
-        total += helper(i, a)
-        for j in range(2):
-            store_word(words, j, load_word(words, j) + total)
-    if a == b:
-        return 1 if (a > 0) == (b != 4) else load_word(words, 0)
-    elif a >= 0 and (b <= 0 or total != 0):
-        total -= (a | 5) * -3
-    return total
-'''
-
-
-def test_translated_functions_compute_what_python_computes() -> None:
-    namespace: dict[str, Any] = {"FACTOR": 3, "load_word": words.load_word, "store_word": words.store_word}
-    exec(SOURCE, namespace)
-    data = words.compile_words(words.translate(SOURCE, namespace, ("f",)))
-    address = caller.load_object(data, ["f"])["f"]
-    native = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
-    rng = random.Random(0)
-    for _ in range(300):
-        a, b = rng.randrange(-9, 9), rng.randrange(-9, 9)
-        ours, theirs = caller.words_of([a, b]), caller.words_of([a, b])
-        expected = namespace["f"](a, b, ctypes.addressof(theirs))
-        assert (native(a, b, ctypes.addressof(ours)), list(ours)) == (expected, list(theirs)), (a, b)
-
-
-@pytest.mark.parametrize("body", ["return a / 2", "while a:\n        a -= 1", "return g(a)", "a.b = 1", "return b"])
-def test_the_translator_refuses_what_it_does_not_know(body: str) -> None:
-    with pytest.raises(NotImplementedError):
-        words.translate(f"def f(a: int) -> int:\n    {body}\n", {}, ("f",))
+# --- Python's objects ------------------------------------------------------------------------------------------------
 
 
 def test_objects_lie_where_the_tables_say() -> None:

@@ -7,8 +7,8 @@ import random
 
 import numpy as np
 import pytest
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import load_word, loader, maximum, minimum, store_word, storer
 from tracegrad.codegen.kernel import Kernel, kernel
 from tracegrad.codegen.kernel_writer import write
@@ -93,6 +93,15 @@ def logic(a: int, b: int) -> int:
     return result + (both == either) + (4 if a else 2)
 
 
+def plain(a: int, b: int) -> bool:
+    return a < b
+
+
+@kernel
+def calls_a_function(a: int, b: int) -> int:
+    return 1 if plain(a, b) and not plain(b, 0) else 2
+
+
 @kernel
 def swap(a: int, b: int) -> int:
     a, b = b, a + 1
@@ -128,7 +137,7 @@ LOADED: dict[Kernel, object] = {}
 
 
 @pytest.mark.parametrize(
-    "target", [divide, remainder, by_constants, bits, last_of_range, collatz, logic, swap, known],
+    "target", [divide, remainder, by_constants, bits, last_of_range, collatz, logic, calls_a_function, swap, known],
     ids=lambda k: k.function.__name__,
 )
 def test_kernels_compute_what_python_computes(target):

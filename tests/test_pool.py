@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import types
 
 import tracegrad as tg
-from tracegrad.codegen import pool_kernels, pool_layout
+from tracegrad.codegen import pool_kernels, pool_layout, types
 from tracegrad.codegen.addresses import add_atomic, load_word, par_for, task_address
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.kernel_writer import write

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+
+from tracegrad.codegen import types
 
 I8 = ir.IntType(8)
 I32 = ir.IntType(32)
@@ -29,14 +30,7 @@ class Intrinsic:
 
 intrinsic: Any = Intrinsic
 
-NUMBA_TYPES: dict[str, Any] = {
-    "float32": types.float32,
-    "float64": types.float64,
-    "int32": types.int32,
-    "int64": types.int64,
-    "uint32": types.uint32,
-    "uint64": types.uint64,
-}
+KERNEL_TYPES = {t.name: t for t in (types.float32, types.float64, types.int32, types.int64)}
 
 
 def word_pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -58,31 +52,31 @@ def declare(module: ir.Module, name: str, result: ir.Type, arguments: list[ir.Ty
 
 def loader(dtype: str) -> Any:
     """Return the intrinsic `load(address, index)` for arrays of dtype."""
-    numba_type = NUMBA_TYPES[dtype]
+    element_type = KERNEL_TYPES[dtype]
 
     @intrinsic
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            element = context.get_value_type(numba_type)
+            element = element_type.llvm
             return builder.load(element_pointer(builder, args[0], args[1], element), typ=element)
 
-        return numba_type(types.int64, types.int64), generate
+        return element_type(types.int64, types.int64), generate
 
     return load
 
 
 def storer(dtype: str) -> Any:
     """Return the intrinsic `store(address, index, value)` for arrays of dtype."""
-    numba_type = NUMBA_TYPES[dtype]
+    element_type = KERNEL_TYPES[dtype]
 
     @intrinsic
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            element = context.get_value_type(numba_type)
+            element = element_type.llvm
             builder.store(args[2], element_pointer(builder, args[0], args[1], element))
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, numba_type), generate
+        return types.void(types.int64, types.int64, element_type), generate
 
     return store
 
@@ -147,6 +141,17 @@ def relax(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+    """Call a C function of words by its address, and return its result."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        function_type = ir.FunctionType(I64, [I64] * len(arguments))
+        return builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
+
+    return types.int64(*[types.int64] * (1 + len(arguments))), generate
 
 
 @intrinsic

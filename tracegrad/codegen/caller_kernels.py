@@ -2,7 +2,7 @@
 
     PyObject *tg_call(PyObject *self, PyObject *arguments)      a METH_O function: no ctypes, no Python in between
 
-The functions here are translated by `words`, and can be run by Python as they stand.
+The functions here are kernels (`kernel`), which call Python's C functions by their addresses.
 It walks the tuple of arguments by the tables of `caller_layout`, makes the results, gives up the GIL and enters the
 program. Whatever is not exactly what the tables say is left to Python, which knows the errors: then the answer is None.
 Another int than 0 as the program's status comes back as a Python int. The GIL is held but for the program itself; every
@@ -11,6 +11,7 @@ array is referenced for that time, so nobody can free it.
 
 from __future__ import annotations
 
+from tracegrad.codegen.addresses import call, load_word, store_word
 from tracegrad.codegen.caller_layout import (
     ARENA_AT,
     ARRAY,
@@ -103,7 +104,6 @@ from tracegrad.codegen.caller_layout import (
 )
 from tracegrad.codegen.pool_layout import PARKS, RUNNING, WAKES
 from tracegrad.codegen.table_layout import HEADER
-from tracegrad.codegen.words import call1, call2, call3, call4, load_word, store_word
 
 WORD = 8
 
@@ -164,7 +164,7 @@ def number_data(process: int, kind: int, leaf: int, place: int) -> int:
         return leaf + WORD * NUMBER_VALUE
     if kind == INTEGER and load_word(leaf, OBJECT_TYPE) == load_word(process, LONG_TYPE):
         store_word(place, 0, 0)
-        value = call2(load_word(process, AS_LONG), leaf, place)
+        value = call(load_word(process, AS_LONG), leaf, place)
         if load_word(place, 0) & LOW_HALF != 0:
             return 0
         store_word(place, 0, value)
@@ -193,9 +193,9 @@ def child(process: int, family: int, parent: int, place: int) -> int:
     if family == TUPLE:
         return load_word(parent, TUPLE_ITEMS + place)
     if family == DICT:
-        found = call2(load_word(process, DICT_GET), parent, place)
+        found = call(load_word(process, DICT_GET), parent, place)
         if found == 0:
-            call1(load_word(process, ERROR_CLEAR), 0)
+            call(load_word(process, ERROR_CLEAR), 0)
         return found
     return load_word(load_word(parent, LIST_ITEMS), place)
 
@@ -268,7 +268,7 @@ def drop(process: int, objects: int, count: int) -> None:
     """Give up references."""
     for i in range(count):
         if load_word(objects, i) != 0:
-            call1(load_word(process, DEC_REF), load_word(objects, i))
+            call(load_word(process, DEC_REF), load_word(objects, i))
 
 
 def make_results(words: int, block: int) -> bool:
@@ -288,14 +288,14 @@ def make_results(words: int, block: int) -> bool:
             continue
         if source == NEW:
             descr = load_word(spec, OUT_DESCR)
-            call1(load_word(process, INC_REF), descr)  # PyArray_Empty takes it over
-            made = call4(load_word(process, EMPTY), load_word(spec, OUT_NDIM), load_word(spec, OUT_SHAPE), descr, 0)
+            call(load_word(process, INC_REF), descr)  # PyArray_Empty takes it over
+            made = call(load_word(process, EMPTY), load_word(spec, OUT_NDIM), load_word(spec, OUT_SHAPE), descr, 0)
             if made == 0:
                 drop(process, results, i)
                 return False
         else:
             made = load_word(leaves, source)
-            call1(load_word(process, INC_REF), made)
+            call(load_word(process, INC_REF), made)
         store_word(results, i, made)
         store_word(block, first + i, load_word(made, ARRAY_DATA))
     return True
@@ -311,7 +311,7 @@ def hand_over(words: int, block: int) -> int:
         spec = outputs + WORD * OUTPUT_WORDS * i
         if load_word(spec, SOURCE) == NUMBER:
             place = results + WORD * (count + i)
-            made = call3(load_word(process, SCALAR), place, load_word(spec, OUT_DESCR), 0)
+            made = call(load_word(process, SCALAR), place, load_word(spec, OUT_DESCR), 0)
             store_word(results, i, made)
             if made == 0:
                 drop(process, results, count)
@@ -319,7 +319,7 @@ def hand_over(words: int, block: int) -> int:
     form = load_word(words, FORM)
     if form == BARE:
         return load_word(results, 0)
-    made = call1(load_word(process, LIST_NEW if form == AS_LIST else TUPLE_NEW), count)
+    made = call(load_word(process, LIST_NEW if form == AS_LIST else TUPLE_NEW), count)
     if made == 0:
         drop(process, results, count)
         return 0
@@ -338,23 +338,23 @@ def run(words: int, block: int) -> int:
     control = load_word(words, CONTROL)
     parallel = load_word(words, PARALLEL)
     if parallel != 0 and load_word(control, PARKS) != load_word(control, WAKES):
-        woken = call1(load_word(process, CALL), load_word(words, WAKE))
+        woken = call(load_word(process, CALL), load_word(words, WAKE))
         if woken == 0:
-            call1(load_word(process, ERROR_CLEAR), 0)
+            call(load_word(process, ERROR_CLEAR), 0)
         else:
-            call1(load_word(process, DEC_REF), woken)
+            call(load_word(process, DEC_REF), woken)
     inputs = load_word(words, INPUT_COUNT)
     leaves = block + load_word(words, LEAVES_AT)
     for i in range(inputs):
-        call1(load_word(process, INC_REF), load_word(leaves, i))
+        call(load_word(process, INC_REF), load_word(leaves, i))
     store_word(block, 0, control)
     store_word(block, 1, block + load_word(words, ARENA_AT))
     store_word(block, HEADER + inputs + load_word(words, OUTPUT_COUNT), load_word(words, STAMPS))
     if parallel != 0:  # counted with the GIL held, so no two callers count at once
         store_word(control, RUNNING, load_word(control, RUNNING) + 1)
-    state = call1(load_word(process, SAVE_THREAD), 0)
-    status = call1(load_word(words, ENTRY), block)
-    call1(load_word(process, RESTORE_THREAD), state)
+    state = call(load_word(process, SAVE_THREAD), 0)
+    status = call(load_word(words, ENTRY), block)
+    call(load_word(process, RESTORE_THREAD), state)
     if parallel != 0:
         store_word(control, RUNNING, load_word(control, RUNNING) - 1)
     drop(process, leaves, inputs)
@@ -368,14 +368,14 @@ def answer(words: int, root: int, block: int) -> int:
     if not find_leaves(words, root, block) or (
         load_word(words, DONATED_COUNT) > 0 and not donation_is_safe(words, block)
     ):
-        call1(load_word(process, INC_REF), none)
+        call(load_word(process, INC_REF), none)
         return none
     if not make_results(words, block):
         return 0
     status = run(words, block)
     if status != 0:
         drop(process, block + load_word(words, RESULTS_AT), load_word(words, OUTPUT_COUNT))
-        return call1(load_word(process, FROM_LONG), status)
+        return call(load_word(process, FROM_LONG), status)
     return hand_over(words, block)
 
 
@@ -385,7 +385,7 @@ def tg_call(self: int, root: int) -> int:
     block = take(words)
     if block == 0:
         none = load_word(load_word(words, PROCESS), NONE)
-        call1(load_word(load_word(words, PROCESS), INC_REF), none)
+        call(load_word(load_word(words, PROCESS), INC_REF), none)
         return none
     result = answer(words, root, block)
     give(words, block)

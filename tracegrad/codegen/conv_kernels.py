@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     maximum,
@@ -137,7 +137,7 @@ def result_copy(bits: int, shape: TileShape) -> Any:
     copy_row = row_copy(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def compact(run: int, y: int, y_pitch: int, target: int, rows: int, width: int) -> None:

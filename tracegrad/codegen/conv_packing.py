@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.codegen import conv_layout as words
-from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, minimum, store_word, storer
+from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, minimum, store_word, storer
 from tracegrad.codegen.direct_kernels import row_probe
 from tracegrad.codegen.gemm_kernels import packing, panel_start
 from tracegrad.codegen.kernel import kernel
@@ -109,7 +109,7 @@ def packing_task(bits: int, shape: TileShape) -> Any:
     panel_rows = shape.rows
     pack_panel, pack_slice = weight_packing(bits, shape)
     probe = row_probe(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def pack_task(scratch: int, task: int, thread: int) -> None:

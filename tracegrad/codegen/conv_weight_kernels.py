@@ -24,7 +24,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     minimum,
@@ -52,7 +52,7 @@ def turned_gradient(bits: int, pack: Any) -> Any:
     """
     size = bits // 8
     store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def turn(dy: int, plan: int, rows: int, width: int, first: int, count: int, panel_width: int, target: int) -> None:
@@ -189,7 +189,7 @@ def fold_task(bits: int, shape: TileShape) -> Any:
     store = storer(f"float{bits}")
     exact_tap = exact_tap_gradient(f"float{bits}")
     probe = row_probe(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def add_shares(plan: int, sums: int, step: int, target: int, target_step: int, count: int) -> None:
@@ -235,7 +235,7 @@ def clearing_task(bits: int) -> Any:
     """Return the task that clears one share's sums."""
     size = bits // 8
     store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def clear_task(scratch: int, task: int, thread: int) -> None:

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     maximum,
@@ -61,7 +61,7 @@ def input_row(plan: int, row: int, tap_row: int) -> int:
 def row_clearing(dtype: str) -> Any:
     """Return the kernel clear(target, count)."""
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def clear(target: int, count: int) -> None:
@@ -74,7 +74,7 @@ def row_clearing(dtype: str) -> Any:
 def row_probe(dtype: str) -> Any:
     """Return the kernel probe(source, count): zero, or NaN if an element is NaN or inf."""
     load = loader(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def probe(source: int, count: int) -> Any:
@@ -108,7 +108,7 @@ def row_addition(dtype: str) -> Any:
 def row_product(dtype: str) -> Any:
     """Return the kernel dot(left, right, right_stride, count)."""
     load = loader(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def dot(left: int, right: int, right_stride: int, count: int):
@@ -222,7 +222,7 @@ def weight_plane(dtype: str) -> Any:
     store = storer(dtype)
     tap_gradient = plane_tap_gradient(dtype)
     exact_tap = exact_tap_gradient(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def weight(plan: int, x: int, dy: int, result: int, plane: int) -> None:
@@ -259,7 +259,7 @@ def plane_tap_gradient(dtype: str) -> Any:
     load = loader(dtype)
     dot = row_product(dtype)
     row_dot = row_dot_intrinsic(8 * size)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def slice_gradient(plan: int, x: int, dy: int, r: int, s: int, result: int):
@@ -314,7 +314,7 @@ def exact_tap_gradient(dtype: str) -> Any:
     """
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def row_gradient(plan: int, x: int, dy: int, shift: int, is_inside: int):

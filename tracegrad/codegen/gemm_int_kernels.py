@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-
 from tracegrad.codegen import plan_gemm as words
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     par_for,
@@ -28,7 +27,7 @@ def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
     """Return the entry of the product of an integer dtype (arithmetic wraps), and its task."""
     name = SHORT_NAMES[dtype]
     size = ITEM_SIZES[dtype]
-    number = NUMBA_TYPES[dtype]
+    number = KERNEL_TYPES[dtype]
     load = loader(dtype)
     store = storer(dtype)
     task = task_address(f"tg_gemm_{name}_task")

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
 from tracegrad.codegen import plan_gemm as words
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     minimum,
@@ -178,7 +178,7 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     pack_b = right_packing(bits, shape)
     multiply = panel_product(bits, shape)
     store = storer(f"float{bits}")
-    zero = NUMBA_TYPES[f"float{bits}"](0)
+    zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def block(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.codegen import plan_gemm as words
-from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, par_for, store_word, storer, task_address
+from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, par_for, store_word, storer, task_address
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, batch_start
 from tracegrad.codegen.kernel import kernel
@@ -21,7 +21,7 @@ def row_dots(dtype: str) -> Any:
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def dot_rows(matrix: int, p_stride: int, vector: int, results: int, count: int, sums: int) -> None:
@@ -57,7 +57,7 @@ def column_sums(dtype: str) -> Any:
     size = ITEM_SIZES[dtype]
     load = loader(dtype)
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def add_columns(matrix: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:
@@ -87,7 +87,7 @@ def strided_sums(dtype: str) -> Any:
     """Return the kernel strided(matrix, p_stride, r_stride, vector, results, count, sums)."""
     load = loader(dtype)
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def strided(matrix: int, p_stride: int, r_stride: int, vector: int, results: int, count: int, sums: int) -> None:

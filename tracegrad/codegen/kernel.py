@@ -6,9 +6,9 @@
 
 The subset: parameters and results that are int64 (annotated `int`) or have the type of what is passed; assignments to
 names; `for ... in range`, `while`, `if`, `break`, `continue`, `return`; arithmetic, comparisons, `and`, `or`, `not`;
-calls of other kernels, of intrinsics (`addresses`), and of Numba's number types as conversions.  Names from outside are
-kernels, intrinsics, types, modules of constants, or numbers, which are known while the kernel is written: what they
-decide is decided then.  A variable has one type, that of its first value.
+calls of other kernels and plain functions, of intrinsics (`addresses`), and of types as conversions (`types`).  Other
+names from outside are modules of constants, or numbers, which are known while the kernel is written: what they decide
+is decided then.  A variable has one type, that of its first value.
 
 Arithmetic is Python's (`//` rounds down) on int64 that wraps; `x // 0` and `x % 0` are 0.  Float operations may be
 reassociated and contracted, so that sums vectorise; NaN, inf and the order of comparisons stay exact.

@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from tracegrad.codegen.addresses import I32, I64, VOID
+from tracegrad.codegen.addresses import I32, I64
+from tracegrad.codegen.types import LLVM_TYPES
 
 I1 = ir.IntType(1)
-TYPES: dict[types.Type, ir.Type] = {
-    types.int32: I32, types.int64: I64, types.float32: ir.FloatType(), types.float64: ir.DoubleType(),
-    types.boolean: I1, types.void: VOID,
-}  # fmt: skip
 FAST = ("contract", "arcp", "nsz", "reassoc")
 FOLD: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
@@ -52,7 +48,7 @@ class Values:
         if isinstance(found, bool):
             return ir.Constant(I1, found)
         if isinstance(found, np.floating):
-            return ir.Constant(ir.FloatType() if found.itemsize == 4 else ir.DoubleType(), float(found))
+            return ir.Constant(LLVM_TYPES[found.dtype.name], float(found))
         return ir.Constant(I64, int(found))
 
     def converted(self, value: ir.Value, kind: ir.Type) -> ir.Value:

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from types import ModuleType
+from functools import cache
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core.typing.templates import Signature
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I64, VOID, declare
-from tracegrad.codegen.kernel import Kernel
-from tracegrad.codegen.kernel_values import I1, TYPES, Values
+from tracegrad.codegen.kernel import Kernel, kernel
+from tracegrad.codegen.kernel_values import I1, Values
+from tracegrad.codegen.types import Signature
+
+RESULT_TYPES = {"int": I64, "bool": I1, "None": VOID}
+"""What annotations say; a result that is annotated otherwise has the type of what is returned."""
+
+kernel_of = cache(kernel)  # a plain function that a kernel calls is a kernel, too
 
 
 def write(entries: dict[str, tuple[Kernel, Signature]], name: str) -> str:
-    """Return the assembly of a module that exports each entry as `void symbol(arguments)`."""
+    """Return the assembly of a module that exports each entry under its symbol."""
     module = KernelModule(name)
     for symbol, (entry, signature) in entries.items():
-        arguments = [TYPES[t] for t in signature.args]
-        function = declare(module.module, symbol, VOID, arguments)  # a kernel may have asked for its address
+        arguments = [t.llvm for t in signature.arguments]
+        result = signature.result.llvm
+        function = declare(module.module, symbol, result, arguments)  # a kernel may have asked for its address
         builder = ir.IRBuilder(function.append_basic_block())
-        builder.call(module.function(entry, arguments), function.args)
-        builder.ret_void()
+        value = builder.call(module.function(entry, arguments), function.args)
+        if result == VOID:
+            builder.ret_void()
+        else:
+            builder.ret(value)
     return str(module.module)
 
 
@@ -51,11 +61,9 @@ class KernelModule:
         return self.written[key]
 
     def result_type(self, target: Kernel, arguments: tuple[ir.Type, ...]) -> ir.Type:
-        annotation = target.function.__annotations__.get("return")
-        if annotation in (int, "int"):
-            return I64
-        if annotation in (None, "None") and "return" in target.function.__annotations__:
-            return VOID
+        annotation = str(target.function.__annotations__.get("return", ""))
+        if annotation in RESULT_TYPES:
+            return RESULT_TYPES[annotation]
         trial = KernelModule("trial")  # the type of what it returns is not written down: see what that is
         function = ir.Function(trial.module, ir.FunctionType(VOID, arguments), "trial")
         writer = Writer(trial, target, function)
@@ -275,7 +283,8 @@ class Writer(Values):
         """Return what a free name, or an attribute of a module, is."""
         match node:
             case ast.Name(id=name) if name in self.outside:
-                return self.outside[name]
+                found = self.outside[name]
+                return kernel_of(found) if isinstance(found, FunctionType) else found
             case ast.Attribute(value=ast.Name(id=name), attr=attribute):
                 if isinstance(self.outside.get(name), ModuleType):
                     return getattr(self.outside[name], attribute)
@@ -283,7 +292,7 @@ class Writer(Values):
 
     def constant(self, node: ast.expr) -> Any:
         found = self.outer(node)
-        if isinstance(found, (int, np.floating)):
+        if isinstance(found, (int, np.number)):
             return found
         raise self.refuse(node, "no number")
 
@@ -317,16 +326,13 @@ class Writer(Values):
             wanted = function.ftype.args
             return self.builder.call(function, [self.converted(a, t) for a, t in zip(arguments, wanted, strict=True)])
         if isinstance(target, types.Type):
-            return self.cast(node, arguments[0], TYPES[target])
+            return self.cast(node, arguments[0], target.llvm)
         signature, generate = target.define(None, *arguments)
-        given = [self.converted(a, TYPES[t]) for a, t in zip(arguments, signature.args, strict=True)]
+        given = [self.converted(a, t.llvm) for a, t in zip(arguments, signature.arguments, strict=True)]
         return generate(CONTEXT, self.builder, signature, given)
 
 class _Context:
     """What intrinsics ask of Numba's target context."""
-
-    def get_value_type(self, kind: types.Type) -> ir.Type:
-        return TYPES[kind]
 
     def get_dummy_value(self) -> None:
         return None

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
 from tracegrad.codegen import plan_conv_planes as words
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, POINTER, intrinsic, load_word, maximum, minimum
 from tracegrad.codegen.direct_kernels import end_inside, first_inside
 from tracegrad.codegen.kernel import kernel

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import plan_conv_planes as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     maximum,
@@ -197,7 +197,7 @@ def data_images(dtype: str, shape: TileShape) -> Any:
     copy_planes = plane_copy(dtype, shape)
     compute = plane_result(dtype, shape, "data")
     exact = data_plane(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def data(plan: int, dy: int, weights: int, dx: int, end: int, image: int, count: int, work: int) -> None:
@@ -228,7 +228,7 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
     clear = row_clearing(dtype)
     taps_sums = taps_sums_intrinsic(8 * size)
     exact_tap = exact_tap_gradient(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def add_taps(plan: int, copy: int, values: int, positions: int, offsets: int, sums: int) -> None:

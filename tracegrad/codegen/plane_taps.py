@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I64, POINTER, intrinsic
 from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, ROWS, TAPS
 from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_call, part_function, part_module, word

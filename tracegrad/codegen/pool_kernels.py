@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-
-from tracegrad.codegen import pool_layout
+from tracegrad.codegen import pool_layout, types
 from tracegrad.codegen.addresses import (
     add_atomic,
     call_task,

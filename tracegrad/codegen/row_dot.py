@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import POINTER, declare, intrinsic
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_shape import TileShape

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, POINTER, intrinsic, loader, maximum, minimum, storer
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.tile import WORD, Lanes, offset, word

@@ -6,7 +6,7 @@ from typing import Any
 
 from tracegrad.codegen import plan_sort as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     par_for,
@@ -23,7 +23,7 @@ def cumsum_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
     """Return the entry of one dtype, and its task."""
     name = SHORT_NAMES[dtype]
     size = ITEM_SIZES[dtype]
-    number = NUMBA_TYPES[dtype]
+    number = KERNEL_TYPES[dtype]
     load = loader(dtype)
     store = storer(dtype)
     task = task_address(f"tg_cumsum_{name}_task")

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I8, I32, I64, POINTER, VOID, declare, intrinsic
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.unrolled_loop import UNROLLED, UnrolledLoop

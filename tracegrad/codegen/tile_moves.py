@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_shape import TileShape

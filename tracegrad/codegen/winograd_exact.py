@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracegrad.codegen import winograd_layout as words
-from tracegrad.codegen.addresses import NUMBA_TYPES, load_word, loader, maximum, minimum, storer
+from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, maximum, minimum, storer
 from tracegrad.codegen.direct_kernels import row_addition, row_clearing
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES
@@ -21,7 +21,7 @@ def exact_map(dtype: str) -> Any:
     store = storer(dtype)
     clear = row_clearing(dtype)
     add_scaled = row_addition(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def add_tap(plan: int, source: int, is_inside: int, shift: int, factor, y: int, first: int, end: int) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from tracegrad.codegen import types
 from tracegrad.codegen.addresses import POINTER, intrinsic
 from tracegrad.codegen.tile import (
     AHEAD,

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
-from tracegrad.codegen.addresses import I32, I64, NUMBA_TYPES, POINTER, intrinsic, loader, storer
+from tracegrad.codegen import types
+from tracegrad.codegen.addresses import I32, I64, KERNEL_TYPES, POINTER, intrinsic, loader, storer
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_moves import swap_blocks
@@ -166,7 +166,7 @@ def probing(bits: int, shape: TileShape) -> Any:
     dtype = f"float{bits}"
     load = loader(dtype)
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
     lanes = shape.lanes(bits // 8)
 
     @kernel

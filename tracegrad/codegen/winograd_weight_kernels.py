@@ -23,7 +23,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import winograd_layout as words
 from tracegrad.codegen.addresses import (
-    NUMBA_TYPES,
+    KERNEL_TYPES,
     load_word,
     loader,
     minimum,
@@ -157,7 +157,7 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
     is_finite = probing(bits, shape)
     load = loader(dtype)
     store = storer(dtype)
-    zero = NUMBA_TYPES[dtype](0)
+    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def write_taps(source: int, pitch: int, count: int, result: int) -> None:
@@ -244,7 +244,7 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
     fold = map_fold(bits, shape, m)
     add_share = share_task(bits, shape, m)
     add_scaled = row_addition(f"float{bits}")
-    one = NUMBA_TYPES[f"float{bits}"](1)
+    one = KERNEL_TYPES[f"float{bits}"](1)
     first_address = task_address(f"{symbol}_first")
     address = task_address(f"{symbol}_task")
     fold_address = task_address(f"{symbol}_fold")
