@@ -22,7 +22,7 @@ from compiled import graph_of
 import tracegrad as tg
 from tracegrad.__main__ import main
 from tracegrad.config import config
-from tracegrad.runtime import cache, sealed
+from tracegrad.runtime import cache, library, sealed
 from tracegrad.runtime.program import build
 
 ROOT = str(Path(tg.__file__).parent.parent)
@@ -208,3 +208,17 @@ def test_warmup_compiles_what_is_missing(
     assert sorted(e.read()["about"] for e in cache.entries()) == ["library kernels pool", "library kernels scan_f32"]
     monkeypatch.setattr(config, "cache", False)
     assert main(["warmup"]) == 1
+
+
+@pytest.mark.parametrize(("terminal", "verbose", "lines"), [(False, False, 0), (True, False, 1), (True, True, 2)])
+def test_a_first_use_is_announced_once(
+    terminal: bool, verbose: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "_ANNOUNCED", set())
+    monkeypatch.setattr(config, "verbose", verbose)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    library.announce("pool")
+    library.announce("scan_f32")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines
+    assert all(line.startswith("tracegrad: compiling library kernels") for line in said)

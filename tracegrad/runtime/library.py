@@ -16,6 +16,7 @@ from tracegrad.runtime.pool import Pool
 _LOCK = threading.RLock()
 _LOADED: dict[str, dict[str, int]] = {}
 _POOLS: dict[int, Pool] = {}
+_ANNOUNCED: set[str] = set()
 
 
 def ensure(families: Iterable[str], theirs: Collection[str] = (), wait: Callable[[], None] | None = None) -> float:
@@ -61,13 +62,21 @@ def load_family(family: str) -> float:
 
 def build_family(family: str) -> tuple[list[str], bytes]:
     """Compile one family and keep it in the cache; nothing is loaded."""
-    if config.verbose:
-        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
+    announce(family)
     library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only on a cache miss
     data = library.build(family)
     symbols = list(library.FAMILIES[family])
     cache.store(identity.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
     return symbols, data
+
+
+def announce(family: str) -> None:
+    """Say why the first program on a machine takes some seconds: once to a terminal, for every family if verbose."""
+    if config.verbose:
+        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
+    elif not _ANNOUNCED and sys.stderr is not None and sys.stderr.isatty():
+        print("tracegrad: compiling library kernels, once for this machine: a few seconds", file=sys.stderr)
+    _ANNOUNCED.add(family)
 
 
 def families() -> list[str]:
