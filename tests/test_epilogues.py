@@ -96,6 +96,8 @@ COUNTS: list[tuple[str, int, Callable[..., Any], tuple[Any, ...], Any]] = [
     ("convolution, bias, relu", 1, convolved, (IMAGES, TAPS, MAPS), None),
     ("convolution and residual", 1, lambda x, w, r: F.conv2d(x, w, padding=1) * 0.5 + r,
      (IMAGES, TAPS, draw(2, 4, 9, 10)), None),
+    ("transposed convolution, bias, relu", 1,
+     lambda x, w, b: F.relu(F.conv_transpose2d(x, w, b, stride=2)), (IMAGES, draw(3, 4, 2, 2), MAPS), None),
     ("1x1 convolution", 1, lambda x, w, b: F.relu(F.conv2d(x, w, b)), (IMAGES, TAPS[:, :, :1, :1], MAPS), None),
     ("dropout", 1, lambda x, w, key: F.dropout(x @ w, 0.3, key=key), (X, W, KEY), None),
     ("two products", 2, lambda x, w, h, u, b: np.tanh(x @ w + h @ u + b), (X, W, X, W, B), None),
@@ -148,9 +150,6 @@ REFUSED: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
      lambda x, w: (lambda y: (y.sum(axis=1), y.reshape(64, 4, 12).max(axis=2)))(x @ w), (X, W)),
     ("another value that the loops read is computed from its result",
      lambda x, w: np.cumsum(x @ w, axis=0) * (x @ w), (X, W)),
-    ("with a stride the blocks of its result have gaps",
-     lambda x, w, t: np.tanh(conv_dx(t, w, size=(8, 8), stride=(2, 2), padding=((1, 0), (1, 0)),
-                                     dilation=(1, 1), groups=1)), STRIDED),
     ("the call is too small to share its work", lambda x, w: np.tanh(x @ w), (draw(500, 2), draw(2, 60))),
 ]  # fmt: skip
 
@@ -229,6 +228,9 @@ CONVOLUTIONS: dict[str, tuple[Shape, Shape, dict[str, Any]]] = {
     "tiles in parts of rows": ((1, 24, 5, 2000), (16, 24, 3, 3), {"padding": 1}),
     "stride 2": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
     "stride 2 by 1": ((2, 4, 11, 12), (6, 4, 3, 3), {"stride": (2, 1), "padding": 1}),
+    "stride 3 over 2 taps": ((2, 4, 11, 13), (6, 4, 2, 2), {"stride": 3}),
+    "stride 2, chunks of rows": ((1, 40, 80, 65), (30, 40, 3, 3), {"stride": 2, "padding": 1}),
+    "1-d, long, stride 2": ((1, 2, 9001), (3, 2, 3), {"stride": 2, "padding": 1}),
     "dilation": ((2, 3, 14, 15), (4, 3, 3, 3), {"dilation": 2}),
     "groups": ((2, 6, 9, 9), (4, 3, 3, 3), {"groups": 2, "padding": 1}),
     "depthwise": ((2, 6, 9, 9), (6, 1, 3, 3), {"groups": 6, "padding": 1}),

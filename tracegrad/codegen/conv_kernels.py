@@ -7,8 +7,9 @@ B lie where the offset table says:
 
     Y[m, p] = sum_k A[m, k] * padded[offset[k] + p]        A = the packed weights, p < rows * pitch
 
-No im2col, no blocked layout.  Positions j >= out_w are junk; compaction to the real result drops them, and is the place
-for an epilogue.  With strides the copy is split into phases, so that offsets stay constant.
+No im2col, no blocked layout.  Positions j >= out_w are junk; they are dropped when the chunk is written to its place in
+the result.  Where the convolution has strides, the copy of the forward direction is split into phases, so that offsets
+stay constant, and the result of the gradient is: a run for each phase of dx, all over one copy (`plan_conv_runs`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,9 @@ from typing import Any
 from llvmlite import ir
 
 from tracegrad.codegen import conv_layout as words
-from tracegrad.codegen.addresses import (
-    KERNEL_TYPES,
-    load_word,
-    loader,
-    maximum,
-    minimum,
-    par_for,
-    store_word,
-    storer,
-    task_address,
-)
-from tracegrad.codegen.conv_packing import WORD, find_run, packing_task
+from tracegrad.codegen.addresses import load_word, maximum, minimum, par_for, store_word, task_address
+from tracegrad.codegen.conv_packing import WORD, packed_weights, packing_task, run_address
+from tracegrad.codegen.conv_result import result_rows
 from tracegrad.codegen.direct_kernels import direct_entries
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
@@ -127,118 +119,147 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
     return sweep
 
 
-def result_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel compact(run, y, y_pitch, target, rows, width).
-
-    It writes a chunk to its place in the result, which starts at `target`, without the junk positions.
-    """
-    size = bits // 8
-    vector = shape.vector_bytes
-    copy_row = row_copy(bits, shape)
-    load = loader(f"float{bits}")
-    store = storer(f"float{bits}")
-    zero = KERNEL_TYPES[f"float{bits}"](0)
+def run_sweep(bits: int, shape: TileShape) -> Any:
+    """Return the kernel sweep_run(plan, run, scratch, group, padded, y, y_pitch, positions)."""
+    sweep = chunk_sweep(bits, shape)
+    wipe = row_wipe(bits, shape)
 
     @kernel
-    def compact(run: int, y: int, y_pitch: int, target: int, rows: int, width: int) -> None:
-        pitch = load_word(run, words.PITCH)
-        row_stride = load_word(run, words.Y_ROW)
-        column_stride = load_word(run, words.Y_COLUMN)
-        has_taps = load_word(run, words.TAPS)
-        row_bytes = row_stride * size
-        spill = (rows - 1) * row_bytes if row_stride == width else 0  # of a row that others of the chunk follow
-        for m in range(load_word(run, words.OUTPUTS)):
-            first = target + m * load_word(run, words.Y_PLANE) * size
-            for r in range(rows):
-                source = y + (m * y_pitch + r * pitch) * size
-                place = first + r * row_bytes
-                if has_taps == 0:
-                    for j in range(width):
-                        store(place, j * column_stride, zero)
-                elif column_stride == 1:
-                    room = maximum(0, spill - r * row_bytes) + width * size - vector
-                    copy_row(source, place, width, room)
-                else:
-                    for j in range(width):
-                        store(place, j * column_stride, load(source, j))
+    def sweep_run(
+        plan: int, run: int, scratch: int, group: int, padded: int, y: int, y_pitch: int, positions: int
+    ) -> None:
+        outputs = load_word(plan, words.OUTPUTS)
+        taps = load_word(run, words.TAPS)
+        if taps:
+            offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
+            depth = load_word(plan, words.CHANNELS) * taps
+            packed = packed_weights(run, scratch, group)
+            sweep(packed, load_word(run, words.PANEL_BYTES), outputs, depth, padded, offsets, y, y_pitch, positions)
+        else:
+            wipe(y, outputs * y_pitch)
 
-    return compact
+    return sweep_run
+
+
+def input_copy(bits: int, shape: TileShape) -> Any:
+    """Return the kernel copy_input(plan, operands, image, slice_, first_row, first_column, rows, run, padded).
+
+    It makes the padded copy for the runs of a slice of the result, whose first one is `run`.
+    """
+    size = bits // 8
+    pad = padded_copy(bits, shape)
+
+    @kernel
+    def copy_input(
+        plan: int, operands: int, image: int, slice_: int, first_row: int, first_column: int, rows: int, run: int,
+        padded: int,
+    ) -> None:  # fmt: skip
+        channels = load_word(plan, words.CHANNELS)
+        depth = load_word(plan, words.DEPTH)
+        height = load_word(plan, words.HEIGHT)
+        width = load_word(plan, words.WIDTH)
+        items = channels * depth * height * width
+        x = load_word(operands, 0) + image * items * size
+        end = load_word(operands, 0) + load_word(plan, words.IMAGES) * items * size
+        left = load_word(plan, words.LEFT) - first_column * load_word(plan, words.STRIDE_W)
+        pad(x, end, channels, depth, height, width, slice_ * load_word(plan, words.STRIDE_D),
+            plan + load_word(run, words.SLICE_TABLE) * WORD, load_word(run, words.SLICES),
+            load_word(plan, words.TOP), left, load_word(plan, words.STRIDE_H), load_word(plan, words.STRIDE_W),
+            first_row, rows + load_word(plan, words.HALO), load_word(plan, words.PITCH), load_word(plan, words.PLANE),
+            plan + load_word(plan, words.PHASE_TABLE) * WORD, load_word(plan, words.PHASES), padded)  # fmt: skip
+
+    return copy_input
 
 
 @kernel
-def finish_chunk(run: int, operands: int, origin: int, rows: int, width: int) -> None:
-    """Finish a chunk that begins at element `origin`: map by map, or all maps at once if it has all of their rows."""
-    outputs = load_word(run, words.OUTPUTS)
-    plane = load_word(run, words.Y_PLANE)
-    if rows * width == plane:
-        finish(operands, origin, outputs, plane, plane)
+def finish_chunk(plan: int, operands: int, first: int, rows: int, columns: int) -> None:
+    """Finish a chunk that begins at element `first`: map by map, or all maps at once if it has all of their rows."""
+    outputs = load_word(plan, words.OUTPUTS)
+    width = load_word(plan, words.OUT_W)
+    plane = load_word(plan, words.OUT_D) * load_word(plan, words.OUT_H) * width
+    if rows * columns == plane:
+        finish(operands, first, outputs, plane, plane)
     else:
         for m in range(outputs):
-            finish(operands, origin + m * plane, rows, load_word(run, words.Y_ROW), width)
+            finish(operands, first + m * plane, rows, width, columns)
+
+
+def chunk_runs(bits: int, shape: TileShape) -> Any:
+    """Return the kernel run_chunk(plan, scratch, group, runs, padded, target, rows, columns).
+
+    It computes all runs, the first of which is `runs`, for rows x columns of the result, which begin at `target`.
+    """
+    size = bits // 8
+    tile_columns = shape.columns(size)
+    sweep_run = run_sweep(bits, shape)
+    place_rows = result_rows(bits, shape)
+
+    @kernel
+    def run_chunk(
+        plan: int, scratch: int, group: int, runs: int, padded: int, target: int, rows: int, columns: int
+    ) -> None:
+        outputs = load_word(plan, words.OUTPUTS)
+        pitch = load_word(plan, words.PITCH)
+        in_place = load_word(plan, words.IN_PLACE)
+        step_h = load_word(plan, words.STEP_H)
+        step_w = load_word(plan, words.STEP_W)
+        run_columns = load_word(plan, words.RUN_COLUMNS)
+        y = target
+        y_pitch = load_word(plan, words.OUT_D) * load_word(plan, words.OUT_H) * load_word(plan, words.OUT_W)
+        if in_place == 0:
+            y = padded + load_word(plan, words.Y_BYTES)
+            y_pitch = (load_word(plan, words.ROWS) * pitch + tile_columns - 1) // tile_columns * tile_columns
+        for a in range(minimum(rows, load_word(plan, words.RUN_ROWS))):
+            run_rows = (rows - a + step_h - 1) // step_h
+            for b in range(run_columns):
+                run = runs + (a * run_columns + b) * words.RUN_WORDS * WORD
+                positions = (run_rows - 1) * pitch + (columns - b + step_w - 1) // step_w
+                sweep_run(plan, run, scratch, group, padded, y + b * outputs * y_pitch * size, y_pitch, positions)
+            if in_place == 0:
+                place_rows(plan, y, y_pitch, target, a, run_rows, columns)
+
+    return run_chunk
 
 
 def chunk_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that computes one chunk of one image of a run."""
+    """Return the task that computes one chunk of one slice of an image."""
     size = bits // 8
-    columns = shape.columns(size)
-    pad = padded_copy(bits, shape)
-    sweep = chunk_sweep(bits, shape)
-    compact = result_copy(bits, shape)
+    copy_input = input_copy(bits, shape)
+    run_chunk = chunk_runs(bits, shape)
 
     @kernel
     def conv_task(scratch: int, task: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
-        run = find_run(plan, words.FIRST_TASK, task)
-        index = task - load_word(run, words.FIRST_TASK)
-        column_chunks = load_word(run, words.COLUMN_CHUNKS)
-        chunks = load_word(run, words.CHUNKS)
-        out_d = load_word(run, words.OUT_D)
-        slice_ = index // (chunks * column_chunks) % out_d
-        image = index // (chunks * column_chunks * out_d)
-        chunk = index // column_chunks % chunks
-        out_w = load_word(run, words.OUT_W)
-        first_column = out_w * (index % column_chunks) // column_chunks
-        cut_width = out_w * (index % column_chunks + 1) // column_chunks - first_column
-        out_h = load_word(run, words.OUT_H)
-        first_row = out_h * chunk // chunks
-        rows = out_h * (chunk + 1) // chunks - first_row
-        channels = load_word(run, words.CHANNELS)
-        depth = load_word(run, words.DEPTH)
-        height = load_word(run, words.HEIGHT)
-        width = load_word(run, words.WIDTH)
-        pitch = load_word(run, words.PITCH)
-        outputs = load_word(run, words.OUTPUTS)
+        column_chunks = load_word(plan, words.COLUMN_CHUNKS)
+        chunks = load_word(plan, words.CHUNKS)
+        out_d = load_word(plan, words.OUT_D)
+        part = task % column_chunks
+        chunk = task // column_chunks % chunks
+        slice_ = task // (chunks * column_chunks) % out_d
+        image = task // (chunks * column_chunks * out_d)
+        grid_h = load_word(plan, words.GRID_H)
+        grid_w = load_word(plan, words.GRID_W)
+        first_row = grid_h * chunk // chunks
+        end_row = grid_h * (chunk + 1) // chunks
+        first_column = grid_w * part // column_chunks
+        end_column = grid_w * (part + 1) // column_chunks
+        step_d = load_word(plan, words.STEP_D)
+        phase = slice_ % step_d * load_word(plan, words.RUN_ROWS) * load_word(plan, words.RUN_COLUMNS)
+        runs = run_address(plan, phase)
         padded = scratch + load_word(plan, words.WORK_OFFSET) + thread * load_word(plan, words.WORK_BYTES)
-        origin = image * load_word(run, words.Y_IMAGE) + slice_ * load_word(run, words.Y_SLICE)
-        origin += first_row * load_word(run, words.Y_ROW) + first_column * load_word(run, words.Y_COLUMN)
-        origin += load_word(run, words.Y_FIRST)
-        target = load_word(operands, 2) + origin * size
-        y = target
-        y_pitch = load_word(run, words.Y_PLANE)
-        if load_word(run, words.IN_PLACE) == 0:
-            y = padded + load_word(run, words.Y_BYTES)
-            y_pitch = (load_word(run, words.ROWS) * pitch + columns - 1) // columns * columns
-        if load_word(run, words.TAPS):
-            items = channels * depth * height * width
-            x = load_word(operands, 0) + image * items * size
-            end = load_word(operands, 0) + load_word(plan, words.IMAGES) * items * size
-            left = load_word(run, words.LEFT) - first_column * load_word(run, words.STRIDE_W)
-            halo_rows = rows + load_word(run, words.HALO)
-            phases = plan + load_word(run, words.PHASE_TABLE) * WORD
-            pad(x, end, channels, depth, height, width, slice_ * load_word(run, words.STRIDE_D),
-                plan + load_word(run, words.SLICE_TABLE) * WORD, load_word(run, words.SLICES),
-                load_word(run, words.TOP), left,
-                load_word(run, words.STRIDE_H), load_word(run, words.STRIDE_W), first_row, halo_rows, pitch,
-                load_word(run, words.PLANE), phases, load_word(run, words.PHASES), padded)  # fmt: skip
-            group = image % load_word(plan, words.GROUPS)
-            packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
-            offsets = plan + load_word(run, words.OFFSET_TABLE) * WORD
-            sweep(packed, load_word(run, words.PANEL_BYTES), outputs, channels * load_word(run, words.TAPS),
-                  padded, offsets, y, y_pitch, (rows - 1) * pitch + cut_width)  # fmt: skip
-        if load_word(run, words.IN_PLACE) == 0:
-            compact(run, y, y_pitch, target, rows, cut_width)
-        finish_chunk(run, operands, origin, rows, cut_width)
+        copy_input(plan, operands, image, slice_ // step_d, first_row, first_column, end_row - first_row, runs, padded)
+        out_h = load_word(plan, words.OUT_H)
+        out_w = load_word(plan, words.OUT_W)
+        step_h = load_word(plan, words.STEP_H)
+        step_w = load_word(plan, words.STEP_W)
+        rows = minimum(out_h, end_row * step_h) - first_row * step_h
+        columns = minimum(out_w, end_column * step_w) - first_column * step_w
+        first = (image * load_word(plan, words.OUTPUTS) * out_d + slice_) * out_h * out_w
+        first += first_row * step_h * out_w + first_column * step_w
+        target = load_word(operands, 2) + first * size
+        run_chunk(plan, scratch, image % load_word(plan, words.GROUPS), runs, padded, target, rows, columns)
+        finish_chunk(plan, operands, first, rows, columns)
 
     return conv_task
 

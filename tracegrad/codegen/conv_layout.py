@@ -6,21 +6,21 @@ size 1.
 
 from __future__ import annotations
 
-# Forward and data: the runs follow at RUN_TABLE, RUN_WORDS each.
-IMAGES, GROUPS, RUNS, PACK_TASKS, TASKS, WORK_OFFSET, WORK_BYTES, EXACT_PLAN = range(8)
-RUN_TABLE = 8
+# Forward and data.
+IMAGES, GROUPS, CHANNELS, DEPTH, HEIGHT, WIDTH, OUTPUTS = range(7)
+TOP, LEFT, STRIDE_D, STRIDE_H, STRIDE_W = range(7, 12)  # of what is read
+PITCH, PLANE, HALO, PHASE_TABLE, PHASES = range(12, 17)  # of the padded copy: its row, its plane
+GRID_H, GRID_W, ROWS, CHUNKS, COLUMN_CHUNKS = range(17, 22)  # the positions of a run, and how they are cut
+OUT_D, OUT_H, OUT_W, STEP_D, STEP_H, STEP_W = range(22, 28)  # of the result: its sizes, the steps of a run in it
+RUN_ROWS, RUN_COLUMNS = 28, 29  # runs with their own rows, and their own columns, of one slice
+W_OUTPUT, W_CHANNEL, W_GROUP, ORDERED_TAPS = range(30, 34)  # strides of the weights
+RUNS, PACK_TASKS, TASKS, WORK_OFFSET, WORK_BYTES, Y_BYTES, IN_PLACE, EXACT_PLAN = range(34, 42)
+RUN_TABLE = 42  # the runs follow: [slice, row, column], RUN_WORDS each
 IS_FINITE = 2  # a word of the scratch's header: whether no weight is NaN or inf (written where the plan has EXACT_PLAN)
 
 # A run.
-CHANNELS, DEPTH, HEIGHT, WIDTH, OUTPUTS, TAPS, ORDERED_TAPS = range(7)
-TOP, LEFT, STRIDE_D, STRIDE_H, STRIDE_W, OUT_D, OUT_H, OUT_W = range(7, 15)
-PITCH, PLANE, ROWS, CHUNKS, HALO = range(15, 20)  # of the padded copy: its row, its plane, the chunks of output rows
-W_OUTPUT, W_CHANNEL, W_GROUP = range(20, 23)  # strides of the weights
-Y_IMAGE, Y_PLANE, Y_SLICE, Y_ROW, Y_COLUMN, Y_FIRST = range(23, 29)  # strides of the result
-FIRST_PACK, FIRST_TASK, PACKED_BYTES, GROUP_BYTES, Y_BYTES = range(29, 34)
-TAP_TABLE, OFFSET_TABLE, PHASE_TABLE, PHASES, COLUMN_CHUNKS, SLICE_TABLE, SLICES, PANEL_BYTES = range(34, 42)
-IN_PLACE = 42  # whether the positions of a chunk are those of the result: there is nothing to compact
-RUN_WORDS = 43
+TAPS, TAP_TABLE, OFFSET_TABLE, SLICES, SLICE_TABLE, PACKED_BYTES, GROUP_BYTES, PANEL_BYTES = range(8)
+RUN_WORDS = 8
 
 # The weight gradient.
 G_IMAGES, G_GROUPS, G_CHANNELS, G_DEPTH, G_HEIGHT, G_WIDTH, G_OUTPUTS, G_TAPS = range(8)

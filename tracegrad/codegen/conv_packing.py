@@ -17,36 +17,26 @@ CHANNELS_AT_A_TIME = 8  # of weights that are gathered: whole lines of few pages
 
 
 @kernel
-def find_run(plan: int, first_word: int, task: int) -> int:
-    """Return the address of the run that a task belongs to: the last one that starts at or before it."""
-    found = plan + words.RUN_TABLE * WORD
-    for index in range(1, load_word(plan, words.RUNS)):
-        run = plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
-        if load_word(run, first_word) <= task:
-            found = run
-    return found
+def run_address(plan: int, index: int) -> int:
+    """Return the address of a run of a plan."""
+    return plan + (words.RUN_TABLE + index * words.RUN_WORDS) * WORD
 
 
-def weight_packing(bits: int, shape: TileShape) -> tuple[Any, Any]:
-    """Return the kernels that pack weights in panels, a panel per block of k.
-
-        pack_panel(run, weights, packed, panel, panels)              one panel of weights whose k are neighbours
-        pack_slice(run, plan, weights, packed, slice_, panels)       one of as many slices of k, of all panels
-    """
+def panel_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_panel(plan, weights, packed, panel, panels): one panel, k are neighbours in memory."""
     size = bits // 8
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
     pack = packing(bits, shape)
-    load = loader(f"float{bits}")
-    store = storer(f"float{bits}")
 
     @kernel
-    def pack_panel(run: int, weights: int, packed: int, panel: int, panels: int) -> None:
-        outputs = load_word(run, words.OUTPUTS)
-        output_stride = load_word(run, words.W_OUTPUT)
+    def pack_panel(plan: int, weights: int, packed: int, panel: int, panels: int) -> None:
+        run = run_address(plan, 0)
+        outputs = load_word(plan, words.OUTPUTS)
+        output_stride = load_word(plan, words.W_OUTPUT)
         first = panel_start(outputs, panel, panels)
         rows = panel_start(outputs, panel + 1, panels) - first
-        depth = load_word(run, words.CHANNELS) * load_word(run, words.TAPS)
+        depth = load_word(plan, words.CHANNELS) * load_word(run, words.TAPS)
         blocks = (depth + depth_limit - 1) // depth_limit
         source = weights + first * output_stride * size
         for block in range(blocks):
@@ -55,17 +45,41 @@ def weight_packing(bits: int, shape: TileShape) -> tuple[Any, Any]:
             target = packed + (block * panels + panel) * load_word(run, words.PANEL_BYTES)
             pack(source + k0 * size, output_stride, 1, rows, k1 - k0, target, panel_rows)
 
+    return pack_panel
+
+
+def channel_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_channels(plan, run, source, rows, packed, panels, first, end).
+
+    It packs some channels of one panel of a run, whose first row is at `source`, into its blocks from `packed` on.
+    """
+    size = bits // 8
+    panel_rows = shape.rows
+    depth_limit = K_BLOCK[size]
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+
+    @kernel
+    def pack_element(element: int, stride: int, rows: int, target: int) -> None:
+        """Store an element of every row; a whole panel's are written out."""
+        if rows == panel_rows:
+            for i in range(panel_rows):
+                store(target, i, load(element, i * stride))
+        else:
+            for i in range(rows):
+                store(target, i, load(element, i * stride))
+
     @kernel
     def pack_channels(
-        run: int, tap_table: int, source: int, rows: int, packed: int, panels: int, first: int, end: int
+        plan: int, run: int, source: int, rows: int, packed: int, panels: int, first: int, end: int
     ) -> None:
-        """Pack some channels of one panel, whose first row is at `source`, into its blocks from `packed` on."""
         taps = load_word(run, words.TAPS)
-        depth = load_word(run, words.CHANNELS) * taps
+        tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
+        depth = load_word(plan, words.CHANNELS) * taps
         blocks = (depth + depth_limit - 1) // depth_limit
         block_bytes = panels * load_word(run, words.PANEL_BYTES)
-        output_stride = load_word(run, words.W_OUTPUT)
-        channel_stride = load_word(run, words.W_CHANNEL)
+        output_stride = load_word(plan, words.W_OUTPUT)
+        channel_stride = load_word(plan, words.W_CHANNEL)
         k = first * taps
         block = k * blocks // depth
         next_start = depth * (block + 1) // blocks
@@ -77,37 +91,52 @@ def weight_packing(bits: int, shape: TileShape) -> tuple[Any, Any]:
                     next_start = depth * (block + 1) // blocks
                     target = packed + block * block_bytes
                 element = source + (channel * channel_stride + load_word(tap_table, tap)) * size
-                for i in range(rows):
-                    store(target, i, load(element, i * output_stride))
+                pack_element(element, output_stride, rows, target)
                 target += panel_rows * size
                 k += 1
 
+    return pack_channels
+
+
+def slice_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_slice(plan, weights, scratch, group, slice_, panels): one of as many slices of k."""
+    size = bits // 8
+    pack_channels = channel_packing(bits, shape)
+
     @kernel
-    def pack_slice(run: int, plan: int, weights: int, packed: int, slice_: int, panels: int) -> None:
-        """Pack a few channels of all panels at a time: neighbours in memory, and few pages."""
-        outputs = load_word(run, words.OUTPUTS)
-        channels = load_word(run, words.CHANNELS)
-        output_stride = load_word(run, words.W_OUTPUT)
-        tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
+    def pack_slice(plan: int, weights: int, scratch: int, group: int, slice_: int, panels: int) -> None:
+        """Pack a few channels of all panels of all runs at a time: neighbours in memory, and few pages."""
+        outputs = load_word(plan, words.OUTPUTS)
+        channels = load_word(plan, words.CHANNELS)
         stop = channels * (slice_ + 1) // panels
         for channel in range(channels * slice_ // panels, stop, CHANNELS_AT_A_TIME):
+            last = minimum(stop, channel + CHANNELS_AT_A_TIME)
             first = 0
             for panel in range(panels):
                 end = panel_start(outputs, panel + 1, panels)
-                source = weights + first * output_stride * size
-                target = packed + panel * load_word(run, words.PANEL_BYTES)
-                last = minimum(stop, channel + CHANNELS_AT_A_TIME)
-                pack_channels(run, tap_table, source, end - first, target, panels, channel, last)
+                source = weights + first * load_word(plan, words.W_OUTPUT) * size
+                for index in range(load_word(plan, words.RUNS)):
+                    run = run_address(plan, index)
+                    if load_word(run, words.TAPS):
+                        target = packed_weights(run, scratch, group) + panel * load_word(run, words.PANEL_BYTES)
+                        pack_channels(plan, run, source, end - first, target, panels, channel, last)
                 first = end
 
-    return pack_panel, pack_slice
+    return pack_slice
+
+
+@kernel
+def packed_weights(run: int, scratch: int, group: int) -> int:
+    """Return where the packed weights of a run and a group are."""
+    return scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
 
 
 def packing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that packs a share of one run's weights; all tasks together look for NaN and inf among them."""
+    """Return the task that packs a share of the weights; all tasks together look for NaN and inf among them."""
     size = bits // 8
     panel_rows = shape.rows
-    pack_panel, pack_slice = weight_packing(bits, shape)
+    pack_panel = panel_packing(bits, shape)
+    pack_slice = slice_packing(bits, shape)
     probe = row_probe(f"float{bits}")
     zero = KERNEL_TYPES[f"float{bits}"](0)
 
@@ -115,19 +144,17 @@ def packing_task(bits: int, shape: TileShape) -> Any:
     def pack_task(scratch: int, task: int, thread: int) -> None:
         plan = load_word(scratch, 0)
         weights = load_word(load_word(scratch, 1), 1)
-        run = find_run(plan, words.FIRST_PACK, task)
-        panels = (load_word(run, words.OUTPUTS) + panel_rows - 1) // panel_rows
-        index = task - load_word(run, words.FIRST_PACK)
-        group = index // panels
-        packed = scratch + load_word(run, words.PACKED_BYTES) + group * load_word(run, words.GROUP_BYTES)
-        group_weights = weights + group * load_word(run, words.W_GROUP) * size
-        if load_word(run, words.ORDERED_TAPS):
-            pack_panel(run, group_weights, packed, index % panels, panels)
+        panels = (load_word(plan, words.OUTPUTS) + panel_rows - 1) // panel_rows
+        group = task // panels
+        group_weights = weights + group * load_word(plan, words.W_GROUP) * size
+        if load_word(plan, words.ORDERED_TAPS):
+            packed = packed_weights(run_address(plan, 0), scratch, group)
+            pack_panel(plan, group_weights, packed, task % panels, panels)
         else:
-            pack_slice(run, plan, group_weights, packed, index % panels, panels)
+            pack_slice(plan, group_weights, scratch, group, task % panels, panels)
         if load_word(plan, words.EXACT_PLAN):
             tasks = load_word(plan, words.PACK_TASKS)
-            items = load_word(plan, words.GROUPS) * load_word(run, words.W_GROUP)
+            items = load_word(plan, words.GROUPS) * load_word(plan, words.W_GROUP)
             first = items * task // tasks
             if probe(weights + first * size, items * (task + 1) // tasks - first) != zero:
                 store_word(scratch, words.IS_FINITE, 0)

@@ -22,7 +22,7 @@ from tracegrad.codegen.conv_geometry import Geometry, Padding, geometry
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall
 from tracegrad.codegen.plan_conv_planes import plan_planes, serves
 from tracegrad.codegen.plan_conv_pointwise import plan_pointwise_gradient
-from tracegrad.codegen.plan_conv_runs import data_runs, forward_runs, plan_runs
+from tracegrad.codegen.plan_conv_runs import data_sweep, forward_sweep, plan_runs
 from tracegrad.codegen.plan_conv_weight import plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.plan_winograd import plan_winograd, tile_sizes
@@ -102,9 +102,9 @@ def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads:
         case _ if kind == "weight":
             return plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1), cut)
         case _:
-            runs = forward_runs(g) if kind == "forward" else data_runs(g)
+            sweep = forward_sweep(g) if kind == "forward" else data_sweep(g)
             exact = direct_words(kind, g, threads) if kind == "data" else ()
-            return plan_runs(dtype, g, runs, threads, tile_shape(isa), exact, cut)
+            return plan_runs(dtype, g, sweep, threads, tile_shape(isa), exact, cut)
 
 
 def most_scratch(g: Geometry, item: int, threads: int) -> int:

@@ -1,7 +1,7 @@
 """Plans of forward and data gradient: a *run* sums taps of a padded input at constant offsets (`conv_kernels`).
 
-A data gradient with strides is one run per phase (d mod sd, p mod sh, q mod sw) of dx, each with the taps that reach
-it; a phase without taps is zero.
+A data gradient with strides has one run per phase (d mod sd, p mod sh, q mod sw) of dx, each with the taps that reach
+it; a phase without taps is zero.  All runs of a slice read one padded copy, and their results are interleaved.
 
 Along the depth nothing is padded in memory: the copy holds, for each channel, the slices of the input that the taps of
 one output slice read, each a plane of its own.
@@ -10,6 +10,7 @@ one output slice read, each a plane of its own.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,76 +24,105 @@ RUN_CACHE = 768 << 10  # bytes of the padded input and of the result of one chun
 LEAST_COLUMNS = 128  # of a chunk, where a row is cut
 
 Pair = tuple[int, int]
+Places = list[Pair]  # taps along an axis, and where they read
 
 
 @dataclass(frozen=True)
 class Run:
-    """One sweep over the planes of an input.
+    """The taps of one phase of the result; z counts `slices`.
 
-    result[m, e, i, j] = sum_{c, k} weights[m, c, taps[k]] * x[c, e*sd + slices[z[k]], i*sh + dh[k], j*sw + dw[k]]
+    result[m, e*td + c, i*th + a, j*tw + b]
+        = sum_{x, k} weights[m, x, taps[k]] * padded[x, e*sd + slices[z[k]], i*sh + dh[k], j*sw + dw[k]]
+
+    for the phase (c, a, b), t: `Sweep.step`, s: `Sweep.stride`.
     """
 
-    channels: int
-    size: Triple
-    outputs: int
     taps: Sequence[int]
     slices: Sequence[int]
     z: Sequence[int]
     dh: Sequence[int]
     dw: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs over one input, phases[0] * phases[1] * phases[2] of them."""
+
+    channels: int
+    size: Triple
+    outputs: int
     top: int
     left: int
     stride: Triple
     out: Triple
+    step: Triple
+    phases: Triple
     w_output: int
     w_channel: int
-    y_strides: tuple[int, int, int, int, int, int]  # image, plane, slice, row, column, first
+    runs: list[Run]
+
+    @property
+    def grid(self) -> Triple:
+        """The positions of the first run, which has the most."""
+        depth, height, width = (ceil_div(n, t) for n, t in zip(self.out, self.step, strict=True))
+        return depth, height, width
+
+    @property
+    def slices(self) -> int:
+        """The slices of a channel that one padded copy has room for."""
+        return max(len(run.slices) for run in self.runs)
+
+    @property
+    def reads(self) -> list[Pair]:
+        """Where taps read: rows and columns of the padded input."""
+        return [read for run in self.runs for read in zip(run.dh, run.dw, strict=True)]
 
 
-def forward_runs(g: Geometry) -> list[Run]:
+def forward_sweep(g: Geometry) -> Sweep:
     """Return the one run of a forward convolution."""
     taps = list(itertools.product(*map(range, g.kernel)))
-    (_, dh, dw), (front, top, left), (out_d, out_h, out_w) = g.dilation, g.low, g.out
-    plane = out_d * out_h * out_w
-    return [
-        Run(
-            g.channels, g.size, g.outputs, range(g.taps), [t * g.dilation[0] - front for t in range(g.kernel[0])],
-            [t for t, _, _ in taps], [r * dh for _, r, _ in taps], [s * dw for _, _, s in taps],
-            top, left, g.stride, g.out, g.channels * g.taps, g.taps,
-            (g.outputs * plane, plane, out_h * out_w, out_w, 1, 0),
-        )
-    ]  # fmt: skip
+    (dd, dh, dw), (front, top, left) = g.dilation, g.low
+    run = Run(
+        range(g.taps), [t * dd - front for t in range(g.kernel[0])], [t for t, _, _ in taps],
+        [r * dh for _, r, _ in taps], [s * dw for _, _, s in taps],
+    )  # fmt: skip
+    ones = (1, 1, 1)
+    return Sweep(
+        g.channels, g.size, g.outputs, top, left, g.stride, g.out, ones, ones, g.channels * g.taps, g.taps, [run]
+    )
 
 
-def data_runs(g: Geometry) -> list[Run]:
+def data_sweep(g: Geometry) -> Sweep:
     """Return a run per phase of dx.
 
     Row p = a + sh*i of dx gets tap r from row (p + top - r*dh) / sh of dy, so a + top - r*dh must be divisible by sh:
     the row is i + (a + top - r*dh) / sh, a constant offset.
     """
-    (depth, height, width), (_, kh, kw) = g.size, g.kernel
-    image = depth * height * width
+    _, kh, kw = g.kernel
+    depth, rows, columns = (phase_places(g, axis) for axis in range(3))
+    top, left = (max([0, *(-place for phase in axis for _, place in phase)]) for axis in (rows, columns))
     runs = []
-    for phase in itertools.product(*(range(min(s, n)) for s, n in zip(g.stride, g.size, strict=True))):
-        slices, rows, columns = (
-            [(k, (a + low - k * d) // s) for k in range(count) if (a + low - k * d) % s == 0]
-            for a, count, low, d, s in zip(phase, g.kernel, g.low, g.dilation, g.stride, strict=True)
-        )
-        top = max([0, *(-row for _, row in rows)])
-        left = max([0, *(-column for _, column in columns)])
-        taps = list(itertools.product(enumerate(slices), rows, columns))
-        (sd, sh, sw), (c, a, b) = g.stride, phase
+    for slices, row, column in itertools.product(depth, rows, columns):
+        taps = list(itertools.product(enumerate(slices), row, column))
         runs.append(
             Run(
-                g.outputs, g.out, g.channels, [(t * kh + r) * kw + s for (_, (t, _)), (r, _), (s, _) in taps],
+                [(t * kh + r) * kw + s for (_, (t, _)), (r, _), (s, _) in taps],
                 [place for _, place in slices], [z for (z, _), _, _ in taps],
                 [row + top for _, (_, row), _ in taps], [column + left for _, _, (_, column) in taps],
-                top, left, (1, 1, 1), (ceil_div(depth - c, sd), ceil_div(height - a, sh), ceil_div(width - b, sw)),
-                g.taps, g.channels * g.taps,
-                (g.channels * image, image, sd * height * width, sh * width, sw, (c * height + a) * width + b),
             )
         )  # fmt: skip
-    return runs
+    return Sweep(
+        g.outputs, g.out, g.channels, top, left, (1, 1, 1), g.size, g.stride, (len(depth), len(rows), len(columns)),
+        g.taps, g.channels * g.taps, runs,
+    )  # fmt: skip
+
+
+def phase_places(g: Geometry, axis: int) -> list[Places]:
+    """Return, for each phase of an axis of dx, its taps and where each reads dy at the phase's first element."""
+    n, count, s, low, d = (values[axis] for values in (g.size, g.kernel, g.stride, g.low, g.dilation))
+    return [
+        [(k, (a + low - k * d) // s) for k in range(count) if (a + low - k * d) % s == 0] for a in range(min(s, n))
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,29 +138,29 @@ class PaddedCopy:
     reach: int
     phases: list[Pair]
 
-    def offsets(self, run: Run, channels: int, plane: int) -> list[int]:
-        """Return the offset of each tap for each of `channels` channels (channels outer)."""
-        _, sh, sw = run.stride
+    def offsets(self, sweep: Sweep, run: Run, channels: int, plane: int) -> list[int]:
+        """Return the offset of each tap of a run for each of `channels` channels (channels outer)."""
+        _, sh, sw = sweep.stride
         slices = len(run.slices)
         places = []
         for z, dh, dw in zip(run.z, run.dh, run.dw, strict=True):
             phase = self.phases.index((dh % sh, dw % sw))
-            places.append((phase * run.channels * slices + z) * plane + dh // sh * self.pitch + dw // sw)
+            places.append((phase * sweep.channels * slices + z) * plane + dh // sh * self.pitch + dw // sw)
         return [place + c * slices * plane for c in range(channels) for place in places]
 
 
-def padded_copy(run: Run, column_chunks: int = 1) -> PaddedCopy:
+def padded_copy(sweep: Sweep, column_chunks: int = 1) -> PaddedCopy:
     """Lay out the padded copy of one chunk of rows, or of parts of rows."""
-    _, sh, sw = run.stride
-    width, out_w = run.size[2], run.out[2]
-    reach = max(run.dw, default=0) // sw
-    halo = max(run.dh, default=0) // sh
-    pitch = ceil_div(out_w, column_chunks) + reach
+    _, sh, sw = sweep.stride
+    width, grid_w = sweep.size[2], sweep.grid[2]
+    reach = max((dw for _, dw in sweep.reads), default=0) // sw
+    halo = max((dh for dh, _ in sweep.reads), default=0) // sh
+    pitch = ceil_div(grid_w, column_chunks) + reach
     if sw == 1 and column_chunks == 1:
-        shared = max(width + run.left, out_w)
-        if out_w + reach - shared <= run.left:
+        shared = max(width + sweep.left, grid_w)
+        if grid_w + reach - shared <= sweep.left:
             pitch = shared
-    phases = sorted({(dh % sh, dw % sw) for dh, dw in zip(run.dh, run.dw, strict=True)})
+    phases = sorted({(dh % sh, dw % sw) for dh, dw in sweep.reads})
     return PaddedCopy(pitch, halo, reach, phases)
 
 
@@ -154,7 +184,7 @@ def cut_rows(images: int, out: Triple, row_bytes: int, halo: int, cache: int, th
 
 
 def plan_runs(
-    dtype: str, g: Geometry, runs: list[Run], threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
+    dtype: str, g: Geometry, sweep: Sweep, threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
 ) -> LibraryCall:
     """Plan runs over one input; `exact`: the plan of plain loops for weights that are NaN or inf.
 
@@ -162,58 +192,59 @@ def plan_runs(
     """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
-    words: list[int] = []
-    tables: list[int] = []
-    packed = HEADER_BYTES
-    pack_tasks = tasks = work = 0
-    grains: list[int] = []
-    for run in runs:
-        pad = padded_copy(run)
-        planes = run.channels * len(run.slices)
-        row_bytes = (planes * max(1, len(pad.phases)) + run.outputs) * pad.pitch * size
-        chunks, rows, column_chunks = cut_rows(g.images, run.out, row_bytes, pad.halo, RUN_CACHE // cut, threads)
-        pad = padded_copy(run, column_chunks)
-        plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
-        depth = run.channels * len(run.taps)
-        panels = ceil_div(run.outputs, shape.rows)
-        panel = panel_items(depth, size, shape)
-        group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * panels * panel * size)
-        padded_bytes = round_up((planes * len(pad.phases) * plane + columns) * size)
-        y_pitch = round_up(rows * pad.pitch, columns)
-        _, _, _, *steps, _ = run.y_strides
-        is_dense = steps == [run.out[2], 1]
-        is_one_row = rows == 1 or (pad.pitch == run.out[2] and column_chunks == 1)
-        in_place = bool(run.taps) and is_dense and is_one_row
-        work = max(work, padded_bytes + (0 if in_place else round_up(run.outputs * y_pitch * size)) + 64)
-        table_start = RUN_TABLE + RUN_WORDS * len(runs) + len(tables)
-        offset_table = table_start + len(run.taps)
-        phase_table = offset_table + depth
-        slice_table = phase_table + 2 * len(pad.phases)
-        is_ordered = run.w_channel == len(run.taps) and list(run.taps) == list(range(len(run.taps)))
-        words += [run.channels, *run.size, run.outputs, len(run.taps), int(is_ordered)]
-        words += [run.top, run.left, *run.stride, *run.out]
-        words += [pad.pitch, plane, rows, chunks, pad.halo]
-        words += [run.w_output, run.w_channel, g.outputs * g.channels * g.taps]
-        words += run.y_strides
-        words += [pack_tasks, tasks, packed, group_bytes, padded_bytes]
-        words += [table_start, offset_table, phase_table, len(pad.phases), column_chunks]
-        words += [slice_table, len(run.slices), panel * size, int(in_place)]
-        tables += run.taps
-        tables += [place * size for place in pad.offsets(run, run.channels, plane)]
-        tables += [x for phase in pad.phases for x in phase]
-        tables += run.slices
-        packed += group_bytes * g.groups
-        is_whole_row = is_dense and column_chunks == 1
-        grains.append((run.out[1] * run.out[2] if chunks == 1 else run.out[2]) if is_whole_row else 0)
-        pack_tasks += panels * g.groups if run.taps else 0
-        tasks += g.images * run.out[0] * chunks * column_chunks
-    name = SHORT_NAMES[dtype]
+    pad = padded_copy(sweep)
+    planes = sweep.channels * sweep.slices * len(pad.phases)
+    results = sweep.outputs * sweep.phases[2]
+    row_bytes = (planes + results) * pad.pitch * size
+    grid = (sweep.out[0], *sweep.grid[1:])
+    chunks, rows, column_chunks = cut_rows(g.images, grid, row_bytes, pad.halo, RUN_CACHE // cut, threads)
+    pad = padded_copy(sweep, column_chunks)
+    plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
+    padded_bytes = round_up((planes * plane + columns) * size)
+    is_one_row = rows == 1 or (pad.pitch == sweep.out[2] and column_chunks == 1)
+    in_place = sweep.step == (1, 1, 1) and is_one_row
+    y_bytes = 0 if in_place else round_up(results * round_up(rows * pad.pitch, columns) * size)
+    work = padded_bytes + y_bytes + 64
+    phase_table = RUN_TABLE + RUN_WORDS * len(sweep.runs)
+    tables = [x for phase in pad.phases for x in phase]
+    words, tables, packed = run_words(sweep, g.groups, pad, plane, size, shape, phase_table, tables)
+    pack_tasks = ceil_div(sweep.outputs, shape.rows) * g.groups
+    tasks = g.images * sweep.out[0] * chunks * column_chunks
+    first = sweep.runs[0]
+    is_ordered = sweep.w_channel == len(first.taps) and list(first.taps) == list(range(len(first.taps)))
+    header = (
+        (g.images, g.groups, sweep.channels, *sweep.size, sweep.outputs, sweep.top, sweep.left, *sweep.stride)
+        + (pad.pitch, plane, pad.halo, phase_table, len(pad.phases), *sweep.grid[1:], rows, chunks, column_chunks)
+        + (*sweep.out, *sweep.step, *sweep.phases[1:])
+        + (sweep.w_output, sweep.w_channel, g.outputs * g.channels * g.taps, int(is_ordered))
+        + (len(sweep.runs), pack_tasks, tasks, packed, work, padded_bytes, int(in_place))
+    )
     exact_plan = RUN_TABLE + len(words) + len(tables) if exact else 0
-    plan = (g.images, g.groups, len(runs), pack_tasks, tasks, packed, work, exact_plan, *words, *tables, *exact)
-    scratch = packed + work * threads
-    has_gaps = any(run.y_strides[4] != 1 for run in runs)
-    call = LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, scratch, g.flops)
-    return replace(call, takes_epilogue=not has_gaps, grain=min(grains))
+    plan = (*header, exact_plan, *words, *tables, *exact)
+    name = SHORT_NAMES[dtype]
+    call = LibraryCall(f"tg_conv_{name}", f"conv_{name}", plan, packed + work * threads, g.flops)
+    grain = 0 if column_chunks > 1 else math.prod(sweep.out[1:]) if chunks == 1 else sweep.out[2]
+    return replace(call, takes_epilogue=True, grain=grain)
+
+
+def run_words(
+    sweep: Sweep, groups: int, pad: PaddedCopy, plane: int, size: int, shape: TileShape, start: int, tables: list[int]
+) -> tuple[list[int], list[int], int]:
+    """Return the words of all runs, the tables (which begin at word `start`) with theirs, and where packing ends."""
+    words: list[int] = []
+    packed = HEADER_BYTES
+    for run in sweep.runs:
+        depth = sweep.channels * len(run.taps)
+        panel = panel_items(depth, size, shape)
+        group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * ceil_div(sweep.outputs, shape.rows) * panel * size)
+        tap_table = start + len(tables)
+        offset_table = tap_table + len(run.taps)
+        words += [len(run.taps), tap_table, offset_table, len(run.slices), offset_table + depth]
+        words += [packed, group_bytes, panel * size]
+        offsets = pad.offsets(sweep, run, sweep.channels, plane)
+        tables = [*tables, *run.taps, *(place * size for place in offsets), *run.slices]
+        packed += group_bytes * groups
+    return words, tables, packed
 
 
 def panel_items(depth: int, size: int, shape: TileShape) -> int:

@@ -12,18 +12,18 @@ from dataclasses import replace
 from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.conv_layout import GRADIENT_WORDS, POSITION_BLOCK
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
-from tracegrad.codegen.plan_conv_runs import Run, cut_rows, forward_runs, padded_copy
+from tracegrad.codegen.plan_conv_runs import Run, Sweep, cut_rows, forward_sweep, padded_copy
 from tracegrad.codegen.tile_shape import TileShape
 
 GRADIENT_CACHE = 1 << 20
 
 
-def plane_run(g: Geometry) -> Run:
+def plane_sweep(g: Geometry) -> Sweep:
     """Return the forward run of one slice of the kernel over all planes (channel, depth tap)."""
-    run = forward_runs(g)[0]
-    taps = g.kernel[1] * g.kernel[2]
-    planes = g.channels * g.kernel[0]
-    return replace(run, channels=planes, taps=run.taps[:taps], z=[0] * taps, dh=run.dh[:taps], dw=run.dw[:taps])
+    sweep = forward_sweep(g)
+    run, taps = sweep.runs[0], g.kernel[1] * g.kernel[2]
+    one = Run(run.taps[:taps], [0], [0] * taps, run.dh[:taps], run.dw[:taps])
+    return replace(sweep, channels=g.channels * g.kernel[0], runs=[one])
 
 
 def cut_maps(g: Geometry, sums_bytes: int, panels: int, threads: int, size: int) -> int:
@@ -47,9 +47,10 @@ def plan_gradient(
     """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
-    run = plane_run(g)
-    channels, taps = run.channels, len(run.taps)
-    pad = padded_copy(run)
+    sweep = plane_sweep(g)
+    run, channels, slices = sweep.runs[0], sweep.channels, forward_sweep(g).runs[0].slices
+    taps = len(run.taps)
+    pad = padded_copy(sweep)
     phases = len(pad.phases)
     is_wide = channels >= columns // 2
     in_place = g.is_pointwise and is_wide
@@ -61,21 +62,20 @@ def plan_gradient(
     if in_place and cut == 1:
         column_chunks = 1
     in_place = in_place and column_chunks == 1
-    pad = padded_copy(run, column_chunks)
+    pad = padded_copy(sweep, column_chunks)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     positions = rows * pad.pitch
     slack = 4 + columns // shape.rows
     x_bytes = round_up((channels * phases * plane + columns) * size)
-    single = replace(run, slices=run.slices[:1])  # offsets count planes, which stand for (channel, depth tap)
     if is_wide:
         dy_items = ceil_div(g.outputs, shape.rows) * (positions + slack) * shape.rows + columns
-        places = pad.offsets(single, 1, plane)
+        places = pad.offsets(sweep, run, 1, plane)
         offsets = [place // (channels * plane) * plane + place % plane for place in places]
         turned_items = (c_padded // columns * phases * plane + 4) * columns
         group_sums = taps * g.outputs * c_padded
     else:
         dy_items = (o_padded // columns * positions + 4) * columns
-        offsets = [place * size for place in pad.offsets(single, channels, plane)]
+        offsets = [place * size for place in pad.offsets(sweep, run, channels, plane)]
         turned_items = (POSITION_BLOCK + slack) * shape.rows + columns
         group_sums = channels * taps * o_padded
     group_sums = round_up(group_sums, 16)
@@ -88,12 +88,12 @@ def plan_gradient(
     phase_table = GRADIENT_WORDS + len(offsets)
     slice_table = phase_table + 2 * phases
     plan = (
-        (g.images, g.groups, channels, *g.size, g.outputs, taps, run.top, run.left, *g.stride, *g.out)
+        (g.images, g.groups, channels, *g.size, g.outputs, taps, sweep.top, sweep.left, *g.stride, *g.out)
         + (pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), shares)
         + (sums_bytes, work_offset, work, x_bytes, x_bytes + dy_bytes, group_sums)
-        + (GRADIENT_WORDS, phase_table, phases, column_chunks, slice_table, len(run.slices))
-        + (slice_table + len(run.slices), map_blocks)
-        + (*offsets, *(x for phase in pad.phases for x in phase), *run.slices, *exact)
+        + (GRADIENT_WORDS, phase_table, phases, column_chunks, slice_table, len(slices))
+        + (slice_table + len(slices), map_blocks)
+        + (*offsets, *(x for phase in pad.phases for x in phase), *slices, *exact)
     )
     name = SHORT_NAMES[dtype]
     scratch = work_offset + work * threads

@@ -85,8 +85,6 @@ class Epilogues:
         node = call.nodes[0]
         if node.prim not in BLOCKWISE or not is_float(node.dtype):
             return "its kernel has no finished blocks to work on"
-        if node.prim is conv_dx and node.params["stride"][-1] > 1:
-            return "with a stride the blocks of its result have gaps"
         if joined is None:
             return "other loops run on the blocks of its result"
         if loops.size != node.aval.size:
