@@ -149,30 +149,103 @@ def test_large_transposes_are_copied_in_blocks(shape: Any, perm: Any, dtype: Any
     np.testing.assert_array_equal(largest, x.transpose(perm).max(axis=0))
 
 
-def test_loops_read_no_large_array_across_its_rows() -> None:
-    text = """
-def f(x: f32[80, 70], w: f32[80, 5]) -> (f32[70, 80], f32[70], f32[70, 5], f32[80]):
+TRANSPOSES = {
+    "copied for loops, read as they lie by others": (
+        """
+def f(x: f32[80, 70], y: f32[70, 80], w: f32[80, 5]) -> (f32[70, 80], f32[70], f32[70, 5], f32[80]):
+    a: f32[70, 80] = transpose(x, perm=(1, 0))
+    b: f32[70, 80] = add(a, y)
+    c: f32[70] = reduce_sum(a, axes=(1,))
+    d: f32[70, 5] = dot(a, w, batch=((), ()), contract=((1,), (0,)))
+    e: f32[1, 80] = slice(a, size=(1, 80), start=(3, 0), step=(1, 1))
+    f: f32[80] = reshape(e, shape=(80,))
+    g: f32[80] = neg(f)
+    return b, c, d, g
+""",
+        """
+def f(x: f32[80, 70], y: f32[70, 80], w: f32[80, 5]) -> (f32[70, 80], f32[70], f32[70, 5], f32[80]):
+    a: f32[70, 80] = transpose(x, perm=(1, 0))
+    b: f32[70, 80] = turn(x, perm=(1, 0))
+    c: f32[70, 80] = add(b, y)
+    d: f32[70] = reduce_sum(x, axes=(0,))
+    e: f32[70, 5] = dot(a, w, batch=((), ()), contract=((1,), (0,)))
+    f: f32[1, 80] = slice(a, size=(1, 80), start=(3, 0), step=(1, 1))
+    g: f32[80] = reshape(f, shape=(80,))
+    h: f32[80] = neg(g)
+    return c, d, e, h
+""",
+    ),
+    "element-wise before": (
+        """
+def f(x: f32[80, 70], y: f32[80, 70], s: f32) -> (f32[70, 80], f32[80]):
+    a: f32[70, 80] = transpose(x, perm=(1, 0))
+    b: f32[70, 80] = transpose(y, perm=(1, 0))
+    c: f32[70, 80] = add(a, b)
+    d: f32[70, 80] = mul(c, s)
+    e: f32[80] = reduce_max(d, axes=(0,))
+    return d, e
+""",
+        """
+def f(x: f32[80, 70], y: f32[80, 70], s: f32) -> (f32[70, 80], f32[80]):
+    a: f32[80, 70] = add(x, y)
+    b: f32[80, 70] = mul(a, s)
+    c: f32[80] = reduce_max(b, axes=(1,))
+    d: f32[70, 80] = turn(b, perm=(1, 0))
+    return d, c
+""",
+    ),
+    "one copy for two results": (
+        """
+def f(x: f32[80, 70]) -> (f32[70, 80], f32[70, 80]):
     a: f32[70, 80] = transpose(x, perm=(1, 0))
     b: f32[70, 80] = exp(a)
-    c: f32[70] = reduce_sum(a, axes=(1,))
-    d: f32[70, 5] = dot(a, w, contract=((1,), (0,)), batch=((), ()))
-    e: f32[1, 80] = slice(a, start=(3, 0), size=(1, 80), step=(1, 1))
-    g: f32[80] = reshape(e, shape=(80,))
-    h: f32[80] = neg(g)
-    return b, c, d, h
-"""
-    assert show(turn_around(parse(text.strip()))) == (
-        "def f(x: f32[80, 70], w: f32[80, 5]) -> (f32[70, 80], f32[70], f32[70, 5], f32[80]):\n"
-        "    a: f32[70, 80] = transpose(x, perm=(1, 0))\n"
-        "    b: f32[70, 80] = turn(x, perm=(1, 0))\n"
-        "    c: f32[70, 80] = exp(b)\n"
-        "    d: f32[70] = reduce_sum(x, axes=(0,))\n"
-        "    e: f32[70, 5] = dot(a, w, batch=((), ()), contract=((1,), (0,)))\n"
-        "    f: f32[1, 80] = slice(a, size=(1, 80), start=(3, 0), step=(1, 1))\n"
-        "    g: f32[80] = reshape(f, shape=(80,))\n"
-        "    h: f32[80] = neg(g)\n"
-        "    return c, d, e, h"
-    )
+    c: f32[70, 80] = neg(a)
+    return b, c
+""",
+        """
+def f(x: f32[80, 70]) -> (f32[70, 80], f32[70, 80]):
+    a: f32[70, 80] = turn(x, perm=(1, 0))
+    b: f32[70, 80] = exp(a)
+    c: f32[70, 80] = neg(a)
+    return b, c
+""",
+    ),
+    "read in two orders": (
+        """
+def f(x: f32[80, 80]) -> (f32[80, 80], f32[80]):
+    a: f32[80, 80] = transpose(x, perm=(1, 0))
+    b: f32[80, 80] = exp(a)
+    c: f32[80, 80] = neg(b)
+    d: f32[80, 80] = add(b, x)
+    e: f32[80] = reduce_sum(c, axes=(0,))
+    return d, e
+""",
+        """
+def f(x: f32[80, 80]) -> (f32[80, 80], f32[80]):
+    a: f32[80, 80] = turn(x, perm=(1, 0))
+    b: f32[80, 80] = exp(a)
+    c: f32[80, 80] = neg(b)
+    d: f32[80, 80] = add(b, x)
+    e: f32[80] = reduce_sum(c, axes=(0,))
+    return d, e
+""",
+    ),
+    "small ones stay views": (
+        """
+def f(x: f32[8, 7]) -> f32[7, 8]:
+    a: f32[7, 8] = transpose(x, perm=(1, 0))
+    b: f32[7, 8] = exp(a)
+    return b
+""",
+        "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSPOSES)
+def test_loops_read_no_large_array_across_its_rows(name: str) -> None:
+    before, after = (text.strip() for text in TRANSPOSES[name])
+    assert show(turn_around(parse(before))) == (after or before)
 
 
 # --- nothing is copied before the call --------------------------------------------------------------------------------

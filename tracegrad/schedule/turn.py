@@ -5,13 +5,18 @@ that read the columns of a large array load a whole cache line for each element.
 axis,
 
     reduce(transpose(x))          becomes transpose(reduce(x)): the order of a reduction is the schedule's to choose
+    f(transpose(x), ...)          becomes transpose(f(x, ...)), if all operands are transposed alike and what reads it
+                                  does the same, reduces it, is a product, or nothing (a result)
     transpose(x) in other loops   becomes turn(x): a copy in blocks, whose lines are read and written whole
 """
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from tracegrad.ir import Builder, Graph, Node, Operand
 from tracegrad.ir.build import mapped
+from tracegrad.ops.contract import dot
 from tracegrad.ops.reduce import argmax, argmin, kept
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, transpose, turn
 from tracegrad.schedule.reads import is_affine, under_views
@@ -34,19 +39,56 @@ def turn_around(graph: Graph) -> Graph:
     if not any(map(moves_rows, graph.nodes)):
         return graph
     readers = graph.users()
+    stored = computed_as_stored(graph, readers)
     builder = Builder(graph.name)
     builder.inputs, builder.names = [*graph.inputs], dict(graph.names)
     here: dict[Node, Operand] = {n: n for n in graph.inputs}
-    copies: dict[Node, Operand] = {}
     for node in graph.nodes:
-        if is_reduction(node) and moves_rows(node.operands[0]):  # type: ignore[arg-type]
-            here[node] = reduce_first(builder, node, here)
-            continue
-        operands = [copies[o] if o in copies and wants(node, readers) else mapped(here, o) for o in node.operands]
-        here[node] = builder.add(node.prim, operands, node.params, node.where)
-        if moves_rows(node) and (node in graph.outputs or any(wants(r, readers) for r in readers[node])):
-            copies[node] = builder.add(turn, [mapped(here, node.operands[0])], node.params, node.where)
-    return builder.finish(copies[o] if o in copies else mapped(here, o) for o in graph.outputs)
+        operands = [mapped(here, o) for o in node.operands]
+        if is_reduction(node) and is_turned(operands[0]):
+            here[node] = reduce_first(builder, node, operands[0])
+        elif node.prim is not transpose and node in stored and all(is_turned(o) for o in operands if o.aval.shape):
+            inner = [o.operands[0] if is_turned(o) else o for o in operands]
+            computed = builder.add(node.prim, inner, node.params, node.where)
+            here[node] = builder.add(transpose, [computed], {"perm": stored[node]}, node.where)
+        else:
+            if wants(node, readers):
+                operands = [in_memory(builder, o) for o in operands]
+            here[node] = builder.add(node.prim, operands, node.params, node.where)
+    return builder.finish(in_memory(builder, mapped(here, o)) for o in graph.outputs)
+
+
+def is_turned(operand: Operand) -> TypeGuard[Node]:
+    return isinstance(operand, Node) and moves_rows(operand)
+
+
+def in_memory(builder: Builder, operand: Operand) -> Operand:
+    """Return a transpose that moves rows as a copy."""
+    return builder.add(turn, operand.operands, operand.params, operand.where) if is_turned(operand) else operand
+
+
+def computed_as_stored(graph: Graph, readers: dict[Node, list[Node]]) -> dict[Node, tuple[int, ...]]:
+    """Return the element-wise nodes that are computed before their operands are transposed, and the transposes, with
+    the permutation of each."""
+    perms: dict[Node, tuple[int, ...]] = {}
+    for node in graph.nodes:
+        if moves_rows(node):
+            perms[node] = node.params["perm"]
+        elif node.prim.kind == "elementwise":
+            found = {perms.get(o) for o in node.nodes() if o.shape}
+            perm = found.pop() if len(found) == 1 else None
+            if perm is not None:
+                perms[node] = perm
+    sources = sum(map(moves_rows, perms))
+    for results_too in (True, False):
+        chosen = dict(perms)
+        for node in reversed(list(perms)):
+            alike = all(r in chosen or r.prim is dot or is_reduction(r) for r in readers[node])
+            if not alike or (node in graph.outputs and not results_too):
+                del chosen[node]
+        if sum(node in graph.outputs for node in chosen) <= sources:
+            break
+    return chosen
 
 
 def is_reduction(node: Node) -> bool:
@@ -60,13 +102,11 @@ def wants(node: Node, readers: dict[Node, list[Node]]) -> bool:
     return node.prim.kind in ("elementwise", "window", "scatter") or node.prim is concat
 
 
-def reduce_first(builder: Builder, node: Node, here: dict[Node, Operand]) -> Operand:
+def reduce_first(builder: Builder, node: Node, turned: Node) -> Operand:
     """Add transpose(reduce(x)) for reduce(transpose(x))."""
-    turned = node.operands[0]
-    assert isinstance(turned, Node)
     perm, axes = turned.params["perm"], node.params["axes"]
     inner = tuple(sorted(perm[a] for a in axes))
-    reduced = builder.add(node.prim, [mapped(here, turned.operands[0])], {**node.params, "axes": inner}, node.where)
+    reduced = builder.add(node.prim, turned.operands, {**node.params, "axes": inner}, node.where)
     left = kept(len(perm), inner)
     order = tuple(left.index(perm[a]) for a in kept(len(perm), axes))
     if order == tuple(range(len(order))):
