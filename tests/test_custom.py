@@ -11,9 +11,9 @@ import pytest
 import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError
+from tracegrad.inlining import inline
 from tracegrad.ir import parse
 from tracegrad.testing import check_grads
-from tracegrad.trace import inline
 
 X = np.array([0.3, -1.2, 2.0])
 W = np.array([1.0, 2.0, 3.0])

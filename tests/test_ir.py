@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
+import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.errors import GraphError, ShapeError
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, interpret, parse, verify
+from tracegrad.ir.key import key_text
 from tracegrad.ir.text import show
 from tracegrad.ops.elementwise import mul, neg, tanh
 from tracegrad.ops.reduce import reduce_sum
+from tracegrad.record import replace
 from tracegrad.trace import trace
 
 F32 = np.dtype(np.float32)
@@ -137,7 +140,7 @@ def test_verifier() -> None:
     graph = parse(MODEL)
     a, b = graph.nodes[:2]
     with pytest.raises(GraphError, match="uses .* before it is defined"):
-        verify(dataclasses.replace(graph, nodes=(b, a, *graph.nodes[2:])))
+        verify(replace(graph, nodes=(b, a, *graph.nodes[2:])))
     wrong = Node(a.prim, a.operands, {}, Aval((9,), F32))
     with pytest.raises(GraphError, match=r"node 0 is declared f32\[9\] but mul gives f32\[8\]"):
         verify(Graph("f", graph.inputs, (wrong,), ()))
@@ -208,3 +211,50 @@ def test_adjoint_nodes_carry_the_users_line() -> None:
 def test_cotangents_that_meet_are_added_once() -> None:
     gradient = joint(parse("def f(x: f64) -> f64:\n    a: f64 = mul(x, x)\n    return add(a, a)"), (0,))
     assert interpret(gradient, np.float64(3.0))[1] == 12.0
+
+
+# --- the key in the cache ---------------------------------------------------------------------------------------------
+
+
+def of(build: Any, *dtypes: Any, name: str = "main") -> Graph:
+    names = [f"{name}{i}" for i in range(len(dtypes))]
+    return trace(build, [Aval((3,), np.dtype(d)) for d in dtypes], name=name, names=names).graph
+
+
+DIFFERENT = [
+    of(lambda x, y: x - y, np.float32, np.float32),
+    of(lambda x, y: y - x, np.float32, np.float32),
+    of(lambda x, y: x - y, np.float64, np.float64),
+    of(lambda x, y: x + y, np.float32, np.float32),
+    of(lambda x, y: (x - y, x), np.float32, np.float32),
+    of(lambda x, y: (x, x - y), np.float32, np.float32),
+    of(lambda x, y, z: x - y, np.float32, np.float32, np.float32),
+    of(lambda x: x * 0.0, np.float32),
+    of(lambda x: x * -0.0, np.float32),
+    of(lambda x: x * np.nan, np.float32),
+    of(lambda x: 0.0, np.float32),
+    of(lambda x: 0, np.float32),
+    of(lambda x: x.sum(), np.float32),
+    of(lambda x: x.sum(keepdims=True), np.float32),
+    of(lambda x: x.astype(np.float64), np.float32),
+    of(lambda x: x.astype(np.int64), np.float32),
+    *[of(lambda x, k=k: tg.fori_loop(0, 3, lambda i, s: s + k * x, x), np.float32) for k in (1.0, 2.0)],
+]  # fmt: skip
+
+
+def test_keys_of_different_graphs_differ() -> None:
+    assert len({key_text(graph) for graph in DIFFERENT}) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize("graph", DIFFERENT, ids=range(len(DIFFERENT)))
+def test_the_key_survives_printing_and_knows_no_names(graph: Graph) -> None:
+    assert key_text(parse(show(graph))) == key_text(graph)
+
+
+def test_the_key_has_lines_where_they_matter() -> None:
+    def add(x: Any) -> Any:
+        return x + 1.0
+
+    one, same, other = of(add, np.float32), of(add, np.float32, name="else"), of(lambda x: x + 1.0, np.float32)
+    assert key_text(one) == key_text(same) == key_text(other)
+    assert key_text(one, lines=True) == key_text(same, lines=True) != key_text(other, lines=True)

@@ -22,9 +22,10 @@ import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad import nn, optim, random, tree
 from tracegrad.grad.adjoint import joint
+from tracegrad.inlining import inline
 from tracegrad.ir import Primitive, interpret
 from tracegrad.tape.node import SETTLED, traced_reads
-from tracegrad.trace import inline, trace
+from tracegrad.trace import trace
 
 
 @pytest.fixture

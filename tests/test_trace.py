@@ -10,8 +10,9 @@ import pytest
 
 import tracegrad.numpy as tnp
 from tracegrad.errors import ArgumentError, DTypeError, TracerError, TracerLeakError, Where
+from tracegrad.inlining import inline
 from tracegrad.ir import Aval, Literal, Node, interpret
-from tracegrad.trace import Tracer, inline, new_trace, trace
+from tracegrad.trace import Tracer, new_trace, trace
 
 F32 = np.dtype(np.float32)
 F64 = np.dtype(np.float64)

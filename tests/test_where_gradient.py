@@ -10,9 +10,10 @@ import pytest
 
 import tracegrad.numpy as tnp
 from tracegrad.grad.adjoint import joint
+from tracegrad.inlining import inline
 from tracegrad.ir import Aval, Graph, interpret
 from tracegrad.testing import check_grads
-from tracegrad.trace import inline, trace
+from tracegrad.trace import trace
 
 F64 = np.dtype(np.float64)
 SQUARE = np.random.default_rng(0).normal(size=(3, 3))

@@ -18,12 +18,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tracegrad import lazy
 
-tempfile = lazy.module("tempfile")
+if TYPE_CHECKING:
+    import pathlib
+    import tempfile
+else:
+    pathlib = lazy.module("pathlib")
+    tempfile = lazy.module("tempfile")
 
 
 def _flag(name: str, default: str) -> bool:
@@ -47,29 +51,29 @@ def _winograd() -> int:
     return int(text) if text in ("0", "2", "4") else 4
 
 
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:  # no HOME, and no entry in the table of users
-        return Path(tempfile.gettempdir()) / f"tracegrad-{os.getuid() if hasattr(os, 'getuid') else ''}"
+def _home() -> str:
+    home = os.path.expanduser("~")
+    if home == "~":  # no HOME, and no entry in the table of users
+        return os.path.join(tempfile.gettempdir(), f"tracegrad-{os.getuid() if hasattr(os, 'getuid') else ''}")
+    return home
 
 
-def _cache_dir() -> Path:
+def _cache_dir() -> str:
     if given := os.environ.get("TRACEGRAD_CACHE_DIR"):
-        return Path(given)
+        return given
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", _home())) / "tracegrad" / "Cache"
+        return os.path.join(os.environ.get("LOCALAPPDATA") or _home(), "tracegrad", "Cache")
     if sys.platform == "darwin":
-        return _home() / "Library" / "Caches" / "tracegrad"
-    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "tracegrad"
+        return os.path.join(_home(), "Library", "Caches", "tracegrad")
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join(_home(), ".cache"), "tracegrad")
 
 
-def child_environment(package: Path, **settings: str) -> dict[str, str]:
+def child_environment(package: str, **settings: str) -> dict[str, str]:
     """Return the environment for a process that compiles for this one: its settings, and this package in its path."""
     ours = {
-        "PYTHONPATH": os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([os.path.dirname(package), os.environ.get("PYTHONPATH", "")]),
         "TRACEGRAD_CACHE": "1",
-        "TRACEGRAD_CACHE_DIR": str(config.cache_dir),
+        "TRACEGRAD_CACHE_DIR": config.cache_folder,
         "TRACEGRAD_THREADS": str(config.threads),
         "TRACEGRAD_FAST_MATH": str(int(config.fast_math)),
         "TRACEGRAD_CPU": config.cpu,
@@ -78,20 +82,32 @@ def child_environment(package: Path, **settings: str) -> dict[str, str]:
     return os.environ | ours | settings
 
 
-@dataclass
 class Config:
     """Settings of the process."""
 
-    threads: int = field(default_factory=_threads)
-    cache: bool = field(default_factory=lambda: _flag("TRACEGRAD_CACHE", "1"))
-    cache_dir: Path = field(default_factory=_cache_dir)
-    cache_bytes: int = field(default_factory=lambda: _size("TRACEGRAD_CACHE_SIZE", 2 << 30))
-    cpu: str = field(default_factory=lambda: os.environ.get("TRACEGRAD_CPU", "host"))
-    verbose: bool = field(default_factory=lambda: _flag("TRACEGRAD_VERBOSE", "0"))
-    fast_math: bool = field(default_factory=lambda: _flag("TRACEGRAD_FAST_MATH", "0"))
-    epilogues: bool = field(default_factory=lambda: _flag("TRACEGRAD_EPILOGUES", "1"))
-    winograd: int = field(default_factory=_winograd)
-    tape_kernels: bool = field(default_factory=lambda: _flag("TRACEGRAD_TAPE_KERNELS", "1"))
+    def __init__(self) -> None:
+        self.threads = _threads()
+        self.cache = _flag("TRACEGRAD_CACHE", "1")
+        self.cache_folder = _cache_dir()
+        """`cache_dir` as text"""
+        self.cache_bytes = _size("TRACEGRAD_CACHE_SIZE", 2 << 30)
+        self.cpu = os.environ.get("TRACEGRAD_CPU", "host")
+        self.verbose = _flag("TRACEGRAD_VERBOSE", "0")
+        self.fast_math = _flag("TRACEGRAD_FAST_MATH", "0")
+        self.epilogues = _flag("TRACEGRAD_EPILOGUES", "1")
+        self.winograd = _winograd()
+        self.tape_kernels = _flag("TRACEGRAD_TAPE_KERNELS", "1")
+
+    @property
+    def cache_dir(self) -> pathlib.Path:
+        return pathlib.Path(self.cache_folder)
+
+    @cache_dir.setter
+    def cache_dir(self, folder: str | os.PathLike[str]) -> None:
+        self.cache_folder = os.fspath(folder)
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
 config = Config()

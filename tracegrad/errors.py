@@ -24,16 +24,16 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FrameType
 
-PACKAGE = str(Path(__file__).parent) + os.sep
+from tracegrad.record import record
+
+PACKAGE = os.path.dirname(__file__) + os.sep
 LIBRARIES = tuple(f"-packages{os.sep}{name}{os.sep}" for name in ("numpy", "optree", "numba", "llvmlite"))
-STANDARD = (str(Path(os.__file__).parent / "contextlib.py"), str(Path(os.__file__).parent / "functools.py"), "<frozen")
+STANDARD = (*(os.path.join(os.path.dirname(os.__file__), f) for f in ("contextlib.py", "functools.py")), "<frozen")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Where:
     """A line of the user's code."""
 
@@ -42,7 +42,7 @@ class Where:
     function: str = ""
 
     def __str__(self) -> str:
-        return f"{Path(self.file).name}:{self.line}"
+        return f"{os.path.basename(self.file)}:{self.line}"
 
 
 INSIDE: dict[str, bool] = {}

@@ -13,10 +13,11 @@ from tracegrad import tree
 from tracegrad.api.retrace import OBSERVERS
 from tracegrad.errors import ArgumentError
 from tracegrad.grad.adjoint import joint
+from tracegrad.inlining import inline
 from tracegrad.ir import Aval, Graph, interpret
 from tracegrad.ops.elementwise import add, mul
 from tracegrad.ops.reduce import reduce_sum
-from tracegrad.trace import Traced, Tracer, inline, trace
+from tracegrad.trace import Traced, Tracer, trace
 
 Run = Callable[..., Sequence[Any]]
 

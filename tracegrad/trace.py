@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
 
 from tracegrad import tree
-from tracegrad.errors import ArgumentError, TracerBoolError, TracerError, TracerLeakError, Where, user_line
+from tracegrad.errors import (
+    ArgumentError,
+    Place,
+    TracerBoolError,
+    TracerError,
+    TracerLeakError,
+    Where,
+    user_line,
+    user_place,
+    where_of,
+)
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
+from tracegrad.record import record, replace
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """NumPy names and their traced versions; `tracegrad.numpy` fills it."""
@@ -26,7 +36,7 @@ UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 """NumPy's ufuncs and their traced versions, for calls without keywords."""
 
 
-@dataclass(frozen=True)
+@record
 class State:
     """What is going on in this context: the live traces, outermost first, and whether `tg.eager()` is on.
 
@@ -75,7 +85,7 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
-@dataclass
+@record(eq=False)
 class Capture:
     """An array (or an outer trace's value) that the traced function reads without it being an argument."""
 
@@ -83,21 +93,22 @@ class Capture:
     value: Any
 
 
-@dataclass(eq=False)
 class Trace:
     """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line.
 
     `known` holds the conditions that are decided where this trace is that of a branch.
     """
 
-    builder: Builder
-    level: int
-    computes: bool = False
-    live: bool = True
-    line: Where | None = None
-    captures: dict[int, Capture] = field(default_factory=dict)
-    values: dict[Node, Any] = field(default_factory=dict)
-    known: dict[Operand, bool] = field(default_factory=dict)
+    def __init__(self, builder: Builder, level: int, computes: bool = False):
+        self.builder = builder
+        self.level = level
+        self.computes = computes
+        self.live = True
+        self.line: Where | None = None
+        self.captures: dict[int, Capture] = {}
+        self.values: dict[Node, Any] = {}
+        self.known: dict[Operand, bool] = {}
+        self._lines: dict[tuple[int, int], tuple[Place, Where | None]] = {}
 
     def input(
         self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None
@@ -127,7 +138,7 @@ class Trace:
     def apply(self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None) -> Tracer:
         """Add one node."""
         nodes = [self.lift(o) for o in operands]
-        where = where or self.line or user_line()
+        where = where or self.line or self.user_line()
         if not self.computes:
             return Tracer(self, self.builder.add(prim, nodes, params, where))
         aval = prim.aval(*(n.aval for n in nodes), **params)
@@ -135,6 +146,21 @@ class Trace:
         self.values[node] = prim(*(self.value(n) for n in nodes), **params)
         self.builder.nodes.append(node)
         return Tracer(self, node)
+
+    def user_line(self) -> Where | None:
+        """Return the user's line that is being executed; many nodes share one."""
+        place = user_place()
+        if place is None:
+            return None
+        key = id(place[0]), place[1]
+        if key not in self._lines:
+            self._lines[key] = place, where_of(place)  # the place keeps its code, so that no other gets its id
+        return self._lines[key][1]
+
+    def takes_copies(self) -> bool:
+        """Say whether nodes of another graph need only be copied: nothing is computed, and gradients pass."""
+        state = STATE.get()
+        return not self.computes and self.live and state.traces[-1:] == (self,) and state.grad_off < self.level
 
     def value(self, operand: Operand) -> Any:
         """Return the concrete value (or outer tracer) behind an operand of an eager trace."""
@@ -331,7 +357,7 @@ def new_trace(name: str, *, computes: bool = False) -> Iterator[Trace]:
         STATE.reset(token)
 
 
-@dataclass(frozen=True)
+@record
 class Traced:
     """A function as a graph: its own inputs come first, then the captured ones."""
 
@@ -358,34 +384,3 @@ def trace(
         outputs = [this.lift(leaf, f"the result of {name}: ") for leaf in leaves]
         graph, captures = this.without_unused(this.builder.finish(outputs))
     return Traced(graph, captures, out_tree, tuple(isinstance(x, Tracer) and x.weak for x in leaves))
-
-
-def inline(graph: Graph, values: Sequence[Any]) -> list[Any]:
-    """Apply `graph` to `values`, node by node, in the trace they belong to or eagerly; constants join the innermost.
-
-    The nodes keep their lines.
-    """
-    here = apply_nodes(graph, values)
-    return [o.dtype.type(o.value) if isinstance(o, Literal) else here[o] for o in graph.outputs]
-
-
-def apply_nodes(graph: Graph, values: Sequence[Any]) -> dict[Node, Any]:
-    """Do so, and return what every node is."""
-    here: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
-    innermost = max((v for v in values if isinstance(v, Tracer)), key=lambda v: v._trace.level, default=None)
-    line = None if innermost is None else innermost._trace.line
-
-    def value(operand: Operand) -> Any:
-        return operand.dtype.type(operand.value) if isinstance(operand, Literal) else here[operand]
-
-    for node in graph.nodes:
-        operands = [value(o) for o in node.operands]
-        if innermost is not None:
-            innermost._trace.line = node.where or line
-        traced = any(isinstance(o, Tracer) for o in operands)
-        here[node] = (
-            node.prim(*operands, **node.params) if traced else node.prim.beside(innermost, *operands, **node.params)
-        )
-    if innermost is not None:
-        innermost._trace.line = line
-    return here

@@ -1,32 +1,90 @@
-"""Pytrees, over optree: nested tuples, lists, dicts, dataclass-like modules, None; everything else is a leaf."""
+"""Pytrees, over optree: nested tuples, lists, dicts, dataclass-like modules, None; everything else is a leaf.
+
+optree is a compiled module and Python around it, and the latter takes fifteen times as long to import. Nothing here
+needs it but classes of users' own, so the compiled module is loaded alone; `import optree` finds it there. Where it is
+not what this file expects, optree's public functions do the work.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import optree
+from tracegrad import lazy
+
+if TYPE_CHECKING:
+    import optree
+else:
+    optree = lazy.module("optree")
 
 NAMESPACE = "tracegrad"
+COMPILED = "optree._C"
 PyTree = Any
-TreeDef = optree.PyTreeSpec
+
+
+class Public:
+    """optree's public functions, in the place of its compiled module."""
+
+    PyTreeSpec = property(lambda self: optree.PyTreeSpec)
+
+    def flatten(self, tree: PyTree, leaf: None, none_is_leaf: bool, namespace: str) -> tuple[list[Any], TreeDef]:
+        return optree.tree_flatten(tree, leaf, none_is_leaf=none_is_leaf, namespace=namespace)
+
+    def flatten_with_path(
+        self, tree: PyTree, leaf: None, none_is_leaf: bool, namespace: str
+    ) -> tuple[list[tuple[Any, ...]], list[Any], TreeDef]:
+        return optree.tree_flatten_with_path(tree, leaf, none_is_leaf=none_is_leaf, namespace=namespace)
+
+
+def compiled() -> Any:
+    """Return optree's compiled module, or what stands for it."""
+    found = sys.modules.get(COMPILED)
+    try:
+        if found is None:
+            found = load_alone()
+        leaves, treedef = found.flatten({"a": 1}, None, False, NAMESPACE)
+        _, same, _ = found.flatten_with_path({"a": 1}, None, False, NAMESPACE)
+        if leaves == same == [1] and treedef.unflatten([2]) == {"a": 2} and isinstance(treedef, found.PyTreeSpec):
+            return found
+    except (ImportError, AttributeError, TypeError):
+        sys.modules.pop(COMPILED, None)
+    return Public()
+
+
+def load_alone() -> Any:
+    """Load the compiled module without the package around it."""
+    package = importlib.util.find_spec("optree")
+    spec = PathFinder.find_spec(COMPILED, package.submodule_search_locations if package else None)
+    if spec is None or spec.loader is None:
+        raise ImportError(COMPILED)
+    module = sys.modules[COMPILED] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_COMPILED = compiled()
+if TYPE_CHECKING:
+    TreeDef: TypeAlias = optree.PyTreeSpec
+else:
+    TreeDef = _COMPILED.PyTreeSpec
 
 
 def flatten(tree: PyTree) -> tuple[list[Any], TreeDef]:
     """Return the leaves and the structure of `tree`."""
-    leaves, treedef = optree.tree_flatten(tree, none_is_leaf=False, namespace=NAMESPACE)
-    return leaves, treedef
+    return _COMPILED.flatten(tree, None, False, NAMESPACE)  # type: ignore[no-any-return]
 
 
 def flatten_with_none(tree: PyTree) -> tuple[list[Any], TreeDef]:
     """Return the leaves and the structure of `tree`; None is a leaf like any other."""
-    leaves, treedef = optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
-    return leaves, treedef
+    return _COMPILED.flatten(tree, None, True, NAMESPACE)  # type: ignore[no-any-return]
 
 
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> PyTree:
     """Put `leaves` back into the structure `treedef`."""
-    return optree.tree_unflatten(treedef, leaves)
+    return treedef.unflatten(leaves)
 
 
 def map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:  # noqa: A001 (the name users know)
@@ -35,7 +93,9 @@ def map(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:  # noqa:
     >>> map(lambda a, b: a + b, {"x": 1}, {"x": 2})
     {'x': 3}
     """
-    return optree.tree_map(fn, tree, *rest, none_is_leaf=False, namespace=NAMESPACE)
+    leaves, treedef = flatten(tree)
+    others = [treedef.flatten_up_to(other) for other in rest]
+    return treedef.unflatten([fn(*each) for each in zip(leaves, *others, strict=True)])
 
 
 def leaves(tree: PyTree) -> list[Any]:
@@ -45,7 +105,7 @@ def leaves(tree: PyTree) -> list[Any]:
 
 def paths(tree: PyTree) -> list[str]:
     """Name each leaf by its path, for instance `['w'][0]`."""
-    found, _, _ = optree.tree_flatten_with_path(tree, none_is_leaf=False, namespace=NAMESPACE)
+    found, _, _ = _COMPILED.flatten_with_path(tree, None, False, NAMESPACE)
     return ["".join(f"[{entry!r}]" for entry in path) for path in found]
 
 

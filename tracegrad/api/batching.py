@@ -15,7 +15,7 @@ from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.grad import batching_rules as _rules  # noqa: F401  (fills the tables)
 from tracegrad.grad.batching import batched
-from tracegrad.trace import inline
+from tracegrad.inlining import inline
 
 Axes = Any
 """An axis, None, or a pytree of them that is a prefix of the values' structure."""

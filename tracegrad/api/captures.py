@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import enum
 import types
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tracegrad.api.signature import array_key
+from tracegrad.record import record
 from tracegrad.trace import Tracer
 
 Plain = (bool, int, float, str, bytes)
@@ -28,7 +28,7 @@ class Missing:
     """What is read of a variable that is not there (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cell:
     """A variable of an enclosing function."""
 
@@ -45,7 +45,7 @@ class Cell:
             return Missing
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Global:
     """A variable of a module."""
 
@@ -59,7 +59,7 @@ class Global:
         return self.namespace.get(self.name, Missing)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fixed:
     """A value that hangs somewhere else: kept by reference, so in-place changes of it are seen."""
 
@@ -73,7 +73,7 @@ class Fixed:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attribute:
     """An attribute of what another source reads."""
 
@@ -90,7 +90,7 @@ class Attribute:
         return getattr(owner, self.name, Missing)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Item:
     """An item of the dict, list or tuple that another source reads."""
 

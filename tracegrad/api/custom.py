@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from tracegrad.ir.build import live
 from tracegrad.numpy.promote import mark
 from tracegrad.ops.custom import Rule, custom
 from tracegrad.ops.elementwise import convert
+from tracegrad.record import replace
 from tracegrad.trace import STATE, Traced, Tracer, is_scalar, scalar_dtype, trace
 
 Values = Sequence[Any]

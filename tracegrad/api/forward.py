@@ -23,10 +23,11 @@ from tracegrad.api.transform import Argnums, Call, Grad, Jit
 from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError
 from tracegrad.grad.adjoint import pullback, zeros
 from tracegrad.grad.forward import push, pushforward
+from tracegrad.inlining import inline
 from tracegrad.ir import Aval, Graph, Literal, Node
 from tracegrad.ir.aval import is_float
 from tracegrad.ops.elementwise import convert
-from tracegrad.trace import STATE, Tracer, inline
+from tracegrad.trace import STATE, Tracer
 
 
 def computes() -> bool:

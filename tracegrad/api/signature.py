@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from tracegrad import tree
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Aval
 from tracegrad.ir import layout as layouts
-from tracegrad.ir.aval import NAMES, check_dtype
+from tracegrad.ir.aval import NAMES, check_dtype, is_masked
+from tracegrad.record import record
 from tracegrad.runtime.layout import WORTH_A_PROGRAM, layout_of
 from tracegrad.trace import Tracer, scalar_dtype
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Spec:
     """Shape and dtype of an argument that is not there yet; made by `tg.spec`."""
 
@@ -63,7 +63,7 @@ def has_layout(key: Any) -> bool:
 
 
 def slow_key(leaf: Any) -> Any:
-    if isinstance(leaf, np.ma.MaskedArray):
+    if is_masked(leaf):
         return type(leaf)
     if isinstance(leaf, np.ndarray):
         return array_key(leaf)
@@ -79,7 +79,7 @@ def slow_key(leaf: Any) -> Any:
 
 def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
     """Return the aval of an argument leaf and whether it is weakly typed, or raise the user's error."""
-    if isinstance(leaf, np.ma.MaskedArray):
+    if is_masked(leaf):
         raise ArgumentError(
             f"argument {name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
         )
@@ -105,7 +105,7 @@ def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
     )
 
 
-@dataclass(frozen=True)
+@record
 class Arguments:
     """One call, taken apart: dynamic leaves with their structure, static values by parameter position."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tracegrad.ir import Graph
 from tracegrad.ir.aval import is_float
 from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
+from tracegrad.record import record, replace
 from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, trace
 
 ADJOINT: ContextVar[list[float] | None] = ContextVar("tracegrad_adjoint", default=None)
@@ -31,7 +31,7 @@ Arrays = Sequence[np.ndarray[Any, Any]]
 Argnums = int | str | tuple[int | str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Call:
     """A function at one signature: leaves as avals, with their names and how to put them back."""
 
@@ -113,7 +113,7 @@ class Call:
         return found
 
 
-@dataclass(frozen=True)
+@record
 class Lowered:
     """A graph ready to compile, with the structure of what the user gets back."""
 
@@ -133,7 +133,7 @@ class Jit:
         return call.run([np.asarray(x) if isinstance(x, np.ndarray) else x for x in leaves])
 
 
-@dataclass(frozen=True)
+@record
 class Grad:
     """The gradient of a scalar function in its arguments `argnums`; with its value, and auxiliary results, when asked
     for."""
@@ -263,7 +263,7 @@ class Grad:
         return self.arrange(call, out_tree, results, gradients, wrt)
 
 
-@dataclass(frozen=True)
+@record
 class Leaf:
     """Keeps a gradient from being taken apart as a pytree."""
 

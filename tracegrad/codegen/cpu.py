@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracegrad import lazy
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError
+from tracegrad.record import record
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
@@ -26,7 +26,7 @@ LEVELS = {"x86-64-v2": V2.split(), "x86-64-v3": V3.split(), "x86-64-v4": V4.spli
 """The levels of the x86-64 psABI, with the features that code of that level may use."""
 
 
-@dataclass(frozen=True)
+@record
 class Cpu:
     """LLVM's name of a CPU and the features that code for it may use, all others listed as missing."""
 

@@ -10,13 +10,13 @@ is zero by construction.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tracegrad.errors import GradientError
+from tracegrad.inlining import copied
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Avals, TapeAval, has_gradient
 from tracegrad.ops.control import item, while_loop
@@ -25,6 +25,7 @@ from tracegrad.ops.elementwise import add, bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
 from tracegrad.ops.reduce import kept
 from tracegrad.ops.shape import broadcast
+from tracegrad.record import record
 from tracegrad.trace import Trace, Tracer, new_trace
 
 
@@ -42,7 +43,7 @@ def active_nodes(nodes: Sequence[Node], wrt: Sequence[Node], outputs: Sequence[O
     needed: set[Node] = {o for o in outputs if isinstance(o, Node)}
     for node in reversed(nodes):
         if node in needed and node in reached:
-            needed.update(o for o in node.nodes() if o in reached)
+            needed.update([o for o in node.operands if type(o) is Node and o in reached])
     return reached & needed
 
 
@@ -50,7 +51,7 @@ class Special:
     """What a rule may give instead of a cotangent."""
 
 
-@dataclass(frozen=True)
+@record
 class Refusal(Special):
     """What a rule gives for an operand whose cotangent it cannot know: an error, if the gradient needs it."""
 
@@ -87,7 +88,7 @@ class Parts(tuple[Any, ...]):
     masks: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Masked(Special):
     """What a control-flow rule gives for an operand that matters under a mask only."""
 
@@ -324,6 +325,10 @@ def replay(
     What a gradient of the outputs by `wrt` (by default: all inputs) flows through is about to be differentiated.
     """
     values: dict[Node, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    if all(node.prim is not custom for node in graph.nodes):
+        found = copied(graph, trace, inputs)
+        if found is not None:
+            return found
     active = active_nodes(graph.nodes, graph.inputs if wrt is None else wrt, graph.outputs)
     for node in graph.nodes:
         operands = [values[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]

@@ -12,13 +12,14 @@ from typing import Any
 
 from tracegrad.errors import GradientError
 from tracegrad.grad.adjoint import Refusal, pullback, zeros
+from tracegrad.inlining import apply_nodes, inline
 from tracegrad.ir import Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Aval, has_gradient
 from tracegrad.ops.control import RULES, item
 from tracegrad.ops.custom import Rule, custom
 from tracegrad.ops.elementwise import div, mul, stop_gradient
 from tracegrad.ops.pool import max_pool_pick, max_pool_route
-from tracegrad.trace import STATE, apply_nodes, inline
+from tracegrad.trace import STATE
 
 
 def residuals_of(y: Any, operands: Sequence[Any], body: Graph, rule: Rule) -> list[Any]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from tracegrad.grad.adjoint import Masked
 from tracegrad.grad.control import anchor, floats, masks_of, pullback_of, selects
+from tracegrad.inlining import inline
 from tracegrad.ir import Aval, Builder, Graph
 from tracegrad.ops import control
 from tracegrad.ops.control import item, while_loop
 from tracegrad.ops.rewind import rewind
-from tracegrad.trace import inline
 
 
 def as_loops(operands: Any, advance: Graph, step: Graph, n_carry: int) -> Graph:

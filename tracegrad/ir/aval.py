@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tracegrad.bfloat16 import as_dtype, bfloat16, is_bfloat16
 from tracegrad.errors import DTypeError
+from tracegrad.record import record, setters
 
 
 class Dtypes(dict[str, np.dtype[Any]]):
@@ -50,6 +52,11 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return NAMES[dtype]
 
 
+def is_masked(value: Any) -> bool:
+    """Say whether a value is a masked array; `np.ma` is imported by who makes one, not by who asks."""
+    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
+
+
 def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
     """Return `dtype` as a NumPy dtype, or raise DTypeError when compiled code has no such type."""
     try:
@@ -78,12 +85,16 @@ def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:
     raise DTypeError(f"{what} has dtype {found}: it is not one of {KNOWN}", fix="convert it with x.astype(np.float32)")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Aval:
     """Shape and dtype; prints as `f32[2, 3]`, a scalar as `f32`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]):
+        put_shape(self, shape)
+        put_dtype(self, dtype)
 
     @property
     def ndim(self) -> int:
@@ -105,6 +116,15 @@ class Aval:
 
     def with_dtype(self, dtype: Any) -> Aval:
         return Aval(self.shape, np.dtype(dtype))
+
+
+put_shape, put_dtype = setters(Aval)
+
+
+@functools.cache
+def scalar_aval(dtype: np.dtype[Any]) -> Aval:
+    """Return the aval of a scalar."""
+    return Aval((), dtype)
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -131,7 +151,7 @@ def spelled(dtype: np.dtype[Any]) -> str:
     return f"{'ml_dtypes' if is_bfloat16(dtype) else 'np'}.{dtype}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Avals(Aval):
     """What a control-flow node is known by: one aval per result. `item` picks one."""
 
@@ -145,7 +165,7 @@ class Avals(Aval):
         return f"({', '.join(map(str, self.parts))}{',' if len(self.parts) == 1 else ''})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TapeAval(Aval):
     """Rows of one aval, as many as a loop has had rounds: what a loop of unknown length leaves for its pullback.
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from tracegrad.errors import Where
-from tracegrad.ir.aval import Aval
+from tracegrad.ir.aval import Aval, scalar_aval
+from tracegrad.record import record, setters
 
 if TYPE_CHECKING:
     from tracegrad.ir.primitive import Primitive
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Literal:
     """A scalar constant."""
 
@@ -24,14 +25,14 @@ class Literal:
 
     @property
     def aval(self) -> Aval:
-        return Aval((), self.dtype)
+        return scalar_aval(self.dtype)
 
     @property
     def key(self) -> tuple[str, str]:
         return repr(self.value), self.dtype.str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@record(eq=False)
 class Node:
     """One application of a primitive."""
 
@@ -40,6 +41,20 @@ class Node:
     params: Mapping[str, Any]
     aval: Aval
     where: Where | None = None
+
+    def __init__(
+        self,
+        prim: Primitive,
+        operands: tuple[Node | Literal, ...],
+        params: Mapping[str, Any],
+        aval: Aval,
+        where: Where | None = None,
+    ):
+        put_prim(self, prim)
+        put_operands(self, operands)
+        put_params(self, params)
+        put_aval(self, aval)
+        put_where(self, where)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,10 +72,11 @@ class Node:
         return f"<{self.prim.name} {self.aval}>"
 
 
+put_prim, put_operands, put_params, put_aval, put_where = setters(Node)
 Operand: TypeAlias = Node | Literal
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Graph:
     """Nodes in topological order between inputs and outputs. `nodes` does not hold the inputs."""
 
@@ -68,7 +84,7 @@ class Graph:
     inputs: tuple[Node, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Operand, ...]
-    names: Mapping[Node, str] = field(default_factory=dict)
+    names: Mapping[Node, str] = MappingProxyType({})
 
     def users(self) -> dict[Node, list[Node]]:
         """Map every node to the nodes that use it, in order."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from tracegrad.record import record
 
 Layout: TypeAlias = tuple[int, ...] | None
 WIDEST = 4
 """Rows may be padded to so many times their length: a copy of narrower ones costs less than its memory would."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stored:
     """Memory in C order: `order` has the array's axes, slowest first, `shape` their sizes with padded rows, `taken`
     without."""

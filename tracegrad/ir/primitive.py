@@ -77,6 +77,10 @@ class Primitive:
         raise NotImplementedError(f"{self.name} has no jvp rule")
 
     def __call__(self, *operands: Any, **params: Any) -> Any:
+        return self.apply(operands, params)
+
+    def apply(self, operands: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Bind in the innermost trace among the operands; without any, compute."""
         trace: Trace | None = None
         for operand in operands:
             found = getattr(operand, "_trace", None)

@@ -9,8 +9,7 @@ Basic parts become one `slice`, array parts one `gather`. `Plan` settles an inde
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,14 @@ from tracegrad.numpy.promote import shown
 from tracegrad.numpy.shaping import as_shape, permuted
 from tracegrad.ops import index as index_ops
 from tracegrad.ops import shape as ops
+from tracegrad.record import record
 from tracegrad.trace import Tracer
 
 Ints = tuple[int, ...]
 MASK_FIX = "use np.where(mask, x, 0) and a reduction, or a mask that is a NumPy array when the function is traced"
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """A settled index of an array of shape `source`.
 
@@ -45,7 +45,7 @@ class Plan:
     perm: Ints
     shape: Ints
 
-    @cached_property
+    @property
     def sliced(self) -> bool:
         return self.size != self.source or any(s != 1 for s in self.step)
 
@@ -97,7 +97,7 @@ def settle_entry(item: Any) -> list[Any]:
     return [found]
 
 
-@dataclass(frozen=True)
+@record
 class MaskSize:
     """An index array that came from a mask, with the size of the axis that the mask had."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from tracegrad.bfloat16 import as_dtype, is_bfloat16
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import NAMES, check_dtype, is_float
+from tracegrad.ir.aval import NAMES, check_dtype, is_float, is_masked
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, concat, reshape
 from tracegrad.trace import Tracer, current_trace, is_scalar, scalar_dtype
@@ -56,7 +56,7 @@ def operand(name: str, value: Any) -> Array:
 
 def known(name: str, value: np.ndarray[Any, Any] | np.generic) -> Array:
     """Accept a NumPy value: check its dtype, and lift an array into the innermost trace."""
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise ArgumentError(
             f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
         )

@@ -9,7 +9,6 @@ rule is written in `grad.custom`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from tracegrad.ir import Graph, interpret
@@ -17,7 +16,6 @@ from tracegrad.ir.aval import Aval, Avals
 from tracegrad.ops.control import Control, check_inputs, results_of
 
 
-@dataclass(eq=False)
 class Rule:
     """What the user wrote in place of the derivative of a graph. In the text of a graph it is its name.
 
@@ -25,18 +23,19 @@ class Rule:
     read from outside as their last inputs, in one order.
     """
 
-    name: str
-    forward: Graph | None = None
-    """operands -> results, residuals"""
-    primal: Graph | None = None
-    """operands -> results, as `forward` computes them"""
-    backward: Graph | None = None
-    """residuals, cotangents of all results -> cotangents of the operands `wanted`"""
-    wanted: tuple[int, ...] = ()
-    n_outside: int = 0
-    """how many operands, the last ones, are read from outside"""
-    traced: tuple[int, ...] = ()
-    """which operands are traced values that are read from outside: their gradient is not known"""
+    def __init__(self, name: str, *, n_outside: int = 0, traced: tuple[int, ...] = (), wanted: tuple[int, ...] = ()):
+        self.name = name
+        self.forward: Graph | None = None
+        """operands -> results, residuals"""
+        self.primal: Graph | None = None
+        """operands -> results, as `forward` computes them"""
+        self.backward: Graph | None = None
+        """residuals, cotangents of all results -> cotangents of the operands `wanted`"""
+        self.wanted = wanted
+        self.n_outside = n_outside
+        """how many operands, the last ones, are read from outside"""
+        self.traced = traced
+        """which operands are traced values that are read from outside: their gradient is not known"""
 
     def graphs(self) -> Iterator[Graph]:
         return (g for g in (self.forward, self.backward) if g is not None)

@@ -32,18 +32,24 @@ WORDS = {
 
 def joint_shape(name: str, operands: Sequence[Aval]) -> tuple[int, ...]:
     """Return the one shape of the operands that are not scalars."""
-    shapes = {o.shape for o in operands if o.shape != ()}
+    shapes = {o.shape for o in operands if o.shape}
     if len(shapes) > 1:
         shown = " and ".join(str(o) for o in operands if o.shape != ())
         raise ShapeError(f"{name}: {shown} differ in shape", fix="broadcast them with np.broadcast_to")
     return shapes.pop() if shapes else ()
 
 
+TYPED: set[type] = set()
+"""Types whose objects have been seen to have a dtype: asking a type is faster."""
+
+
 def settle(operands: Sequence[Any]) -> Sequence[Any]:
     """Give Python scalars the dtype of the array they stand beside."""
     for operand in operands:
-        if not hasattr(operand, "dtype"):
-            break
+        if type(operand) not in TYPED:
+            if not hasattr(operand, "dtype"):
+                break
+            TYPED.add(type(operand))
     else:
         return operands
     dtypes = [o.dtype for o in operands if hasattr(o, "dtype")]
@@ -96,20 +102,23 @@ class Elementwise(Primitive):
         return self._vjp is not None
 
     def aval(self, *operands: Aval, **params: Any) -> Aval:
-        shape = joint_shape(self.name, operands)
-        dtypes = {o.dtype for o in operands}
-        if len(dtypes) > 1:
-            shown = " and ".join(map(str, operands))
-            raise DTypeError(f"{self.name}: {shown} differ in dtype", fix="convert one side with x.astype(...)")
-        dtype = operands[-1].dtype
+        first = operands[0]
+        shape = first.shape if len(operands) == 1 else joint_shape(self.name, operands)
+        dtype = first.dtype
+        for other in operands[1:]:
+            if other.dtype is not dtype and other.dtype != dtype:
+                shown = " and ".join(map(str, operands))
+                raise DTypeError(f"{self.name}: {shown} differ in dtype", fix="convert one side with x.astype(...)")
         if kind_of(dtype) not in self.accepts:
             raise DTypeError(
                 f"{self.name}: {operands[-1]} is not {WORDS[self.accepts]}", fix="convert it with x.astype(np.float32)"
             )
-        return Aval(shape, np.dtype(np.bool_) if self.result == "bool" else dtype)
+        if self.result == "bool":
+            return Aval(shape, BOOL_DTYPE)
+        return first if shape == first.shape and type(first) is Aval else Aval(shape, dtype)
 
     def __call__(self, *operands: Any, **params: Any) -> Any:
-        return super().__call__(*settle(operands), **params)
+        return self.apply(settle(operands), params)
 
     def eager(self, *operands: Any, **params: Any) -> Any:
         found = self._eager(*operands, **params)

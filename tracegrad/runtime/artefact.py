@@ -45,7 +45,7 @@ def interface() -> str:
     """Hash what compiled code and the run time must agree on: the tables they share, and the pool."""
     digest = hashlib.sha256()
     for name in LAYOUTS:
-        digest.update((PACKAGE / "codegen" / name).read_bytes())
+        digest.update(Path(PACKAGE, "codegen", name).read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -10,19 +10,24 @@ import contextlib
 import math
 import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tracegrad import lazy
 from tracegrad.codegen.cpu import target
 from tracegrad.config import config
+from tracegrad.record import record
 from tracegrad.runtime.sealed import SealError, seal, unseal, write
+
+if TYPE_CHECKING:
+    import pathlib
+else:
+    pathlib = lazy.module("pathlib")
 
 MAGIC = "tracegrad-cache-3"
 SUFFIX = ".tgc"
 MEMORY_SUFFIX = ".tgm"
 """What is remembered about the machine (`identity`): no entry, and gone when nobody has asked for it in long."""
-PACKAGE = Path(__file__).parent.parent
+PACKAGE = os.path.dirname(os.path.dirname(__file__))
 TOUCH_AFTER = 60.0
 """Seconds after which a used entry is marked as used again."""
 STALE = {".part": 3600.0, MEMORY_SUFFIX: 30 * 86400.0}
@@ -31,8 +36,14 @@ ROOM = 0.9
 """Share of its size to which a cache that is too large shrinks."""
 
 
-def path_of(key: str) -> Path:
-    return config.cache_dir / f"{key}{SUFFIX}"
+def path_of(name: str, suffix: str = SUFFIX) -> str:
+    return os.path.join(config.cache_folder, f"{name}{suffix}")
+
+
+def content_of(path: str) -> bytes:
+    """Read a file of the cache; raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def load(key: str) -> tuple[dict[str, Any], bytes] | None:
@@ -41,7 +52,7 @@ def load(key: str) -> tuple[dict[str, Any], bytes] | None:
         return None
     path = path_of(key)
     try:
-        content, data = unseal(path.read_bytes(), MAGIC, key)
+        content, data = unseal(content_of(path), MAGIC, key)
     except (OSError, SealError):
         return None
     touch(path)
@@ -53,9 +64,9 @@ def recall(name: str) -> dict[str, Any] | None:
     """Return what was remembered under a name, or None."""
     if not config.cache:
         return None
-    path = config.cache_dir / f"{name}{MEMORY_SUFFIX}"
+    path = path_of(name, MEMORY_SUFFIX)
     try:
-        facts = unseal(path.read_bytes(), MAGIC, name)[0]
+        facts = unseal(content_of(path), MAGIC, name)[0]
     except (OSError, SealError):
         return None
     touch(path)
@@ -66,14 +77,14 @@ def remember(name: str, facts: dict[str, Any]) -> None:
     """Keep some facts for other processes, if that is possible."""
     if config.cache:
         with contextlib.suppress(OSError):
-            config.cache_dir.mkdir(parents=True, exist_ok=True)
-            write(config.cache_dir / f"{name}{MEMORY_SUFFIX}", seal(MAGIC, name, facts, b""))
+            os.makedirs(config.cache_folder, exist_ok=True)
+            write(path_of(name, MEMORY_SUFFIX), seal(MAGIC, name, facts, b""))
 
 
-def touch(path: Path) -> None:
+def touch(path: str) -> None:
     """Mark an entry as used now: what was used longest ago is the first to go."""
     with contextlib.suppress(OSError):
-        if time.time() - path.stat().st_mtime > TOUCH_AFTER:
+        if time.time() - os.stat(path).st_mtime > TOUCH_AFTER:
             os.utime(path)
 
 
@@ -83,7 +94,7 @@ def store(key: str, facts: dict[str, Any], data: bytes, about: str = "") -> bool
         return False
     raw = seal(MAGIC, key, {"about": about, "cpu": target().name, "facts": facts}, data)
     try:
-        config.cache_dir.mkdir(parents=True, exist_ok=True)
+        os.makedirs(config.cache_folder, exist_ok=True)
         write(path_of(key), raw)
         shrink(config.cache_bytes)
         return True
@@ -91,11 +102,11 @@ def store(key: str, facts: dict[str, Any], data: bytes, about: str = "") -> bool
         return False
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """A file of the cache."""
 
-    path: Path
+    path: pathlib.Path
     size: int
     used: float
 
@@ -111,12 +122,12 @@ def entries() -> list[Entry]:
 
 def files() -> list[Entry]:
     found = []
-    with contextlib.suppress(OSError), os.scandir(config.cache_dir) as folder:
+    with contextlib.suppress(OSError), os.scandir(config.cache_folder) as folder:
         for item in folder:
             if item.name.endswith((SUFFIX, *STALE)):
                 with contextlib.suppress(OSError):  # another process took it away
                     stat = item.stat(follow_symlinks=False)
-                    found.append(Entry(Path(item.path), stat.st_size, stat.st_mtime))
+                    found.append(Entry(pathlib.Path(item.path), stat.st_size, stat.st_mtime))
     return found
 
 

@@ -6,7 +6,6 @@ import ctypes
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
 from tracegrad.ir.aval import DTYPES, NAMES, Aval, kind_of, spelled
 from tracegrad.ir.layout import extent
+from tracegrad.record import as_dict, record
 from tracegrad.runtime import caller, library
 from tracegrad.runtime.layout import laid_out, lies_as
 from tracegrad.runtime.objects import load_object
@@ -27,7 +27,7 @@ ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 OUT_OF_MEMORY, INTERRUPTED = -1, -2
 
 
-@dataclass(frozen=True)
+@record
 class Facts:
     """What must be known to run the object code: plain data that goes into the cache beside it."""
 
@@ -49,7 +49,7 @@ class Facts:
     """How each input is stored (`ir.layout`)."""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return as_dict(self)
 
 
 def aligned_bytes(n: int) -> np.ndarray[Any, Any]:

@@ -14,7 +14,6 @@ import os
 import platform
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
 import llvmlite
 import numpy as np
@@ -64,16 +63,21 @@ def fingerprint() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
-def sources() -> list[Path]:
-    return [path for folder in COMPILER for path in sorted((disk.PACKAGE / folder).glob("*.py"))]
+def sources() -> list[str]:
+    folders = [os.path.join(disk.PACKAGE, folder) for folder in COMPILER]
+    return [os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder)) if is_source(name)]
+
+
+def is_source(name: str) -> bool:
+    return name.endswith(".py")
 
 
 def source_digest() -> str:
     """Hash the sources of the compiler."""
     digest = hashlib.sha256()
     for path in sources():
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+        digest.update(os.path.basename(path).encode())
+        digest.update(disk.content_of(path))
     return digest.hexdigest()
 
 
@@ -101,8 +105,8 @@ def memory_name() -> str:
     parts = [disk.MAGIC, described, platform.release(), *versions()]
     try:
         for folder in COMPILER:
-            with os.scandir(disk.PACKAGE / folder) as found:
-                parts += sorted(described_file(entry) for entry in found if entry.name.endswith(".py"))
+            with os.scandir(os.path.join(disk.PACKAGE, folder)) as found:
+                parts += sorted(described_file(entry) for entry in found if is_source(entry.name))
     except OSError:
         return ""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]

@@ -10,6 +10,7 @@ from tracegrad import lazy
 from tracegrad.config import config
 from tracegrad.errors import CompileError, TracegradError
 from tracegrad.ir import Graph
+from tracegrad.ir.key import key_text
 from tracegrad.ir.layout import Layout
 from tracegrad.ir.text import show
 from tracegrad.runtime import cache, identity
@@ -128,7 +129,7 @@ def build(
     layouts = settled(layouts, len(graph.inputs), donate)
     timings: dict[str, float] = {}
     began = time.perf_counter()
-    text = show(graph, lines=has_checks(graph))
+    text = key_text(graph, lines=has_checks(graph))
     settings = (
         f"donate={tuple(donate)} threads={config.threads} fast_math={config.fast_math} "
         f"epilogues={config.epilogues} winograd={config.winograd} layouts={layouts}"

@@ -9,10 +9,10 @@ Written beside their place and renamed, so readers see all of a file or nothing 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 LONGEST_HEADER = 4096
@@ -64,9 +64,10 @@ def read_header(line: bytes) -> dict[str, Any]:
     return header
 
 
-def write(path: Path, content: bytes, *, durable: bool = False) -> None:
+def write(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
     """Put a file in its place in one move; `durable` waits until the disk has it. Raises OSError, leaving no rest."""
-    temporary = path.parent / f".{path.name[:40]}-{os.urandom(8).hex()}.part"
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name[:40]}-{os.urandom(8).hex()}.part")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -76,13 +77,14 @@ def write(path: Path, content: bytes, *, durable: bool = False) -> None:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
     if durable:
-        flush_folder(path.parent)
+        flush_folder(folder or os.curdir)
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: str) -> None:
     """Make the rename itself last, where the system lets a folder be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
