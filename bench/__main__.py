@@ -3,8 +3,8 @@
 python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]
 python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,torch]
 python -m bench contractions [gemm resnet18 weight tiny-4096x8 ...] [--peers torch,jax,numpy]
-python -m bench start [mlp lenet ...] [--peers jax,inductor,torch,autograd] [--rounds 3]
-python -m bench calls [flat-2 dict-200 ...] [--peers jax,inductor,pytensor]
+python -m bench start [mlp lenet ...] [--peers jax,inductor,torch,pytensor,autograd] [--rounds 3]
+python -m bench calls [flat-2 dict-200 ...] [--peers jax,inductor,pytensor,autograd]
 python -m bench tape [chain mlp cnn] [--peers torch,autograd]
 """
 

@@ -18,7 +18,7 @@ from bench.loops_results import picture, save
 from bench.machine import ROOT, describe
 from bench.steps_report import OURS, Worker, WorkerError
 
-PEERS = ("jax", "inductor", "pytensor")
+PEERS = ("jax", "inductor", "pytensor", "autograd")
 
 
 @dataclass

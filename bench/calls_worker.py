@@ -11,6 +11,7 @@ MODULES = {
     "jax": "bench.peers.jax_calls",
     "inductor": "bench.peers.torch_calls",
     "pytensor": "bench.peers.pytensor_calls",
+    "autograd": "bench.peers.autograd_calls",
 }
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from bench.loops_results import picture, save
 from bench.machine import ROOT, describe
 from bench.steps_report import OURS, Worker, WorkerError
 
-PEERS = ("jax", "inductor", "torch", "autograd")
+PEERS = ("jax", "inductor", "torch", "pytensor", "autograd")
 
 
 @dataclass

@@ -43,6 +43,8 @@ class Worker:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
             "TRACEGRAD_CACHE_DIR": str(folder / "tracegrad"),
             "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+            "PYTENSOR_FLAGS": f"base_compiledir={folder / 'pytensor'}",
+            "NUMBA_CACHE_DIR": str(folder / "numba"),
             "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",

@@ -9,10 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import statistics
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +21,7 @@ MODULES = {
     "torch": "bench.peers.torch_steps",
     "inductor": "bench.peers.torch_steps",
     "jax": "bench.peers.jax_steps",
+    "pytensor": "bench.peers.pytensor_steps",
     "autograd": "bench.peers.autograd_steps",
 }
 
@@ -51,7 +50,8 @@ def burst(session: Session, seconds: float) -> dict[str, Any]:
         at = time.perf_counter()
         session.run(group)
         times.append((time.perf_counter() - at) / group)
-    return {"step": statistics.median(times)}
+    times.sort()
+    return {"step": (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2}
 
 
 def serve(library: str, modules: Mapping[str, str] = MODULES) -> None:
@@ -68,7 +68,7 @@ def serve(library: str, modules: Mapping[str, str] = MODULES) -> None:
                 assert session is not None, "burst before start"
                 answer = burst(session, float(argument))
         except Exception as error:
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
