@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled import graph_of
+from damage import ROUNDS, damages
 
 import tracegrad as tg
 import tracegrad.numpy
@@ -101,59 +102,27 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, pl
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
-DAMAGE = """
-import random
-import sys
-from pathlib import Path
-from tracegrad.config import config
-from tracegrad.runtime import cache
-
-folder = config.cache_dir
-found = sorted(folder.glob("*.tgc"))
-sound = {p: p.read_bytes() for p in found}
-rng = random.Random(5)
-
-def mutated(data):
-    data = bytearray(data)
-    match rng.randrange(6):
-        case 0:
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        case 1:
-            del data[rng.randrange(len(data)):]
-        case 2:
-            at = rng.randrange(min(200, len(data)))
-            data[at] = rng.randrange(256)
-        case 3:
-            data[0:0] = rng.randbytes(rng.randrange(1, 9))
-        case 4:
-            data += rng.randbytes(rng.randrange(1, 9))
-        case 5:
-            at = rng.randrange(len(data))
-            data[at : at + rng.randrange(1, 64)] = rng.randbytes(rng.randrange(64))
-    return bytes(data)
-
-for path, data in sound.items():
-    for _ in range(100):
-        changed = mutated(data)
-        path.write_bytes(changed)
-        assert changed == data or cache.load(path.stem) is None, changed[:300]
-    for foreign in (b"", b"\\n", b"{}\\n", b"[]\\n", b"null", b'{"facts": -1}\\n', b"[" * 100000, b"\\xff\\n",
-    b'{"facts": 1e400}'):
-        path.write_bytes(foreign)
-        assert cache.load(path.stem) is None
-    path.write_bytes(data)
-    assert cache.load(path.stem) is not None
-for path in found:
-    path.write_bytes(mutated(mutated(sound[path])))
-"""
+FOREIGN = (b"\n", b"{}\n", b"[]\n", b"null", b'{"facts": -1}\n', b"[" * 100_000, b"\xff\n", b'{"facts": 1e400}')
 
 
-def test_damaged_entries_are_ignored_and_made_again(filled: Path, tmp_path: Path) -> None:
+def test_damaged_entries_are_ignored_and_made_again(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "cache"
     copy.mkdir()
-    for path in filled.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    assert output_of(start(DAMAGE, copy)) == ""
+    monkeypatch.setattr(config, "cache_dir", copy)
+    sound = {path.name: path.read_bytes() for path in filled.iterdir()}
+    read = {cache.SUFFIX: cache.load, cache.MEMORY_SUFFIX: cache.recall}
+    for name, data in sound.items():
+        path = copy / name
+        others = [other for place, other in sound.items() if place != name]
+        for changed in (*damages(data, others, -(-ROUNDS // len(sound))), *FOREIGN):
+            path.write_bytes(changed)
+            assert read[path.suffix](path.stem) is None, changed[:300]
+        path.write_bytes(data)
+        assert read[path.suffix](path.stem) is not None
+    for name, data in sound.items():
+        (copy / name).write_bytes(list(damages(data, [b""], 7))[-1])
     assert output_of(start(SCRIPT, copy)) == "numba"
     assert output_of(start(SCRIPT, copy)) == "cached"
 

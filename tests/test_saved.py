@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import os
-import random
 import subprocess
 import sys
 import warnings
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from damage import damages
 
 import tracegrad as tg
 import tracegrad.numpy
@@ -192,32 +192,13 @@ def test_classes_that_cannot_be_found_are_refused(file: Path, tmp_path: Path) ->
             structure.decode(data)
 
 
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    found = bytearray(data)
-    at = rng.randrange(len(found))
-    match rng.randrange(5):
-        case 0:
-            found[at] ^= 1 << rng.randrange(8)
-        case 1:
-            del found[at:]
-        case 2:
-            found[rng.randrange(300)] = rng.randrange(256)
-        case 3:
-            del found[at : at + rng.randrange(1, 99)]
-        case 4:
-            found[at:at] = rng.randbytes(rng.randrange(1, 99))
-    return bytes(found)
-
-
 def test_damaged_files_are_refused(file: Path, tmp_path: Path) -> None:
-    rng = random.Random(int(os.environ.get("TRACEGRAD_FUZZ_SEED", "3")))
     sound, target = file.read_bytes(), tmp_path / "f.tgx"
-    for _ in range(int(os.environ.get("TRACEGRAD_FUZZ", "100"))):
-        changed = damaged(sound, rng)
+    tg.compile(lambda x: x + 1.0, X).save(target)
+    for changed in damages(sound, [target.read_bytes()[::-1], b""]):
         target.write_bytes(changed)
-        if changed != sound:
-            with pytest.raises(ArtefactError, match="is not a sound program file"):
-                tg.load(target)
+        with pytest.raises(ArtefactError, match="is not a sound program file|cannot be read"):
+            tg.load(target)
     for other in (b"", b"\n", b"{}\n", b"[" * 100_000, b"\x7fELF", b'{"magic": "tracegrad-artefact"}\n'):
         target.write_bytes(other)
         with pytest.raises(ArtefactError, match="fix: save the program again"):

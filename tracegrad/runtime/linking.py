@@ -42,6 +42,8 @@ UNWINDING = 0x70000001
 PAGE = mmap.PAGESIZE
 READ, WRITE, EXECUTE = 1, 2, 4
 LONGEST_ALIGNMENT = 4096
+RELOCATION = 24
+"""Bytes of a relocation with its addend."""
 
 
 class Unsupported(Exception):
@@ -127,6 +129,8 @@ def relocate(
 ) -> None:  # fmt: skip
     """Write the addresses of one section, which starts at `offset`."""
     size = elf.sections[section.info].size
+    if section.size % RELOCATION:
+        raise ObjectError("damaged object code: a relocation is cut off")
     for place, info, addend in struct.iter_unpack("<QQq", elf.data[section.offset : section.offset + section.size]):
         kind, number = info & 0xFFFFFFFF, info >> 32
         if place + 8 > size or number >= len(symbols):
