@@ -341,6 +341,40 @@ def test_what_is_refused() -> None:
         tg.jit(lambda x: x & 1)(x)
 
 
+def test_stored_activations_take_half_the_memory() -> None:
+    """Library calls convert what they read, each for itself; rules read what is stored."""
+    x, y = normal(512, 128, dtype=np.float32), normal(512, 128, seed=1, dtype=np.float32)
+    weights = [normal(128, 128, seed=i, dtype=np.float32) * 0.1 for i in range(12)]
+
+    def arena(dtype: Any) -> int:
+        def loss(weights: Any) -> Any:
+            h = x.astype(dtype)
+            for w in weights:
+                h = F.relu(h @ w.astype(dtype))
+            return ((h.astype(np.float32) - y) ** 2).mean()
+
+        return int(tg.compile(tg.grad(loss), weights).arena_bytes)
+
+    assert arena(HALF) < 0.8 * arena(np.float32)
+
+
+@pytest.mark.parametrize("activation", [F.relu, np.tanh, lambda h: h.max(axis=1, keepdims=True) * h])
+def test_programs_agree_however_conversions_are_placed(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weights = normal(96, 64), [normal(64, 64, seed=i) * HALF.type(0.2) for i in range(3)]
+
+    def loss(weights: Any) -> Any:
+        h = x
+        for w in weights:
+            h = activation(h @ w)
+        return h.astype(np.float32).sum()
+
+    apart = tg.compile(tg.value_and_grad(loss), weights)
+    monkeypatch.setattr("tracegrad.schedule.conversions.SMALLEST", 1 << 40)
+    shared = tg.compile(tg.value_and_grad(lambda weights: loss(weights)), weights)
+    for mine, other in zip(tg.tree.leaves(apart(weights)), tg.tree.leaves(shared(weights)), strict=True):
+        same_bits(mine, other)
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 def test_mixed_precision_training() -> None:
     """Float32 weights, stored activations and products in half precision, images as bytes."""

@@ -18,7 +18,7 @@ import numpy as np
 from tracegrad.errors import GradientError
 from tracegrad.inlining import copied
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
-from tracegrad.ir.aval import Avals, TapeAval, has_gradient
+from tracegrad.ir.aval import Avals, TapeAval, has_gradient, is_half
 from tracegrad.ops.control import item, while_loop
 from tracegrad.ops.custom import Rule, custom
 from tracegrad.ops.elementwise import add, bitwise_or, convert, not_equal, where
@@ -60,18 +60,23 @@ class Refusal(Special):
 
 
 class Values:
-    """What the nodes of a graph are, as the walk asks for it: tracers or arrays by node. The tape has its own."""
+    """What the nodes of a graph are, as the walk asks for it: tracers or arrays by node. The tape has its own.
 
-    __slots__ = ("found",)
+    `stored` are the nodes in half precision that hold results without loss: rules read these, and need no others.
+    """
 
-    def __init__(self, found: Mapping[Node, Any]):
+    __slots__ = ("found", "stored")
+
+    def __init__(self, found: Mapping[Node, Any], stored: Mapping[Node, Node] | None = None):
         self.found = found
+        self.stored = stored or {}
 
     def operands(self, node: Any) -> list[Any]:
         return [self.found[o] if isinstance(o, Node) else o.dtype.type(o.value) for o in node.operands]
 
     def result(self, node: Any) -> Any:
-        return self.found[node]
+        stored = self.stored.get(node)
+        return self.found[node] if stored is None else convert(self.found[stored], dtype=node.dtype)
 
     def ready(self, node: Any) -> None:
         """Called before the rule of a node is applied."""
@@ -189,10 +194,23 @@ def pullback(
     active = active_nodes(nodes, wrt, outputs)
     seeds = [(o, ct) for o, ct in zip(outputs, cts, strict=True) if isinstance(o, Node) and o in active]
     enter = None if trace is None else partial(set_line, trace)
-    found = walk(nodes, active, [(o, ct) for o, ct in seeds if ct is not None], Values(values), enter, masks=masks)
+    known = Values(values, stored_results(nodes))
+    found = walk(nodes, active, [(o, ct) for o, ct in seeds if ct is not None], known, enter, masks=masks)
     if trace is not None:
         trace.line = None
     return [found[n] if n in found else zeros(n.aval, values[n]) for n in wrt]
+
+
+def stored_results(nodes: Sequence[Node]) -> dict[Node, Node]:
+    """Map what picks among half-precision operands to the nodes that store it in their dtype again."""
+    found: dict[Node, Node] = {}
+    for node in nodes:
+        source = node.operands[0] if node.prim is convert and is_half(node.dtype) else None
+        if isinstance(source, Node) and source.prim.picks:
+            widened = [o for o in source.nodes() if o.prim is convert and o.operands[0].dtype == node.dtype]
+            if len(widened) == len(source.operands):
+                found[source] = node
+    return found
 
 
 def set_line(trace: Trace, node: Any, ct: Any) -> Any:

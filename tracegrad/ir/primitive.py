@@ -39,7 +39,8 @@ class Primitive:
     rule keeps a zero cotangent zero whatever the values are. `private` says that the rule reads only such parts of the
     result as nobody else sees. `costly` is the number of elements from which NumPy takes much longer than compiled code
     (0: it does not): the tape compiles it when it is used much. `constant` says that the gradient is zero everywhere.
-    `moves` says that elements are copied and never computed with, so that half-precision ones may stay as they are.
+    `moves` says that elements are copied and never computed with, so that half-precision ones may stay as they are;
+    `picks` that the result consists of elements of the operands and constants, so that rounding it changes nothing.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Primitive:
     costly: int = 0
     constant: bool = False
     moves: bool = False
+    picks: bool = False
     samples: list[Sample] = []
 
     def __init__(self) -> None:

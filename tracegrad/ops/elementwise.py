@@ -275,6 +275,7 @@ minimum = binary(
 relu = unary(
     "relu", lambda x: np.maximum(x, 0), "maximum({0}, 0)", lambda ct, y, x: where(y > 0.0, ct, 0.0), accepts=NUMBER
 )
+relu.picks = True
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 floor: Elementwise = unary("floor", np.floor, "math.floor({0})", ZERO)

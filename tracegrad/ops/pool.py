@@ -94,6 +94,7 @@ def unpad(x: Any, padding: Padding) -> Any:
 class MaxPool(Primitive):
     name = "max_pool"
     kind = "window"
+    picks = True
     costly = 1
     samples = pool_samples("x")
 

@@ -67,6 +67,8 @@ reduce_sum = Sum()
 class Extremum(Reduce):
     """The largest or smallest element; tied ones share the cotangent equally."""
 
+    picks = True
+
     def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:
         hit = equal(x, expand(y, x, axes))
         count = reduce_sum(convert(hit, dtype=x.dtype), axes=axes)

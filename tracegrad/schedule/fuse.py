@@ -11,9 +11,12 @@ of the group and back. Every refusal is kept with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from tracegrad.ir import Graph, Node
+from tracegrad.ir.aval import is_half
+from tracegrad.ir.primitive import INPUT
+from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.kinds import cost, lowering
 from tracegrad.schedule.reads import forced_nodes, is_affine, split_nodes, under_reshapes, under_views, views_of
@@ -26,10 +29,11 @@ FULL_REDUCTION_SIZE = 1 << 16
 
 
 class Fusion:
-    """Cuts a graph into units."""
+    """Cuts a graph into units; nodes in `alone` have loops of their own."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, alone: Collection[Node] = ()):
         self.graph = graph
+        self.alone = alone
         self.position = {n: i for i, n in enumerate((*graph.inputs, *graph.nodes))}
         self.unit_of: dict[Node, Unit] = {}
         self.units: dict[Unit, None] = {}
@@ -47,7 +51,7 @@ class Fusion:
             self.add(node, "input")
         for node in self.graph.nodes:
             how = lowering(node)
-            if how in ("point", "reduce"):
+            if how in ("point", "reduce") and node not in self.alone:
                 self.place(node, how)
             else:
                 self.add(node, how)
@@ -331,7 +335,7 @@ class Fusion:
         return self._inline[node]
 
     def decide_inline(self, node: Node) -> bool:
-        if node.prim.kind != "elementwise" or node in self.forced:
+        if node.prim.kind != "elementwise" or node in self.forced or stores_half(node):
             return False
         sources: set[Node] = set()
         total = count = 0
@@ -348,11 +352,19 @@ class Fusion:
                 return False
             for operand in current.nodes():
                 under = under_views(operand)
-                if under.prim.kind == "elementwise" and under not in self.forced:
+                if under.prim.kind == "elementwise" and under not in self.forced and not stores_half(under):
                     pending.append(under)
                 elif under.aval.size * 2 >= node.aval.size and under.prim.name != "iota":
                     sources.add(under)
         return len(sources) <= 1 or node in self.split
+
+
+def stores_half(node: Node) -> bool:
+    """Say whether a node rounds what is computed to half precision, to be stored: then it alone is kept in memory."""
+    if node.prim is not convert or not is_half(node.dtype):
+        return False
+    source = next(node.nodes(), None)
+    return source is not None and not is_half(source.dtype) and under_views(source).prim is not INPUT
 
 
 def ordered(fusion: Fusion) -> list[Unit]:

@@ -18,6 +18,7 @@ from tracegrad.ops.elementwise import convert
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.body import Checks, buffer_name, view_index
+from tracegrad.schedule.conversions import own_conversions
 from tracegrad.schedule.epilogue import Grain, fuse_epilogues, loop_nest
 from tracegrad.schedule.form import Context
 from tracegrad.schedule.fuse import Fusion, ordered
@@ -101,9 +102,10 @@ class Planner:
     """Lowers a graph whose rewrites are done."""
 
     def __init__(self, graph: Graph, threads: int, grain: Grain, checks: Checks | None = None):
-        self.graph, self.roots = with_own_outputs(turn_around(graph))
+        converted, alone = own_conversions(turn_around(graph))
+        self.graph, self.roots = with_own_outputs(converted)
         self.grain = grain
-        self.fusion = Fusion(self.graph).run()
+        self.fusion = Fusion(self.graph, alone).run()
         if config.epilogues:
             fuse_epilogues(self.fusion, threads, grain)
         self.plan = Plan(self.graph, refusals=self.fusion.refusals, checks={} if checks is None else checks)
