@@ -12,12 +12,12 @@ from llvmlite import ir
 
 from tracegrad.codegen import plan_conv_planes as words
 from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I32, POINTER, intrinsic, load_word, maximum, minimum
+from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic, load_word, maximum, minimum
 from tracegrad.codegen.direct_kernels import end_inside, first_inside
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES
 from tracegrad.codegen.row_moves import move_intrinsic, row_pick, row_wipe
-from tracegrad.codegen.tile import WORD, Lanes, offset, word
+from tracegrad.codegen.tile import CACHE_LINE, WORD, Lanes, offset, prefetch, word
 from tracegrad.codegen.tile_moves import copy_intrinsic
 from tracegrad.codegen.tile_shape import TileShape
 
@@ -40,6 +40,27 @@ def split_intrinsic(bits: int, shape: TileShape) -> Any:
 
     return split
 
+FETCHED_BYTES = 512
+
+
+@intrinsic
+def fetch_line(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, which may be anywhere."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        prefetch(builder, builder.inttoptr(args[0], POINTER), write=False)
+        return context.get_dummy_value()
+
+    return types.void(WORD), generate
+
+
+@kernel
+def fetch_planes(first: int, step: int, count: int, plane_bytes: int) -> None:
+    """Ask for the first lines of planes that lie apart: the CPU asks by itself for what follows in a page only."""
+    for k in range(count):
+        for at in range(0, minimum(plane_bytes, FETCHED_BYTES), CACHE_LINE):
+            fetch_line(first + k * step + at)
+
 
 def weave_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic weave(even, odd, target): one vector of elements from two places in turn."""
@@ -60,6 +81,24 @@ def weave_intrinsic(bits: int, shape: TileShape) -> Any:
     return weave
 
 
+def short_move_intrinsic(bits: int, shape: TileShape) -> Any:
+    """Return the intrinsic move_short(source, target, n): one vector, zero from element n on."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+    whole = ir.VectorType(I32 if bits == 32 else I64, lanes.count)
+
+    @intrinsic
+    def move_short(typing_context: Any, source: Any, target: Any, n: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            mask = builder.sext(lanes.first(builder, args[2]), whole)
+            value = builder.load(builder.inttoptr(args[0], POINTER), typ=whole, align=lanes.item_size)
+            builder.store(builder.and_(value, mask), builder.inttoptr(args[1], POINTER), align=lanes.item_size)
+            return context.get_dummy_value()
+
+        return types.void(WORD, WORD, WORD), generate
+
+    return move_short
+
+
 def dense_rows(dtype: str, shape: TileShape) -> Any:
     """Return the kernel copy_rows(source, source_pitch, rows, count, target, target_pitch), pitches in bytes.
 
@@ -68,13 +107,23 @@ def dense_rows(dtype: str, shape: TileShape) -> Any:
     size = ITEM_SIZES[dtype]
     lanes = shape.lanes(size)
     copy = copy_intrinsic(8 * size, shape, masked=False, vectors=1)
-    move = move_intrinsic(8 * size, shape)
+    move, move_short = move_intrinsic(8 * size, shape), short_move_intrinsic(8 * size, shape)
+
+    @kernel
+    def copy_short_rows(
+        source: int, source_pitch: int, rows: int, count: int, target: int, target_pitch: int
+    ) -> None:
+        """Copy rows of less than a vector; those whose vector would reach behind the last row are read with a mask."""
+        whole = maximum(0, rows - ((lanes - count) * size + source_pitch - 1) // source_pitch)
+        for i in range(whole):
+            move_short(source + i * source_pitch, target + i * target_pitch, count)
+        for i in range(whole, rows):
+            copy(source + i * source_pitch, target + i * target_pitch, count)
 
     @kernel
     def copy_rows(source: int, source_pitch: int, rows: int, count: int, target: int, target_pitch: int) -> None:
         if count < lanes:
-            for i in range(rows):
-                copy(source + i * source_pitch, target + i * target_pitch, count)
+            copy_short_rows(source, source_pitch, rows, count, target, target_pitch)
         else:
             last = (count - lanes) * size
             for i in range(rows):

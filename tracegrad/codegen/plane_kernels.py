@@ -30,7 +30,7 @@ from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 from tracegrad.codegen.plan_conv_planes import ROWS, TAPS
-from tracegrad.codegen.plane_copy import dense_rows, plane_copy, weave_intrinsic
+from tracegrad.codegen.plane_copy import dense_rows, fetch_planes, plane_copy, weave_intrinsic
 from tracegrad.codegen.plane_taps import (
     taps_plane_intrinsic,
     taps_plane_part,
@@ -281,10 +281,13 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
         map_items = (load_word(plan, words.TAP_COUNT) + TAPS - 1) // TAPS * TAPS * lanes
         sums = work + load_word(plan, words.SUMS_OFFSET)
         plane_bytes, batch = load_word(plan, words.Y_ITEMS) * size, load_word(plan, words.BATCH)
+        x_bytes = load_word(plan, words.HEIGHT) * load_word(plan, words.WIDTH) * size
         clear(sums, outputs * map_items)
         for image in range(group, load_word(plan, words.IMAGES), batch * groups):
             planes = minimum(batch, (load_word(plan, words.IMAGES) - image + groups - 1) // groups)
             copy_planes(plan, x, image, groups, planes, work)
+            fetch_planes(x + (image + 1) * x_bytes, groups * x_bytes, planes, x_bytes)  # of the next group
+            fetch_planes(dy + (image + 1) * outputs * plane_bytes, groups * outputs * plane_bytes, planes, plane_bytes)
             for o in range(outputs):
                 ct = dy + (image * outputs + o) * plane_bytes
                 add_planes(plan, work, ct, groups * outputs * plane_bytes, planes,
