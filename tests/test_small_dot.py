@@ -81,3 +81,27 @@ def test_a_loop_over_small_matrices_calls_no_library() -> None:
     for _ in range(10):
         y = 0.5 * np.tanh(a @ y) + y
     np.testing.assert_allclose(program(a, x), y, rtol=1e-12)
+
+
+TALL = {
+    "long sums of one column": ((300, 16), (16, 1), "", True),
+    "short sums of one column": ((300, 8), (8, 1), "", False),
+    "long sums of some columns": ((300, 16), (16, 5), "", True),
+    "long sums of few columns": ((300, 16), (16, 4), "", False),
+    "columns across rows": ((300, 5), (5, 16), "b", True),
+    "columns along rows": ((300, 5), (5, 16), "a", False),
+    "few rows": ((30, 5), (5, 16), "b", False),
+    "part of a vector": ((300, 5), (5, 7), "f64", True),
+    "a whole vector": ((300, 5), (5, 4), "f64", False),
+}
+
+
+@pytest.mark.parametrize("name", TALL)
+def test_tall_products_that_are_slow_written_out_call_the_library(name: str) -> None:
+    *shapes, how, calls = TALL[name]
+    dtype = np.float64 if how == "f64" else np.float32
+    a, b = (np.random.default_rng(i).standard_normal(s).astype(dtype) for i, s in enumerate(shapes))
+    a, b = (np.asfortranarray(x) if how == side else x for x, side in ((a, "a"), (b, "b")))
+    program = tg.compile(lambda a, b: a @ b, a, b)
+    assert ("tg_ge" in program.schedule) is calls
+    np.testing.assert_allclose(program(a, b), a @ b, rtol=1e-5, atol=1e-5)

@@ -9,6 +9,14 @@ are no whole vectors (GF/s of one core, f32, AVX2; thousands of products):
     rows x terms x columns     3x3x16   16x4x16   16x4x12   16x8x16   8x8x8   10x10x10   12x12x12   16x16x16
     written out                  38       35         5        36        48       10         13         35
     tile                         13       23        27        36        24       34         48         51
+
+Of one product with many rows, some more sums are slow written out: long ones (k > 8) of one column, or of 5 to 8, and
+short ones in more columns than a vector has, if they are no whole vectors (f64), or the loops along them read across
+the rows of a transposed c (us, 2048 rows):
+
+    terms x columns    16x1   16x5   16x5, c^T   16x8, a^T   3x16, c^T   5x16, c^T   8x16, c^T   f64 5x5
+    written out         6.3   28.4        41.8        34.7        13.2        29.6        45.4      20.9
+    library             3.6   30.5        21.0        24.0         9.7         7.7         9.4      11.0
 """
 
 from __future__ import annotations
@@ -32,6 +40,9 @@ NARROW = 8
 """Columns that fill no more than half of a tile."""
 FEW_ROWS = 64
 """Rows of all products together for which a call of the library takes longer than what its tile saves."""
+VECTOR_BYTES = 32
+FEW_COLUMNS = 4
+"""Columns whose sums all stay in registers."""
 
 
 def terms(node: Node) -> int:
@@ -52,7 +63,26 @@ def is_small_dot(node: Node) -> bool:
     if max(k, columns) > SMALL:
         return False
     suits_tile = columns > NARROW and (k > NARROW or columns % NARROW != 0)
+    if has_many_rows(node):
+        suits_tile |= k > NARROW and (columns == 1 or columns > FEW_COLUMNS)
+        lanes = VECTOR_BYTES // node.dtype.itemsize
+        suits_tile |= columns > lanes and (columns % lanes != 0 or (k > 2 and is_read_across(node)))
     return not suits_tile or node.aval.size <= FEW_ROWS * columns
+
+
+def has_many_rows(node: Node) -> bool:
+    """Say whether each of the products is tall."""
+    shape = node.operands[0].aval.shape
+    rows = free(len(shape), node.params["contract"][0], node.params["batch"][0])
+    return prod(shape[a] for a in rows) > FEW_ROWS
+
+
+def is_read_across(node: Node) -> bool:
+    """Say whether loops along the columns of the product read the second operand across its rows."""
+    shape = node.operands[1].aval.shape
+    columns = free(len(shape), node.params["contract"][1], node.params["batch"][1])
+    wide = [a for a, n in enumerate(shape) if n != 1]
+    return bool(wide) and wide[-1] not in columns
 
 
 def point_dot(body: Body, node: Node, index: Index) -> Value:
