@@ -15,6 +15,7 @@ import pytest
 import tracegrad as tg
 import tracegrad.nn.functional as F
 import tracegrad.numpy as tnp
+from tests.library_machine import guarded_copy
 from tracegrad import nn, optim, random
 from tracegrad.errors import ArgumentError, DTypeError
 
@@ -321,6 +322,19 @@ def test_specs_donation_captured_arrays_and_files(tmp_path: Path) -> None:
     same_bits(tg.load(tmp_path / "step.tgx")(np.ones(4, HALF)), np.full(4, 3.0, HALF))
     with pytest.raises(tg.TracegradError, match="f16"):
         compiled(np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("side", ["start", "end"])
+def test_kernels_stay_inside_their_buffers(side: str) -> None:
+    """Memory around the arguments and the result, which takes the place of a donated one, is out of bounds."""
+    for size in (1, 2, 3, 7, 8, 15, 16, 17, 33, 255):
+        x, y = normal(size), normal(size, seed=1)
+        step = tg.compile(lambda x, y: np.where(x > 0, x * y, y[::-1]) + 1, x, y, donate=("x",))
+        (held, mine), (_, other) = guarded_copy(x, side), guarded_copy(y, side)
+        found = step(mine, other)
+        assert np.shares_memory(found, mine)
+        same_bits(found, np.where(x > 0, x * y, y[::-1]) + HALF.type(1))
+        assert held.is_intact()
 
 
 def test_the_c_header_says_what_the_words_are(tmp_path: Path) -> None:

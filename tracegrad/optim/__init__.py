@@ -10,6 +10,10 @@
 updates made so far), or a traced value: make the optimizer inside the compiled step, `optim.adam(lr).step(...)`, to
 pass it as an argument. None of them ever compiles again.
 
+Half precision: keep the weights in float32 and convert them in the loss, `w.astype(np.float16)`: gradients come back in
+float32. Weights (or gradients) that are stored in half precision work, too: updates are computed in float32 with states
+in float32, and the new weights are rounded once.
+
 For the tape there are `SGD`, `Adam`, `AdamW`, `RMSprop` and `Adagrad`, which hold tensors and change them in `step()`.
 """
 
