@@ -197,7 +197,7 @@ def test_damaged_files_are_refused(file: Path, tmp_path: Path) -> None:
     tg.compile(lambda x: x + 1.0, X).save(target)
     for changed in damages(sound, [target.read_bytes()[::-1], b""]):
         target.write_bytes(changed)
-        with pytest.raises(ArtefactError, match="is not a sound program file|cannot be read"):
+        with pytest.raises(ArtefactError, match="is not a sound program file|has format .*, and this version reads"):
             tg.load(target)
     for other in (b"", b"\n", b"{}\n", b"[" * 100_000, b"\x7fELF", b'{"magic": "tracegrad-artefact"}\n'):
         target.write_bytes(other)
