@@ -19,7 +19,8 @@ from typing import Any
 from llvmlite import ir
 
 from tracegrad.codegen import conv_layout as words
-from tracegrad.codegen.addresses import load_word, maximum, minimum, par_for, store_word, task_address
+from tracegrad.codegen.addresses import load_word, minimum, par_for, store_word, task_address
+from tracegrad.codegen.conv_input import padded_copy
 from tracegrad.codegen.conv_packing import WORD, packed_weights, packing_task, run_address
 from tracegrad.codegen.conv_result import result_rows
 from tracegrad.codegen.direct_kernels import direct_entries
@@ -28,62 +29,10 @@ from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, pane
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_gemm import K_BLOCK
-from tracegrad.codegen.row_moves import row_copy, row_pick, row_wipe
+from tracegrad.codegen.row_moves import row_wipe
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
-
-
-def padded_copy(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pad(x, end, channels, depth, height, width, slice_, slices, slice_count, top, left, ...).
-
-    It copies rows first..first+rows-1 (of each phase: row r of phase (a, b) is row r*sh + a of the padded input, column
-    q is column q*sw + b) of every channel's slices slice_ + slices[t], with zeros where the input has none, to
-    target[phase, channel, t, plane].  end: that of the array which x lies in; up to there whole vectors are read.
-    """
-    size = bits // 8
-    vector = shape.vector_bytes
-    wipe = row_wipe(bits, shape)
-    copy_row = row_copy(bits, shape)
-    pick_row = row_pick(bits, shape)
-
-    @kernel
-    def pad_row(row: int, room: int, stride: int, low: int, high: int, pitch: int, target: int) -> None:
-        """Copy elements of a row to columns low..high-1; what spills is covered by what follows, or cleared."""
-        wipe(target, low)
-        if stride == 1:
-            copy_row(row, target + low * size, high - low, room)
-        else:
-            pick_row(row, stride, target + low * size, high - low, room)
-        wipe(target + high * size, pitch - high)
-
-    @kernel
-    def pad(
-        x: int, end: int, channels: int, depth: int, height: int, width: int, slice_: int, slices: int,
-        slice_count: int, top: int, left: int, sh: int, sw: int, first: int, rows: int, pitch: int, plane: int,
-        phases: int, phase_count: int, target: int,
-    ) -> None:  # fmt: skip
-        for phase in range(phase_count):
-            a = load_word(phases, 2 * phase)
-            shift = left - load_word(phases, 2 * phase + 1)
-            low = minimum(pitch, maximum(0, (shift + sw - 1) // sw))
-            high = maximum(low, minimum(pitch, (width - 1 + shift) // sw + 1))
-            for copy in range(channels * slice_count):
-                start = target + (phase * channels * slice_count + copy) * plane * size
-                d = slice_ + load_word(slices, copy % slice_count)
-                is_slice = d >= 0 and d < depth
-                top_row = (copy // slice_count * depth + d) * height
-                for r in range(rows):
-                    row = (first + r) * sh + a - top
-                    place = start + r * pitch * size
-                    if is_slice and row >= 0 and row < height:
-                        source = x + ((top_row + row) * width + low * sw - shift) * size
-                        pad_row(source, end - vector - source, sw, low, high, pitch, place)
-                    else:
-                        wipe(place, pitch)
-                wipe(start + rows * pitch * size, plane - rows * pitch)
-
-    return pad
 
 
 def chunk_sweep(bits: int, shape: TileShape) -> Any:

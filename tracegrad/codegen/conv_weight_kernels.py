@@ -33,7 +33,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.conv_kernels import padded_copy
+from tracegrad.codegen.conv_input import padded_copy
 from tracegrad.codegen.conv_packing import WORD
 from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_probe
 from tracegrad.codegen.finish import finish
