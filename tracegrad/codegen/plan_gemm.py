@@ -11,6 +11,7 @@ What the tile does, and what it brought (GF/s of one core with AVX2, float32, wh
 | B packed once       | always, for COLUMN_BLOCK columns          | 2048 cubed: 61, 72; 32 x 4096 x 1024: 24, 59   |
 | A read where it is  | few tiles of columns, or A is small       | 8192 x 64 x 64: 41, 92; 16 x 16 x 1e6: 16, 53  |
 | B read where it is  | rows in whole vectors, near each other    | 64 cubed: 61, 82                               |
+| flat blocks of B    | one panel of A, B is large, its rows lie  | 2 x 777 x 777: 16, 21; 4 x 10000 x 300: 22, 29 |
 | strips of B         | K is small: runs of C are written         | 96 x 3136 x 16: 33, 70; 32 x 3136 x 8: 17, 43  |
 | one loop, no blocks | a batch of products that need no packing  | 2048 of 16 cubed: 33, 67; of 32 cubed: 20, 76  |
 | K split             | C is small: each operand is read once     | the threads share 64 x 64 x 65536              |
@@ -50,6 +51,7 @@ GEMV_WORDS = 21
 K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
 A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
 COLUMN_BLOCK = 1024
+FLAT_DEPTH, FLAT_COLUMNS = 32, 2048  # long parts of B's rows, used while the L2 cache has them
 SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an operand twice
 STRIP_BYTES = 16 << 10  # columns of B that all panels of A meet, out of the L1 cache
 IN_PLACE_BYTES = 32 << 10  # a matrix that stays in the L1 cache, or its nearest rows do
@@ -94,9 +96,11 @@ def plan_gemm(
     if 2 * m * n * k * batch < FLOPS_PER_TASK:
         tasks = min(tasks, 1)
     block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
-    depth = max(1, min(ceil_div(k, splits), K_BLOCK[size]))
+    is_flat = m <= shape.rows and batch == 1 and b_strides[2] == 1 and k * n * size > A_BYTES
+    depth = max(1, min(ceil_div(k, splits), FLAT_DEPTH if is_flat else K_BLOCK[size]))
     a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
-    b_pitch, n_step = _packed_b(m, n, k, block, depth, b_strides, shape, size)
+    widest = FLAT_COLUMNS if is_flat else COLUMN_BLOCK
+    b_pitch, n_step = _packed_b(n, k, block[1], widest, depth, b_strides, shape, size)
     packed_b = round_up(ceil_div(n_step, shape.columns(size)) * b_pitch * size)
     is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits == 1 and 0 < k <= depth
     work = packed_b + round_up(a_panels * a_pitch * size) + 64
@@ -133,15 +137,15 @@ def _packed_a(m: int, n: int, depth: int, strides: Strides, shape: TileShape, si
 
 
 def _packed_b(
-    m: int, n: int, k: int, block: tuple[int, int], depth: int, strides: Strides, shape: TileShape, size: int
+    n: int, k: int, block: int, widest: int, depth: int, strides: Strides, shape: TileShape, size: int
 ) -> tuple[int, int]:
     """Return the pitch of packed panels of B, and how many columns are packed at a time; 0: in place."""
     columns, lanes = shape.columns(size), shape.lanes(size)
     rest = n % columns
-    whole = rest == 0 or rest >= lanes or (n <= block[1] and n >= lanes and k <= depth)
-    if whole and strides[2] == 1 and abs(strides[1]) * depth * size <= IN_PLACE_BYTES and block[1] <= COLUMN_BLOCK:
+    whole = rest == 0 or rest >= lanes or (n <= block and n >= lanes and k <= depth)
+    if whole and strides[2] == 1 and abs(strides[1]) * depth * size <= IN_PLACE_BYTES and block <= widest:
         return 0, max(1, n)
-    return (depth + 2) * columns, min(block[1], COLUMN_BLOCK)
+    return (depth + 2) * columns, min(block, widest)
 
 
 def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
