@@ -48,6 +48,8 @@ ROWS = 4
 """Vectors that are summed together, to hide the latency of an FMA."""
 TAPS = 3
 """Taps of a weight gradient that share a load of the cotangent."""
+MANY_TAPS = 9
+"""Taps that share it where there are so many: as many sums as hide the latency, so no vectors are summed together."""
 MOST_OUTPUTS = 4
 SPILL = 32
 """Elements behind a phase, if it is one of several, that the copies of rows may write: two vectors."""
@@ -142,7 +144,10 @@ def copy_of(kind: str, g: Geometry) -> Copy:
     if kind != "data":
         rows, columns = oh + (kh - 1) * dh // sh, ow + (kw - 1) * dw // sw
         phases = (min(sh, dh * (kh - 1) + 1), min(sw, dw * (kw - 1) + 1))
-        return Copy(g.low[1], g.low[2], phases, rows, columns, SPILL if phases != (1, 1) else 0)
+        if phases != (1, 1) or sh * sw > 1:
+            return Copy(g.low[1], g.low[2], phases, rows, columns, SPILL)
+        shared = max(0, min(g.low[2], columns - g.low[2] - g.size[2]))  # zeros right of a row, and left of the next
+        return Copy(g.low[1], g.low[2], phases, rows, columns - shared, shared)
     places = [data_places(g, axis) for axis in (1, 2)]
     before, length = [], []
     for found in places:

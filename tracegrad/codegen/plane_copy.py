@@ -114,7 +114,9 @@ def dense_rows(dtype: str, shape: TileShape) -> Any:
         source: int, source_pitch: int, rows: int, count: int, target: int, target_pitch: int
     ) -> None:
         """Copy rows of less than a vector; those whose vector would reach behind the last row are read with a mask."""
-        whole = maximum(0, rows - ((lanes - count) * size + source_pitch - 1) // source_pitch)
+        whole, beyond = rows, (lanes - count) * size  # what a vector of the last row would read too much
+        while whole > 0 and beyond > 0:
+            whole, beyond = whole - 1, beyond - source_pitch
         for i in range(whole):
             move_short(source + i * source_pitch, target + i * target_pitch, count)
         for i in range(whole, rows):

@@ -29,9 +29,10 @@ from tracegrad.codegen.finish import finish as finish_block
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
-from tracegrad.codegen.plan_conv_planes import ROWS, TAPS
+from tracegrad.codegen.plan_conv_planes import MANY_TAPS, ROWS, TAPS
 from tracegrad.codegen.plane_copy import dense_rows, fetch_planes, plane_copy, weave_intrinsic
 from tracegrad.codegen.plane_taps import (
+    lane_sum_intrinsic,
     taps_plane_intrinsic,
     taps_plane_part,
     taps_sums_intrinsic,
@@ -223,18 +224,24 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
     """Return the kernel weight(plan, x, dy, dw, end, group, count, work)."""
     size = ITEM_SIZES[dtype]
     lanes = shape.lanes(size)
-    load, store = loader(dtype), storer(dtype)
+    store = storer(dtype)
     copy_rows, copy_planes = dense_rows(dtype, shape), plane_copy(dtype, shape)
     clear = row_clearing(dtype)
-    taps_sums = taps_sums_intrinsic(8 * size)
+    few_sums, many_sums = taps_sums_intrinsic(8 * size, TAPS), taps_sums_intrinsic(8 * size, MANY_TAPS)
+    lane_sum = lane_sum_intrinsic(8 * size, shape)
     exact_tap = exact_tap_gradient(dtype)
     zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def add_taps(plan: int, copy: int, values: int, positions: int, offsets: int, sums: int) -> None:
         """Add the products of all positions to the sums of all taps; ROWS vectors behind `values` are zero."""
-        for t in range(0, load_word(plan, words.TAP_COUNT), TAPS):
-            taps_sums(copy, offsets + t * 8, values, positions, sums + t * lanes * size)
+        taps, t = load_word(plan, words.TAP_COUNT), 0
+        while t + MANY_TAPS <= taps:
+            many_sums(copy, offsets + t * 8, values, positions, sums + t * lanes * size)
+            t += MANY_TAPS
+        while t < taps:
+            few_sums(copy, offsets + t * 8, values, positions, sums + t * lanes * size)
+            t += TAPS
 
     @kernel
     def add_planes(plan: int, copy: int, ct: int, step: int, count: int, values: int, sums: int) -> None:
@@ -264,9 +271,7 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
         taps = load_word(plan, words.TAP_COUNT)
         probe = zero
         for t in range(taps):
-            total = zero
-            for lane in range(lanes):
-                total += load(sums, t * lanes + lane)
+            total = lane_sum(sums + t * lanes * size)
             probe += total * zero
             store(result, map_ * taps + t, total)
         if probe != zero:

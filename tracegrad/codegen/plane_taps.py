@@ -4,7 +4,7 @@
         target[i][j] = sum_g sum_{t < height of g}  weights[start of g + t * step] * source[i + t][place of g + j]
 
     taps_sums(source, offsets, ct, n, sums)
-        sums[t][lane] += sum_{p < n} ct[p] * source[offsets[t] + p]                t < 3, lane = p % lanes
+        sums[t][lane] += sum_{p < n} ct[p] * source[offsets[t] + p]                t < 3 or 9, lane = p % lanes
 
 Addresses, pitches and offsets are in bytes.  Sources are read in whole vectors, and n is a multiple of four vectors.
 
@@ -23,8 +23,8 @@ from typing import Any
 from llvmlite import ir
 
 from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I64, POINTER, intrinsic
-from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, ROWS, TAPS
+from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
+from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, MANY_TAPS, ROWS, TAPS
 from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_call, part_function, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
@@ -47,14 +47,40 @@ def taps_plane_intrinsic(bits: int) -> Any:
     return taps_plane
 
 
-def taps_sums_intrinsic(bits: int) -> Any:
-    """Return the intrinsic taps_sums."""
+def taps_sums_intrinsic(bits: int, taps: int) -> Any:
+    """Return the intrinsic taps_sums for a number of taps: TAPS or MANY_TAPS."""
 
     @intrinsic
     def taps_sums(typing_context: Any, source: Any, offsets: Any, ct: Any, n: Any, sums: Any) -> Any:
-        return types.void(*[WORD] * 5), part_call(f"tg_taps_sums_f{bits}", 5)
+        return types.void(*[WORD] * 5), part_call(taps_sums_name(bits, taps), 5)
 
     return taps_sums
+
+
+def taps_sums_name(bits: int, taps: int) -> str:
+    """Return the symbol of taps_sums."""
+    return f"tg_taps_sums_{taps}_f{bits}"
+
+
+def lane_sum_intrinsic(bits: int, shape: TileShape) -> Any:
+    """Return the intrinsic lane_sum(address): the sum of a vector's elements, halves upon halves."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+
+    @intrinsic
+    def lane_sum(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
+            half = lanes.count // 2
+            while half:
+                order = [(lane + half) % lanes.count for lane in range(lanes.count)]
+                turned = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, lanes.count), order))
+                value = builder.fadd(value, turned)
+                half //= 2
+            return builder.extract_element(value, ir.Constant(I32, 0))
+
+        return (types.float32 if bits == 32 else types.float64)(WORD), generate
+
+    return lane_sum
 
 
 Body = Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
@@ -189,32 +215,37 @@ def smaller(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 def taps_sums_part(bits: int, shape: TileShape) -> ir.Module:
-    """Return the module that defines taps_sums."""
+    """Return the module that defines taps_sums for few taps and for many."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
     module = part_module(f"tg_taps_sums_f{bits}")
-    function = part_function(module, f"tg_taps_sums_f{bits}", 5)
+    for taps, rows in ((TAPS, ROWS), (MANY_TAPS, 1)):
+        _emit_sums(part_function(module, taps_sums_name(bits, taps), 5), lanes, taps, rows)
+    return module
+
+
+def _emit_sums(function: ir.Function, lanes: Lanes, count: int, rows: int) -> None:
+    """Emit the sums of `count` taps, over `rows` vectors at a time."""
     source, offsets, ct, n, sums = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     start, values, table = (builder.inttoptr(a, POINTER) for a in (source, ct, offsets))
-    taps = [offset(builder, start, word_at(builder, table, word(t))) for t in range(TAPS)]
+    taps = [offset(builder, start, word_at(builder, table, word(t))) for t in range(count)]
 
     def block(p: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
         found = []
-        for k in range(ROWS):
+        for k in range(rows):
             at = builder.mul(builder.add(p, word(k * lanes.count)), word(lanes.item_size))
             value = lanes.load(builder, offset(builder, values, at))
             for t, tap in enumerate(taps):
                 x = lanes.load(builder, offset(builder, tap, at))
-                found.append(lanes.fma(builder, x, value, totals[k * TAPS + t]))
+                found.append(lanes.fma(builder, x, value, totals[k * count + t]))
         return found
 
-    totals = counted(builder, word(0), n, ROWS * lanes.count, [lanes.zero] * (ROWS * TAPS), block)
+    totals = counted(builder, word(0), n, rows * lanes.count, [lanes.zero] * (rows * count), block)
     target = builder.inttoptr(sums, POINTER)
-    for t in range(TAPS):
+    for t in range(count):
         total = totals[t]
-        for k in range(1, ROWS):
-            total = builder.fadd(total, totals[k * TAPS + t])
-        place = offset(builder, target, word(t * shape.vector_bytes))
+        for k in range(1, rows):
+            total = builder.fadd(total, totals[k * count + t])
+        place = offset(builder, target, word(t * lanes.count * lanes.item_size))
         lanes.store(builder, builder.fadd(lanes.load(builder, place), total), place)
     builder.ret_void()
-    return module
