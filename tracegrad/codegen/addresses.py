@@ -21,14 +21,23 @@ VOID = ir.VoidType()
 
 
 class Intrinsic:
-    """A call of kernels that is written by hand: `define(typing_context, *arguments)` gives signature and generator."""
+    """What kernels call and is written in instructions by hand: `write(builder, *args)` returns its result."""
 
-    def __init__(self, define: Callable[..., Any]) -> None:
-        self.define = define
-        self.__doc__ = define.__doc__
+    def __init__(self, signature: types.Signature | None, write: Callable[..., Any]) -> None:
+        self.signature = signature
+        self.write = write
+        self.__doc__ = write.__doc__
+
+    def signature_of(self, count: int) -> types.Signature:
+        """Return the signature for so many arguments; where none is given, all are words and so is the result."""
+        found: types.Signature = self.signature or types.int64(*[types.int64] * count)
+        return found
 
 
-intrinsic: Any = Intrinsic
+def intrinsic(signature: types.Signature | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function that writes an intrinsic."""
+    return lambda write: Intrinsic(signature, write)
+
 
 KERNEL_TYPES = {t.name: t for t in (types.float32, types.float64, types.int32, types.int64)}
 
@@ -54,13 +63,10 @@ def loader(dtype: str) -> Any:
     """Return the intrinsic `load(address, index)` for arrays of dtype."""
     element_type = KERNEL_TYPES[dtype]
 
-    @intrinsic
-    def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            element = element_type.llvm
-            return builder.load(element_pointer(builder, args[0], args[1], element), typ=element)
-
-        return element_type(types.int64, types.int64), generate
+    @intrinsic(element_type(types.int64, types.int64))
+    def load(builder: ir.IRBuilder, *args: Any) -> ir.Value:
+        element = element_type.llvm
+        return builder.load(element_pointer(builder, args[0], args[1], element), typ=element)
 
     return load
 
@@ -69,14 +75,10 @@ def storer(dtype: str) -> Any:
     """Return the intrinsic `store(address, index, value)` for arrays of dtype."""
     element_type = KERNEL_TYPES[dtype]
 
-    @intrinsic
-    def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            element = element_type.llvm
-            builder.store(args[2], element_pointer(builder, args[0], args[1], element))
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, element_type), generate
+    @intrinsic(types.void(types.int64, types.int64, element_type))
+    def store(builder: ir.IRBuilder, *args: Any) -> None:
+        element = element_type.llvm
+        builder.store(args[2], element_pointer(builder, args[0], args[1], element))
 
     return store
 
@@ -85,121 +87,75 @@ load_word = loader("int64")
 store_word = storer("int64")
 
 
-@intrinsic
-def load_acquire(typing_context: Any, address: Any) -> Any:
+@intrinsic(types.int64(types.int64))
+def load_acquire(builder: ir.IRBuilder, *args: Any) -> ir.Value:
     """Read the int64 at an address; later accesses stay after it."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.load_atomic(word_pointer(builder, args[0]), "acquire", 8, typ=I64)
-
-    return types.int64(types.int64), generate
+    return builder.load_atomic(word_pointer(builder, args[0]), "acquire", 8, typ=I64)
 
 
-@intrinsic
-def store_release(typing_context: Any, address: Any, value: Any) -> Any:
+@intrinsic(types.void(types.int64, types.int64))
+def store_release(builder: ir.IRBuilder, *args: Any) -> None:
     """Write the int64 at an address; earlier accesses stay before it."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], word_pointer(builder, args[0]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+    builder.store_atomic(args[1], word_pointer(builder, args[0]), "release", 8)
 
 
-@intrinsic
-def add_atomic(typing_context: Any, address: Any, value: Any) -> Any:
+@intrinsic(types.int64(types.int64, types.int64))
+def add_atomic(builder: ir.IRBuilder, *args: Any) -> ir.Value:
     """Add to the int64 at an address, and return what it was."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.atomic_rmw("add", word_pointer(builder, args[0]), args[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), generate
+    return builder.atomic_rmw("add", word_pointer(builder, args[0]), args[1], "acq_rel")
 
 
-@intrinsic
-def compare_and_swap(typing_context: Any, address: Any, old: Any, new: Any) -> Any:
+@intrinsic(types.boolean(types.int64, types.int64, types.int64))
+def compare_and_swap(builder: ir.IRBuilder, *args: Any) -> ir.Value:
     """Replace old by new at an address; say whether it was old."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        pair = builder.cmpxchg(word_pointer(builder, args[0]), args[1], args[2], "acq_rel", "acquire")
-        return builder.extract_value(pair, 1)
-
-    return types.boolean(types.int64, types.int64, types.int64), generate
+    pair = builder.cmpxchg(word_pointer(builder, args[0]), args[1], args[2], "acq_rel", "acquire")
+    return builder.extract_value(pair, 1)
 
 
-@intrinsic
-def relax(typing_context: Any) -> Any:
+@intrinsic(types.void())
+def relax(builder: ir.IRBuilder, *args: Any) -> None:
     """Tell the core that this thread is spinning."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        triple = builder.module.triple or binding.get_process_triple()
-        if triple.startswith(("x86_64", "i686")):
-            builder.call(declare(builder.module, "llvm.x86.sse2.pause", VOID, []), [])
-        elif triple.startswith(("aarch64", "arm64")):
-            full_barrier = ir.Constant(I32, 15)
-            builder.call(declare(builder.module, "llvm.aarch64.isb", VOID, [I32]), [full_barrier])
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    triple = builder.module.triple or binding.get_process_triple()
+    if triple.startswith(("x86_64", "i686")):
+        builder.call(declare(builder.module, "llvm.x86.sse2.pause", VOID, []), [])
+    elif triple.startswith(("aarch64", "arm64")):
+        full_barrier = ir.Constant(I32, 15)
+        builder.call(declare(builder.module, "llvm.aarch64.isb", VOID, [I32]), [full_barrier])
 
 
-@intrinsic
-def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+@intrinsic()
+def call(builder: ir.IRBuilder, *args: Any) -> ir.Value:
     """Call a C function of words by its address, and return its result."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        function_type = ir.FunctionType(I64, [I64] * len(arguments))
-        return builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
-
-    return types.int64(*[types.int64] * (1 + len(arguments))), generate
+    function_type = ir.FunctionType(I64, [I64] * (len(args) - 1))
+    return builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
 
 
-@intrinsic
-def call_task(typing_context: Any, function: Any, arguments: Any, index: Any, thread: Any) -> Any:
+@intrinsic(types.void(types.int64, types.int64, types.int64, types.int64))
+def call_task(builder: ir.IRBuilder, *args: Any) -> None:
     """Call `void task(i64 arguments, i64 index, i64 thread)` by its address."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        task_type = ir.FunctionType(VOID, [I64, I64, I64])
-        builder.call(builder.inttoptr(args[0], task_type.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+    task_type = ir.FunctionType(VOID, [I64, I64, I64])
+    builder.call(builder.inttoptr(args[0], task_type.as_pointer()), args[1:])
 
 
-@intrinsic
-def call_block(
-    typing_context: Any, function: Any, table: Any, first: Any, rows: Any, row_step: Any, columns: Any
-) -> Any:
+@intrinsic(types.void(*[types.int64] * 6))
+def call_block(builder: ir.IRBuilder, *args: Any) -> None:
     """Call `void epilogue(i64 table, i64 first, i64 rows, i64 row_step, i64 columns)` by its address."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        block_type = ir.FunctionType(VOID, [I64] * 5)
-        builder.call(builder.inttoptr(args[0], block_type.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), generate
+    block_type = ir.FunctionType(VOID, [I64] * 5)
+    builder.call(builder.inttoptr(args[0], block_type.as_pointer()), args[1:])
 
 
-@intrinsic
-def par_for(typing_context: Any, pool: Any, function: Any, arguments: Any, count: Any) -> Any:
+@intrinsic(types.void(types.int64, types.int64, types.int64, types.int64))
+def par_for(builder: ir.IRBuilder, *args: Any) -> None:
     """Run a task for 0..count-1 on the pool: a call of the external symbol `tg_par_for`."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.call(declare(builder.module, "tg_par_for", VOID, [I64, I64, I64, I64]), args)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+    builder.call(declare(builder.module, "tg_par_for", VOID, [I64, I64, I64, I64]), args)
 
 
 def task_address(symbol: str) -> Any:
     """Return the intrinsic that gives the address of a task exported under `symbol` from the same object."""
 
-    @intrinsic
-    def address(typing_context: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            return builder.ptrtoint(declare(builder.module, symbol, VOID, [I64, I64, I64]), I64)
-
-        return types.int64(), generate
+    @intrinsic(types.int64())
+    def address(builder: ir.IRBuilder, *args: Any) -> ir.Value:
+        return builder.ptrtoint(declare(builder.module, symbol, VOID, [I64, I64, I64]), I64)
 
     return address
 
@@ -207,12 +163,9 @@ def task_address(symbol: str) -> Any:
 def _selection(predicate: str, summary: str) -> Any:
     """Return an intrinsic that selects one of two int64."""
 
-    @intrinsic
-    def select(typing_context: Any, first: Any, second: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-            return builder.select(builder.icmp_signed(predicate, args[0], args[1]), args[0], args[1])
-
-        return types.int64(types.int64, types.int64), generate
+    @intrinsic(types.int64(types.int64, types.int64))
+    def select(builder: ir.IRBuilder, *args: Any) -> ir.Value:
+        return builder.select(builder.icmp_signed(predicate, args[0], args[1]), args[0], args[1])
 
     select.__doc__ = summary
     return select

@@ -8,47 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I32, POINTER, intrinsic, load_word, loader, maximum, minimum, storer
+from tracegrad.codegen.addresses import load_word, loader, maximum, minimum, storer
 from tracegrad.codegen.kernel import kernel
-from tracegrad.codegen.row_moves import row_copy, row_pick, row_wipe
-from tracegrad.codegen.tile import CACHE_LINE, WORD, Lanes, offset, prefetch, word
+from tracegrad.codegen.row_moves import fetch_line, row_copy, row_pick, row_wipe, unzip_intrinsic
+from tracegrad.codegen.tile import CACHE_LINE
 from tracegrad.codegen.tile_shape import TileShape
-
-
-def unzip_intrinsic(bits: int, shape: TileShape) -> Any:
-    """Return the intrinsic unzip(source, even, odd): every second element of two vectors, and the others."""
-    lanes = Lanes(bits, shape.lanes(bits // 8))
-
-    @intrinsic
-    def unzip(typing_context: Any, source: Any, even: Any, odd: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
-            for first, target in enumerate(args[1:]):
-                chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(first, 2 * lanes.count, 2)))
-                lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(target, POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
-
-    return unzip
-
-
-def touch_intrinsic() -> Any:
-    """Return the intrinsic touch(address), which asks for a cache line."""
-
-    @intrinsic
-    def touch(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            prefetch(builder, builder.inttoptr(args[0], POINTER), write=False)
-            return context.get_dummy_value()
-
-        return types.void(WORD), generate
-
-    return touch
 
 
 def pair_padding(bits: int, shape: TileShape) -> Any:
@@ -142,13 +106,12 @@ def padded_copy(bits: int, shape: TileShape) -> Any:
     wipe = row_wipe(bits, shape)
     pad_row = row_padding(bits, shape)
     pad_pair = pair_padding(bits, shape)
-    touch = touch_intrinsic()
 
     @kernel
     def ask_for(start: int, count: int) -> None:
         """Prefetch the same row of the next plane: it begins on other pages."""
         for line in range(0, count, CACHE_LINE):
-            touch(start + line)
+            fetch_line(start + line)
 
     @kernel
     def wipe_end(start: int, first: int, plane: int) -> None:

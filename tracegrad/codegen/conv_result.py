@@ -22,19 +22,15 @@ def zip_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic zip(even, odd, target): the elements of two vectors in turn."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def zip_vectors(typing_context: Any, even: Any, odd: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            pair = [lanes.load(builder, builder.inttoptr(x, POINTER)) for x in args[:2]]
-            place = builder.inttoptr(args[2], POINTER)
-            for half in range(2):
-                order = [i // 2 + i % 2 * lanes.count for i in range(half * lanes.count, (half + 1) * lanes.count)]
-                chosen = ir.Constant(ir.VectorType(I32, lanes.count), order)
-                value = builder.shuffle_vector(*pair, chosen)
-                lanes.store(builder, value, offset(builder, place, word(half * shape.vector_bytes)))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def zip_vectors(builder: ir.IRBuilder, *args: Any) -> None:
+        pair = [lanes.load(builder, builder.inttoptr(x, POINTER)) for x in args[:2]]
+        place = builder.inttoptr(args[2], POINTER)
+        for half in range(2):
+            order = [i // 2 + i % 2 * lanes.count for i in range(half * lanes.count, (half + 1) * lanes.count)]
+            chosen = ir.Constant(ir.VectorType(I32, lanes.count), order)
+            value = builder.shuffle_vector(*pair, chosen)
+            lanes.store(builder, value, offset(builder, place, word(half * shape.vector_bytes)))
 
     return zip_vectors
 

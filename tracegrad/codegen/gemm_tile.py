@@ -3,6 +3,7 @@
     product_tile(rows, k, a, a_row, a_k, b, b_step, c, c_row, n, accumulate)     addresses and strides in bytes
         C[i, j] (+)= sum_k  A[i, k] * B[k, j]                i < rows, j < n <= columns, k >= 1
 
+
 An element of A is broadcast from any place, so a packed panel is only another pair of strides.  A row of B is read in
 whole vectors: two where n is more than one, the second of which ends at column n, and repeats columns of the first if
 it must.  So nothing outside B is touched, and no store is masked, unless n is less than one vector: then a row of B
@@ -19,16 +20,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I64, POINTER, intrinsic
+from tracegrad.codegen.addresses import I64, POINTER
 from tracegrad.codegen.tile import (
     AHEAD,
-    WORD,
     Lanes,
     offset,
     opaque,
-    part_call,
     part_function,
+    part_intrinsic,
     part_module,
     prefetch,
     word,
@@ -49,14 +48,7 @@ def product_tile_name(bits: int) -> str:
 def product_tile_intrinsic(bits: int) -> Any:
     """Return the intrinsic product_tile(rows, k, a, a_row, a_k, b, b_step, c, c_row, n, accumulate)."""
 
-    @intrinsic
-    def product_tile(
-        typing_context: Any, rows: Any, k: Any, a: Any, a_row: Any, a_k: Any, b: Any, b_step: Any, c: Any, c_row: Any,
-        n: Any, accumulate: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(*[WORD] * ARGUMENTS), part_call(product_tile_name(bits), ARGUMENTS)
-
-    return product_tile
+    return part_intrinsic(product_tile_name(bits), ARGUMENTS)
 
 
 def product_tile_part(bits: int, shape: TileShape) -> ir.Module:

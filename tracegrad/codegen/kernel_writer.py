@@ -327,15 +327,5 @@ class Writer(Values):
             return self.builder.call(function, [self.converted(a, t) for a, t in zip(arguments, wanted, strict=True)])
         if isinstance(target, types.Type):
             return self.cast(node, arguments[0], target.llvm)
-        signature, generate = target.define(None, *arguments)
-        given = [self.converted(a, t.llvm) for a, t in zip(arguments, signature.arguments, strict=True)]
-        return generate(CONTEXT, self.builder, signature, given)
-
-class _Context:
-    """What intrinsics ask of Numba's target context."""
-
-    def get_dummy_value(self) -> None:
-        return None
-
-
-CONTEXT = _Context()
+        wanted = [t.llvm for t in target.signature_of(len(arguments)).arguments]
+        return target.write(self.builder, *[self.converted(a, t) for a, t in zip(arguments, wanted, strict=True)])

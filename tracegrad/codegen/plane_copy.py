@@ -16,42 +16,12 @@ from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic, load_word,
 from tracegrad.codegen.direct_kernels import end_inside, first_inside
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES
-from tracegrad.codegen.row_moves import move_intrinsic, row_pick, row_wipe
-from tracegrad.codegen.tile import CACHE_LINE, WORD, Lanes, offset, prefetch, word
+from tracegrad.codegen.row_moves import fetch_line, move_intrinsic, row_pick, row_wipe, unzip_intrinsic
+from tracegrad.codegen.tile import CACHE_LINE, WORD, Lanes
 from tracegrad.codegen.tile_moves import copy_intrinsic
 from tracegrad.codegen.tile_shape import TileShape
 
-
-def split_intrinsic(bits: int, shape: TileShape) -> Any:
-    """Return the intrinsic split(source, even, odd): the elements of two vectors, in turn, to two places."""
-    lanes = Lanes(bits, shape.lanes(bits // 8))
-
-    @intrinsic
-    def split(typing_context: Any, source: Any, even: Any, odd: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
-            for first, target in enumerate(args[1:]):
-                chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(first, 2 * lanes.count, 2)))
-                lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(target, POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
-
-    return split
-
 FETCHED_BYTES = 512
-
-
-@intrinsic
-def fetch_line(typing_context: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which may be anywhere."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        prefetch(builder, builder.inttoptr(args[0], POINTER), write=False)
-        return context.get_dummy_value()
-
-    return types.void(WORD), generate
 
 
 @kernel
@@ -68,15 +38,11 @@ def weave_intrinsic(bits: int, shape: TileShape) -> Any:
     half = Lanes(bits, lanes.count // 2)
     order = [lane // 2 + lane % 2 * half.count for lane in range(lanes.count)]
 
-    @intrinsic
-    def weave(typing_context: Any, even: Any, odd: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            halves = [half.load(builder, builder.inttoptr(place, POINTER)) for place in args[:2]]
-            woven = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, lanes.count), order))
-            lanes.store(builder, woven, builder.inttoptr(args[2], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def weave(builder: ir.IRBuilder, *args: Any) -> None:
+        halves = [half.load(builder, builder.inttoptr(place, POINTER)) for place in args[:2]]
+        woven = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, lanes.count), order))
+        lanes.store(builder, woven, builder.inttoptr(args[2], POINTER))
 
     return weave
 
@@ -86,15 +52,11 @@ def short_move_intrinsic(bits: int, shape: TileShape) -> Any:
     lanes = Lanes(bits, shape.lanes(bits // 8))
     whole = ir.VectorType(I32 if bits == 32 else I64, lanes.count)
 
-    @intrinsic
-    def move_short(typing_context: Any, source: Any, target: Any, n: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            mask = builder.sext(lanes.first(builder, args[2]), whole)
-            value = builder.load(builder.inttoptr(args[0], POINTER), typ=whole, align=lanes.item_size)
-            builder.store(builder.and_(value, mask), builder.inttoptr(args[1], POINTER), align=lanes.item_size)
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def move_short(builder: ir.IRBuilder, *args: Any) -> None:
+        mask = builder.sext(lanes.first(builder, args[2]), whole)
+        value = builder.load(builder.inttoptr(args[0], POINTER), typ=whole, align=lanes.item_size)
+        builder.store(builder.and_(value, mask), builder.inttoptr(args[1], POINTER), align=lanes.item_size)
 
     return move_short
 
@@ -150,7 +112,7 @@ def strided_rows(dtype: str, shape: TileShape) -> tuple[Any, Any]:
     size = ITEM_SIZES[dtype]
     lanes = shape.lanes(size)
     vector = shape.vector_bytes
-    split = split_intrinsic(8 * size, shape)
+    split = unzip_intrinsic(8 * size, shape)
     pick_row, wipe = row_pick(8 * size, shape), row_wipe(8 * size, shape)
 
     @kernel

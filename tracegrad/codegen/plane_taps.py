@@ -6,6 +6,7 @@
     taps_sums(source, offsets, ct, n, sums)
         sums[t][lane] += sum_{p < n} ct[p] * source[offsets[t] + p]                t < 3 or 9, lane = p % lanes
 
+
 Addresses, pitches and offsets are in bytes.  Sources are read in whole vectors, and n is a multiple of four vectors.
 
 A group is taps that lie below each other: a vector of the source that is loaded for one row of taps serves the others,
@@ -22,10 +23,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
+from tracegrad.codegen.addresses import I32, I64, KERNEL_TYPES, POINTER, intrinsic
 from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, MANY_TAPS, ROWS, TAPS
-from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_call, part_function, part_module, word
+from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_function, part_intrinsic, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
 
@@ -37,24 +37,13 @@ def taps_plane_name(bits: int) -> str:
 def taps_plane_intrinsic(bits: int) -> Any:
     """Return the intrinsic taps_plane."""
 
-    @intrinsic
-    def taps_plane(
-        typing_context: Any, source: Any, pitch: Any, groups: Any, weights: Any, target: Any, target_pitch: Any,
-        rows: Any, height: Any, columns: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(*[WORD] * 9), part_call(taps_plane_name(bits), 9)
-
-    return taps_plane
+    return part_intrinsic(taps_plane_name(bits), 9)
 
 
 def taps_sums_intrinsic(bits: int, taps: int) -> Any:
     """Return the intrinsic taps_sums for a number of taps: TAPS or MANY_TAPS."""
 
-    @intrinsic
-    def taps_sums(typing_context: Any, source: Any, offsets: Any, ct: Any, n: Any, sums: Any) -> Any:
-        return types.void(*[WORD] * 5), part_call(taps_sums_name(bits, taps), 5)
-
-    return taps_sums
+    return part_intrinsic(taps_sums_name(bits, taps), 5)
 
 
 def taps_sums_name(bits: int, taps: int) -> str:
@@ -66,19 +55,16 @@ def lane_sum_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic lane_sum(address): the sum of a vector's elements, halves upon halves."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def lane_sum(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
-            half = lanes.count // 2
-            while half:
-                order = [(lane + half) % lanes.count for lane in range(lanes.count)]
-                turned = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, lanes.count), order))
-                value = builder.fadd(value, turned)
-                half //= 2
-            return builder.extract_element(value, ir.Constant(I32, 0))
-
-        return (types.float32 if bits == 32 else types.float64)(WORD), generate
+    @intrinsic(KERNEL_TYPES[f"float{bits}"](WORD))
+    def lane_sum(builder: ir.IRBuilder, *args: Any) -> ir.Value:
+        value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
+        half = lanes.count // 2
+        while half:
+            order = [(lane + half) % lanes.count for lane in range(lanes.count)]
+            turned = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, lanes.count), order))
+            value = builder.fadd(value, turned)
+            half //= 2
+        return builder.extract_element(value, ir.Constant(I32, 0))
 
     return lane_sum
 

@@ -3,6 +3,7 @@
     row_dot(left, left_pitch, right, right_pitch, rows, n, result)     addresses and pitches in bytes
         result[0] = sum_{r < rows, j < n} left[r, j] * right[r, j]
 
+
 Rows of a feature map are often shorter than what a vectorised loop takes at a time, which leaves the work to its scalar
 remainder.  Here the end of a row is masked, and two rows run together to hide the latency of an FMA.
 """
@@ -13,9 +14,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import POINTER, declare, intrinsic
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
+from tracegrad.codegen.addresses import POINTER, declare
+from tracegrad.codegen.tile import Lanes, offset, part_function, part_intrinsic, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
 
@@ -27,13 +27,7 @@ def row_dot_name(bits: int) -> str:
 def row_dot_intrinsic(bits: int) -> Any:
     """Return the intrinsic row_dot(left, left_pitch, right, right_pitch, rows, n, result)."""
 
-    @intrinsic
-    def row_dot(
-        typing_context: Any, left: Any, left_pitch: Any, right: Any, right_pitch: Any, rows: Any, n: Any, result: Any
-    ) -> Any:
-        return types.void(*[WORD] * 7), part_call(row_dot_name(bits), 7)
-
-    return row_dot
+    return part_intrinsic(row_dot_name(bits), 7)
 
 
 def row_dot_part(bits: int, shape: TileShape) -> ir.Module:

@@ -15,23 +15,40 @@ from llvmlite import ir
 from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, POINTER, intrinsic, loader, maximum, minimum, storer
 from tracegrad.codegen.kernel import kernel
-from tracegrad.codegen.tile import WORD, Lanes, offset, word
+from tracegrad.codegen.tile import WORD, Lanes, offset, prefetch, word
 from tracegrad.codegen.tile_moves import copy_intrinsic, even_copy_intrinsic
 from tracegrad.codegen.tile_shape import TileShape
+
+
+@intrinsic(types.void(WORD))
+def fetch_line(builder: ir.IRBuilder, *args: Any) -> None:
+    """Ask for the cache line at an address, which may be anywhere."""
+    prefetch(builder, builder.inttoptr(args[0], POINTER), write=False)
+
+
+def unzip_intrinsic(bits: int, shape: TileShape) -> Any:
+    """Return the intrinsic unzip(source, even, odd): every second element of two vectors, and the others."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def unzip(builder: ir.IRBuilder, *args: Any) -> None:
+        start = builder.inttoptr(args[0], POINTER)
+        halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
+        for first, target in enumerate(args[1:]):
+            chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(first, 2 * lanes.count, 2)))
+            lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(target, POINTER))
+
+    return unzip
 
 
 def move_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic move(source, target), which copies one vector."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def move(typing_context: Any, source: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
-            lanes.store(builder, value, builder.inttoptr(args[1], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD))
+    def move(builder: ir.IRBuilder, *args: Any) -> None:
+        value = lanes.load(builder, builder.inttoptr(args[0], POINTER))
+        lanes.store(builder, value, builder.inttoptr(args[1], POINTER))
 
     return move
 
@@ -40,13 +57,9 @@ def zeros_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic zeros(target), which clears one vector."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def zeros(typing_context: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            lanes.store(builder, lanes.zero, builder.inttoptr(args[0], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD), generate
+    @intrinsic(types.void(WORD))
+    def zeros(builder: ir.IRBuilder, *args: Any) -> None:
+        lanes.store(builder, lanes.zero, builder.inttoptr(args[0], POINTER))
 
     return zeros
 
@@ -55,16 +68,12 @@ def pick_intrinsic(bits: int, shape: TileShape) -> Any:
     """Return the intrinsic pick(source, target), which copies every second element of two vectors."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def pick(typing_context: Any, source: Any, target: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
-            chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(0, 2 * lanes.count, 2)))
-            lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(args[1], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD))
+    def pick(builder: ir.IRBuilder, *args: Any) -> None:
+        start = builder.inttoptr(args[0], POINTER)
+        halves = [lanes.load(builder, offset(builder, start, word(j * shape.vector_bytes))) for j in range(2)]
+        chosen = ir.Constant(ir.VectorType(I32, lanes.count), list(range(0, 2 * lanes.count, 2)))
+        lanes.store(builder, builder.shuffle_vector(*halves, chosen), builder.inttoptr(args[1], POINTER))
 
     return pick
 

@@ -3,6 +3,7 @@
     tile(rows, k, a, b, step, c, ldc, n, accumulate)       all addresses and strides are in bytes
         C[i, j] (+)= sum_k  A[k * ROWS + i] * B[offset(k) + j]          i < rows, j < n
 
+
 A is packed in panels of ROWS (`TileShape.rows`) elements per k.  A row of B is read where it lies: at k * step, or, in
 the indirect tile, at the byte offset step[k] of a table.  Rows of B are read to the full width of the tile (one vector
 if n fits it, else all); only n columns of C are read or written.
@@ -144,14 +145,14 @@ def part_function(module: ir.Module, name: str, argument_count: int) -> ir.Funct
     return ir.Function(module, ir.FunctionType(VOID, [I64] * argument_count), name)
 
 
-def part_call(name: str, argument_count: int) -> Callable[[Any, ir.IRBuilder, Any, Any], Any]:
-    """Return the code generator of an intrinsic: a call of a part's function."""
+def part_intrinsic(name: str, argument_count: int) -> Any:
+    """Return the intrinsic that calls a part's function."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    @intrinsic(types.void(*[WORD] * argument_count))
+    def call_part(builder: ir.IRBuilder, *args: Any) -> None:
         builder.call(declare(builder.module, name, VOID, [I64] * argument_count), args)
-        return context.get_dummy_value()
 
-    return generate
+    return call_part
 
 
 @dataclass(frozen=True)
@@ -333,10 +334,4 @@ def switched_part(
 def tile_intrinsic(bits: int, indirect: bool) -> Any:
     """Return the intrinsic tile(rows, k, a, b, step, c, ldc, n, accumulate)."""
 
-    @intrinsic
-    def tile(
-        typing_context: Any, rows: Any, k: Any, a: Any, b: Any, step: Any, c: Any, ldc: Any, n: Any, accumulate: Any
-    ) -> Any:
-        return types.void(*[WORD] * 9), part_call(tile_name(bits, indirect), 9)
-
-    return tile
+    return part_intrinsic(tile_name(bits, indirect), 9)

@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
+from tracegrad.codegen.tile import WORD, Lanes, offset, part_function, part_intrinsic, part_module, word
 from tracegrad.codegen.tile_shape import TileShape
 
 
@@ -42,11 +42,7 @@ def transpose_intrinsic(bits: int, indirect: bool = False) -> Any:
     destination and `lanes` elements of each row are clobbered.
     """
 
-    @intrinsic
-    def transpose(typing_context: Any, source: Any, pitch: Any, rows: Any, n: Any, destination: Any, out: Any) -> Any:
-        return types.void(*[WORD] * 6), part_call(transpose_name(bits, indirect), 6)
-
-    return transpose
+    return part_intrinsic(transpose_name(bits, indirect), 6)
 
 
 def _emit_transpose(function: ir.Function, lanes: Lanes, indirect: bool) -> None:
@@ -143,11 +139,7 @@ def copy_rows_intrinsic(bits: int) -> Any:
     One vector of each row is written if n fits it, else two; what is beyond n is zero.
     """
 
-    @intrinsic
-    def copy_rows(typing_context: Any, source: Any, pitch: Any, rows: Any, n: Any, destination: Any, out: Any) -> Any:
-        return types.void(*[WORD] * 6), part_call(copy_rows_name(bits), 6)
-
-    return copy_rows
+    return part_intrinsic(copy_rows_name(bits), 6)
 
 
 def _emit_copy_rows(function: ir.Function, lanes: Lanes) -> None:
@@ -191,22 +183,18 @@ def copy_intrinsic(bits: int, shape: TileShape, masked: bool, vectors: int) -> A
     """
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def copy(typing_context: Any, source: Any, destination: Any, n: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            target = builder.inttoptr(args[1], POINTER)
-            for j in range(vectors):
-                mask = lanes.first(builder, builder.sub(args[2], word(j * lanes.count)))
-                place = word(j * shape.vector_bytes)
-                value = lanes.masked_load(builder, offset(builder, start, place), mask)
-                if masked:
-                    lanes.masked_store(builder, value, offset(builder, target, place), mask)
-                else:
-                    lanes.store(builder, value, offset(builder, target, place))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def copy(builder: ir.IRBuilder, *args: Any) -> None:
+        start = builder.inttoptr(args[0], POINTER)
+        target = builder.inttoptr(args[1], POINTER)
+        for j in range(vectors):
+            mask = lanes.first(builder, builder.sub(args[2], word(j * lanes.count)))
+            place = word(j * shape.vector_bytes)
+            value = lanes.masked_load(builder, offset(builder, start, place), mask)
+            if masked:
+                lanes.masked_store(builder, value, offset(builder, target, place), mask)
+            else:
+                lanes.store(builder, value, offset(builder, target, place))
 
     return copy
 
@@ -218,19 +206,15 @@ def even_copy_intrinsic(bits: int, shape: TileShape) -> Any:
     """
     lanes = Lanes(bits, shape.lanes(bits // 8))
 
-    @intrinsic
-    def copy_even(typing_context: Any, source: Any, destination: Any, n: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            start = builder.inttoptr(args[0], POINTER)
-            count = builder.sub(builder.shl(args[2], word(1)), word(1))
-            halves = []
-            for j in range(2):
-                mask = lanes.first(builder, builder.sub(count, word(j * lanes.count)))
-                halves.append(lanes.masked_load(builder, offset(builder, start, word(j * shape.vector_bytes)), mask))
-            even = ir.Constant(ir.VectorType(I32, lanes.count), list(range(0, 2 * lanes.count, 2)))
-            lanes.store(builder, builder.shuffle_vector(*halves, even), builder.inttoptr(args[1], POINTER))
-            return context.get_dummy_value()
-
-        return types.void(WORD, WORD, WORD), generate
+    @intrinsic(types.void(WORD, WORD, WORD))
+    def copy_even(builder: ir.IRBuilder, *args: Any) -> None:
+        start = builder.inttoptr(args[0], POINTER)
+        count = builder.sub(builder.shl(args[2], word(1)), word(1))
+        halves = []
+        for j in range(2):
+            mask = lanes.first(builder, builder.sub(count, word(j * lanes.count)))
+            halves.append(lanes.masked_load(builder, offset(builder, start, word(j * shape.vector_bytes)), mask))
+        even = ir.Constant(ir.VectorType(I32, lanes.count), list(range(0, 2 * lanes.count, 2)))
+        lanes.store(builder, builder.shuffle_vector(*halves, even), builder.inttoptr(args[1], POINTER))
 
     return copy_even

@@ -1,5 +1,4 @@
-"""The types of kernels: words, 32-bit integers, floats, truth values; and signatures of them, as `int64(int64, int64)`.
-"""
+"""The types of kernels: words, 32-bit integers, floats, truth values; signatures of them are `int64(int64, int64)`."""
 
 from __future__ import annotations
 

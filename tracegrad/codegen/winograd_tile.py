@@ -11,16 +11,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import POINTER, intrinsic
+from tracegrad.codegen.addresses import POINTER
 from tracegrad.codegen.tile import (
     AHEAD,
-    WORD,
     Lanes,
     TileEmitter,
     offset,
     opaque,
-    part_call,
+    part_intrinsic,
     prefetch,
     switched_part,
     word,
@@ -76,10 +74,4 @@ def row_tile_part(bits: int, shape: TileShape, is_along: bool) -> ir.Module:
 def row_tile_intrinsic(bits: int, is_along: bool) -> Any:
     """Return the intrinsic tile(rows, k, a, b, step, c, ldc, n, accumulate); addresses and strides in bytes."""
 
-    @intrinsic
-    def tile(
-        typing_context: Any, rows: Any, k: Any, a: Any, b: Any, step: Any, c: Any, ldc: Any, n: Any, accumulate: Any
-    ) -> Any:
-        return types.void(*[WORD] * 9), part_call(row_tile_name(bits, is_along), 9)
-
-    return tile
+    return part_intrinsic(row_tile_name(bits, is_along), 9)

@@ -5,6 +5,7 @@ and multiplications of whole vectors.  Points come in pairs p, -p: what two rows
 
     transform(source, row, column, step, target, target_row, target_column, target_step, count, probe)
 
+
 Element (r, q) of matrix i is the vector at source + r*row + q*column + i*step; all are in bytes, and may be negative.
 At `probe`, a vector becomes NaN where a result is NaN or inf (`PROBED` transforms: those whose results are final).
 """
@@ -16,10 +17,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from tracegrad.codegen import types
-from tracegrad.codegen.addresses import I32, I64, KERNEL_TYPES, POINTER, intrinsic, loader, storer
+from tracegrad.codegen.addresses import I32, I64, KERNEL_TYPES, POINTER, loader, storer
 from tracegrad.codegen.kernel import kernel
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_call, part_function, part_module, word
+from tracegrad.codegen.tile import Lanes, offset, part_function, part_intrinsic, part_module, word
 from tracegrad.codegen.tile_moves import swap_blocks
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_matrices import Matrix, input_matrix, output_matrix, transposed, weight_matrix
@@ -148,14 +148,7 @@ def _total(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
 def transform_intrinsic(bits: int, kind: str, m: int) -> Any:
     """Return the intrinsic transform(source, row, column, step, target, row, column, step, count, probe)."""
 
-    @intrinsic
-    def transform(
-        typing_context: Any, source: Any, row: Any, column: Any, step: Any,
-        target: Any, target_row: Any, target_column: Any, target_step: Any, count: Any, probe: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(*[WORD] * ARGUMENTS), part_call(transform_name(bits, kind, m), ARGUMENTS)
-
-    return transform
+    return part_intrinsic(transform_name(bits, kind, m), ARGUMENTS)
 
 
 def probing(bits: int, shape: TileShape) -> Any:
@@ -259,10 +252,4 @@ def _either(builder: ir.IRBuilder, a: ir.Value, from_a: ir.Block, b: ir.Value, f
 def turn_intrinsic(bits: int) -> Any:
     """Return the intrinsic turn(source, pitch, count, rows, target, target_pitch), strides in bytes."""
 
-    @intrinsic
-    def turn(
-        typing_context: Any, source: Any, pitch: Any, count: Any, rows: Any, target: Any, target_pitch: Any
-    ) -> Any:
-        return types.void(*[WORD] * 6), part_call(turn_name(bits), 6)
-
-    return turn
+    return part_intrinsic(turn_name(bits), 6)
