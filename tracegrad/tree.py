@@ -1,8 +1,8 @@
 """Pytrees, over optree: nested tuples, lists, dicts, dataclass-like modules, None; everything else is a leaf.
 
 optree is a compiled module and Python around it, and the latter takes fifteen times as long to import. Nothing here
-needs it but classes of users' own, so the compiled module is loaded alone; `import optree` finds it there. Where it is
-not what this file expects, optree's public functions do the work.
+needs it but classes of users' own, so the compiled module is loaded alone, and handed over when that is imported
+(by PyTorch, for instance). Where it is not what this file expects, optree's public functions do the work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tracegrad import lazy
@@ -50,19 +51,40 @@ def compiled() -> Any:
         if leaves == same == [1] and treedef.unflatten([2]) == {"a": 2} and isinstance(treedef, found.PyTreeSpec):
             return found
     except (ImportError, AttributeError, TypeError):
-        sys.modules.pop(COMPILED, None)
+        pass
     return Public()
 
 
 def load_alone() -> Any:
-    """Load the compiled module without the package around it."""
+    """Load the compiled module without the package around it, which will import it in the usual way."""
     package = importlib.util.find_spec("optree")
     spec = PathFinder.find_spec(COMPILED, package.submodule_search_locations if package else None)
     if spec is None or spec.loader is None:
         raise ImportError(COMPILED)
-    module = sys.modules[COMPILED] = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.meta_path.insert(0, Loaded(module))
     return module
+
+
+class Loaded:
+    """Gives a module that is loaded already to the first `import` of it: a compiled module cannot be loaded twice."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self.module.__name__:
+            return None
+        sys.meta_path.remove(self)
+        loader: Any = self
+        return ModuleSpec(name, loader, origin=self.module.__file__)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: the module has been executed."""
 
 
 _COMPILED = compiled()
