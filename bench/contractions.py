@@ -18,13 +18,12 @@ def version() -> str:
 
 
 def convolution(case: Conv) -> Callable[[Any, Any], Any]:
-    plain = [F.conv1d, F.conv2d][case.axes - 1]
+    stride, padding, dilation, groups = case.stride, case.padding, case.dilation, case.groups
     if case.transposed:
         turned = [F.conv_transpose1d, F.conv_transpose2d][case.axes - 1]
-        return lambda x, w: turned(x, w, stride=case.stride, padding=case.padding, groups=case.groups)
-    return lambda x, w: plain(
-        x, w, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups
-    )
+        return lambda x, w: turned(x, w, stride=stride, padding=padding, groups=groups)
+    plain = [F.conv1d, F.conv2d][case.axes - 1]
+    return lambda x, w: plain(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def function(case: Any) -> Callable[[Any, Any], Any]:
