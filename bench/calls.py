@@ -8,6 +8,7 @@ from typing import Any
 import tracegrad as tg
 from bench.calls_cases import arrays
 from bench.ours import version
+from bench.session import Repeated
 
 
 def ends(*xs: Any) -> Any:
@@ -33,18 +34,5 @@ def call_of(case: str) -> Callable[[], Any]:
     return lambda: function(*xs)
 
 
-class Calls:
-    """Repeats one call."""
-
-    def __init__(self, case: str):
-        self.call = call_of(case)
-
-    def run(self, n: int) -> float:
-        call = self.call
-        for _ in range(n):
-            call()
-        return 0.0
-
-
-SESSIONS = {"tracegrad": Calls}
+SESSIONS = {"tracegrad": lambda case: Repeated(call_of(case))}
 __all__ = ["SESSIONS", "version"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 
 class Session(Protocol):
@@ -11,3 +12,19 @@ class Session(Protocol):
     def run(self, n: int) -> float:
         """Do `n` steps, wait until they are done, and return the last loss."""
         ...
+
+
+class Repeated:
+    """One call, repeated; `wait` waits until a result is there."""
+
+    def __init__(self, call: Callable[[], Any], wait: Callable[[Any], object] | None = None):
+        self.call = call
+        self.wait = wait
+
+    def run(self, n: int) -> float:
+        call, found = self.call, None
+        for _ in range(n):
+            found = call()
+        if self.wait is not None:
+            self.wait(found)
+        return 0.0

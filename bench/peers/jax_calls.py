@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bench.calls_cases import arrays
 from bench.peers.jax_steps import version
+from bench.session import Repeated
 
 
 def call_of(case: str) -> Callable[[], Any]:
@@ -32,19 +33,5 @@ def call_of(case: str) -> Callable[[], Any]:
     return lambda: function(*xs)
 
 
-class Calls:
-    """Repeats one call, and waits for the last result."""
-
-    def __init__(self, case: str):
-        self.call = call_of(case)
-
-    def run(self, n: int) -> float:
-        found: Any = None
-        for _ in range(n):
-            found = self.call()
-        jax.block_until_ready(found)
-        return 0.0
-
-
-SESSIONS = {"jax": Calls}
+SESSIONS = {"jax": lambda case: Repeated(call_of(case), jax.block_until_ready)}
 __all__ = ["SESSIONS", "version"]

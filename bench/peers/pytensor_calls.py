@@ -9,6 +9,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from bench.calls_cases import arrays
+from bench.session import Repeated
 
 
 def call_of(case: str) -> Callable[[], Any]:
@@ -25,21 +26,9 @@ def call_of(case: str) -> Callable[[], Any]:
     return lambda: function(*xs)
 
 
-class Calls:
-    """Repeats one call."""
-
-    def __init__(self, case: str):
-        self.call = call_of(case)
-
-    def run(self, n: int) -> float:
-        for _ in range(n):
-            self.call()
-        return 0.0
-
-
 def version() -> str:
     """Return the library's version."""
     return str(pytensor.__version__)
 
 
-SESSIONS = {"pytensor": Calls}
+SESSIONS = {"pytensor": lambda case: Repeated(call_of(case))}

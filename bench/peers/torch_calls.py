@@ -9,6 +9,7 @@ import torch
 
 from bench.calls_cases import arrays
 from bench.peers.torch_steps import version
+from bench.session import Repeated
 
 
 def call_of(case: str) -> Callable[[], Any]:
@@ -29,17 +30,5 @@ def call_of(case: str) -> Callable[[], Any]:
     return lambda: function(*xs)
 
 
-class Calls:
-    """Repeats one call."""
-
-    def __init__(self, case: str):
-        self.call = call_of(case)
-
-    def run(self, n: int) -> float:
-        for _ in range(n):
-            self.call()
-        return 0.0
-
-
-SESSIONS = {"inductor": Calls}
+SESSIONS = {"inductor": lambda case: Repeated(call_of(case))}
 __all__ = ["SESSIONS", "version"]
