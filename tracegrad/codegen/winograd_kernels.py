@@ -19,6 +19,7 @@ overflow between: outputs of a strip that are not all finite are computed again 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -42,7 +43,7 @@ from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_exact import exact_map
-from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform
+from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform, work_address
 from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
 from tracegrad.codegen.winograd_transforms import (
     probing,
@@ -53,6 +54,7 @@ from tracegrad.codegen.winograd_transforms import (
 )
 
 
+@cache  # one kernel, though several tasks call it
 def weight_transform(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel transform_weights(plan, weights, panel, u, buffer): U of a panel of maps, [point, c, o]."""
     size = bits // 8
@@ -244,6 +246,7 @@ def block_task(bits: int, shape: TileShape, m: int) -> Any:
     return compute
 
 
+@cache  # one kernel, though several tasks call it
 def tiles_transform(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel transform_tiles(plan, operands, strip, first, end, v, work): V of some channels of a strip."""
     size = bits // 8
@@ -270,22 +273,16 @@ def tiles_transform(bits: int, shape: TileShape, m: int) -> Any:
     return transform_tiles
 
 
-def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of forward and data-gradient convolutions with tiles of m x m, and its tasks."""
+work_of = work_address(words.W_WORK_OFFSET, words.W_WORK_BYTES)
+
+
+def first_task_of(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the task that runs first: it transforms what all tasks need."""
     size = bits // 8
     lanes = shape.lanes(size)
     columns = shape.columns(size)
-    symbol = f"tg_winograd{m}_{SHORT_NAMES[f'float{bits}']}"
     transform_weights = weight_transform(bits, shape, m)
     transform_tiles = tiles_transform(bits, shape, m)
-    compute = block_task(bits, shape, m)
-    clear = row_clearing(f"float{bits}")
-    first_address = task_address(f"{symbol}_first")
-    address = task_address(f"{symbol}_task")
-
-    @kernel
-    def work_of(plan: int, scratch: int, thread: int) -> int:
-        return scratch + load_word(plan, words.W_WORK_OFFSET) + thread * load_word(plan, words.W_WORK_BYTES)
 
     @kernel
     def first_task(scratch: int, index: int, thread: int) -> None:
@@ -307,6 +304,18 @@ def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any
             place = shared + index * depth * columns * size
             buffer = work + load_word(plan, words.W_BUFFER_OFFSET)
             transform_weights(plan, load_word(operands, 1), index, place, buffer)
+
+    return first_task
+
+
+def task_of(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the task that computes panels of weights by strips of tiles."""
+    size = bits // 8
+    columns = shape.columns(size)
+    transform_weights = weight_transform(bits, shape, m)
+    transform_tiles = tiles_transform(bits, shape, m)
+    compute = block_task(bits, shape, m)
+    clear = row_clearing(f"float{bits}")
 
     @kernel
     def task(scratch: int, index: int, thread: int) -> None:
@@ -336,6 +345,15 @@ def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any
                 transform_tiles(plan, operands, strip, 0, load_word(plan, words.W_CHANNELS), own + slot, work)
             compute(plan, operands, shared, own, 0, panels, first, end, work)
 
+    return task
+
+
+def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of forward and data-gradient convolutions with tiles of m x m, and its tasks."""
+    symbol = f"tg_winograd{m}_{SHORT_NAMES[f'float{bits}']}"
+    first_address = task_address(f"{symbol}_first")
+    address = task_address(f"{symbol}_task")
+
     @kernel
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
@@ -345,8 +363,8 @@ def winograd_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any
 
     return {
         symbol: (entry, ENTRY_SIGNATURE),
-        f"{symbol}_first": (first_task, TASK_SIGNATURE),
-        f"{symbol}_task": (task, TASK_SIGNATURE),
+        f"{symbol}_first": (first_task_of(bits, shape, m), TASK_SIGNATURE),
+        f"{symbol}_task": (task_of(bits, shape, m), TASK_SIGNATURE),
     }
 
 

@@ -98,3 +98,13 @@ def strip_transform(bits: int, shape: TileShape, kind: str, m: int) -> Any:
                           v + i * columns * row + c * size, n * point, point, row, columns, 0)  # fmt: skip
 
     return transform_strip
+
+
+def work_address(offset_word: int, bytes_word: int) -> Any:
+    """Return the kernel work_of(plan, scratch, thread): where a thread's own scratch is, by these words of a plan."""
+
+    @kernel
+    def work_of(plan: int, scratch: int, thread: int) -> int:
+        return scratch + load_word(plan, offset_word) + thread * load_word(plan, bytes_word)
+
+    return work_of

@@ -17,6 +17,7 @@ Sums that are not finite are computed again in plain loops, as in `conv_weight_k
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -39,7 +40,7 @@ from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
-from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform
+from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform, work_address
 from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
 from tracegrad.codegen.winograd_transforms import (
     probing,
@@ -52,6 +53,7 @@ from tracegrad.codegen.winograd_transforms import (
 WORD = 8
 
 
+@cache  # one kernel, though several tasks call it
 def rows_transform(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel make_rows(plan, operands, strip, block, target, buffer): a block of R or Q, of a strip."""
     size = bits // 8
@@ -92,6 +94,7 @@ def rows_transform(bits: int, shape: TileShape, m: int) -> Any:
     return make_rows
 
 
+@cache  # one kernel, though several tasks call it
 def row_products(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel multiply(plan, rows, tiles, o, maps, c, channels, sums, accumulate): S of maps and channels."""
     size = bits // 8
@@ -143,6 +146,7 @@ def row_products(bits: int, shape: TileShape, m: int) -> Any:
     return multiply
 
 
+@cache  # one kernel, though several tasks call it
 def map_fold(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel fold(plan, operands, o, c, count, sums, buffer): dw of some channels of a map from their S."""
     dtype = f"float{bits}"
@@ -233,25 +237,12 @@ def share_task(bits: int, shape: TileShape, m: int) -> Any:
     return add_share
 
 
-def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
-    """Return the entry of weight gradients with tiles of m x m, and its tasks."""
-    size = bits // 8
-    lanes = shape.lanes(size)
-    n = m + 2
-    symbol = f"tg_winogradw{m}_{SHORT_NAMES[f'float{bits}']}"
-    make_rows = rows_transform(bits, shape, m)
-    multiply = row_products(bits, shape, m)
-    fold = map_fold(bits, shape, m)
-    add_share = share_task(bits, shape, m)
-    add_scaled = row_addition(f"float{bits}")
-    one = KERNEL_TYPES[f"float{bits}"](1)
-    first_address = task_address(f"{symbol}_first")
-    address = task_address(f"{symbol}_task")
-    fold_address = task_address(f"{symbol}_fold")
+work_of = work_address(words.G_WORK_OFFSET, words.G_WORK_BYTES)
 
-    @kernel
-    def work_of(plan: int, scratch: int, thread: int) -> int:
-        return scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
+
+def first_task_of(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the task that runs first: it makes the rows that all tasks need."""
+    make_rows = rows_transform(bits, shape, m)
 
     @kernel
     def first_task(scratch: int, index: int, thread: int) -> None:
@@ -264,6 +255,17 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
         buffer = work_of(plan, scratch, thread) + load_word(plan, words.G_BUFFER_OFFSET)
         slot = rows + strip * load_word(plan, words.W_STRIP_TILES) * pitch
         make_rows(plan, load_word(scratch, 1), strip, index % parts, slot, buffer)
+
+    return first_task
+
+
+def task_of(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the task that adds up tiles."""
+    size = bits // 8
+    lanes = shape.lanes(size)
+    multiply = row_products(bits, shape, m)
+    fold = map_fold(bits, shape, m)
+    add_share = share_task(bits, shape, m)
 
     @kernel
     def add_maps(plan: int, operands: int, scratch: int, first: int, maps: int, sums: int, buffer: int) -> None:
@@ -301,6 +303,17 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
             items = channels * words.TAPS
             finish(operands, o * items, 1, maps * items, maps * items)
 
+    return task
+
+
+def fold_task_of(bits: int, shape: TileShape, m: int) -> Any:
+    """Return the task that runs last: it adds up the shares of a map."""
+    size = bits // 8
+    n = m + 2
+    fold = map_fold(bits, shape, m)
+    add_scaled = row_addition(f"float{bits}")
+    one = KERNEL_TYPES[f"float{bits}"](1)
+
     @kernel
     def fold_task(scratch: int, o: int, thread: int) -> None:
         """Add up the shares of a map."""
@@ -317,6 +330,16 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
         fold(plan, load_word(scratch, 1), o, 0, channels, sums, buffer)
         finish(load_word(scratch, 1), o * items, 1, items, items)
 
+    return fold_task
+
+
+def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tuple[Any, Any]]:
+    """Return the entry of weight gradients with tiles of m x m, and its tasks."""
+    symbol = f"tg_winogradw{m}_{SHORT_NAMES[f'float{bits}']}"
+    first_address = task_address(f"{symbol}_first")
+    address = task_address(f"{symbol}_task")
+    fold_address = task_address(f"{symbol}_fold")
+
     @kernel
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
@@ -327,9 +350,9 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
 
     return {
         symbol: (entry, ENTRY_SIGNATURE),
-        f"{symbol}_first": (first_task, TASK_SIGNATURE),
-        f"{symbol}_task": (task, TASK_SIGNATURE),
-        f"{symbol}_fold": (fold_task, TASK_SIGNATURE),
+        f"{symbol}_first": (first_task_of(bits, shape, m), TASK_SIGNATURE),
+        f"{symbol}_task": (task_of(bits, shape, m), TASK_SIGNATURE),
+        f"{symbol}_fold": (fold_task_of(bits, shape, m), TASK_SIGNATURE),
     }
 
 
