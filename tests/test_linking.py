@@ -180,5 +180,5 @@ def test_the_process_ends_while_a_thread_is_in_loaded_code(tmp_path: Path) -> No
     text = "declare void @tg_test_sleep()\ndefine void @sleeping() uwtable {\n call void @tg_test_sleep()\n ret void\n}"
     path = tmp_path / "sleeping.o"
     path.write_bytes(compile_ir(text, "sleeping"))
-    done = subprocess.run([sys.executable, "-c", THREAD, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", THREAD, str(path)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

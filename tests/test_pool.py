@@ -105,19 +105,48 @@ def test_regions_after_the_workers_parked(machine):
         time.sleep(0.02)
 
 
-def test_a_worker_stays_awake_while_a_program_is_under_way(objects):
+def looks_until_parked(monkeypatch: pytest.MonkeyPatch, limit: int, entered: int, leaves_after: int) -> int:
+    """Run the worker's text in Python on an empty pool; return how often it looked for work before it parked."""
+    words = [0] * pool_layout.words(2)
+    words[pool_layout.ENTERED] = entered
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == leaves_after:
+            words[pool_layout.ENTERED] = 0
+
+    def store(address: int, value: int) -> None:
+        words[address // pool_layout.WORD_BYTES] = value
+
+    def add(address: int, value: int) -> None:
+        words[address // pool_layout.WORD_BYTES] += value
+
+    monkeypatch.setattr(pool_kernels, "load_acquire", lambda address: words[address // pool_layout.WORD_BYTES])
+    monkeypatch.setattr(pool_kernels, "store_release", store)
+    monkeypatch.setattr(pool_kernels, "add_atomic", add)
+    monkeypatch.setattr(pool_kernels, "relax", look)
+    words[pool_layout.STATES + 1] = 1
+    pool_kernels.tg_worker(0, limit, 1)
+    assert (words[pool_layout.PARKS], words[pool_layout.STATES + 1]) == (1, 0)
+    return looks
+
+
+def test_a_worker_stays_awake_while_a_program_is_under_way(monkeypatch):
+    limit, most = 7, 7 * (1 + pool_kernels.PATIENCE)
+    assert looks_until_parked(monkeypatch, limit, entered=0, leaves_after=0) == limit
+    assert looks_until_parked(monkeypatch, limit, entered=1, leaves_after=0) == most
+    assert looks_until_parked(monkeypatch, limit, entered=1, leaves_after=2 * limit) == 2 * limit
+    assert looks_until_parked(monkeypatch, limit, entered=1, leaves_after=2 * limit + 1) == 3 * limit
+
+
+def test_a_worker_parks_though_a_program_is_under_way(objects):
     worker = load_object(objects[0], ["tg_worker"])["tg_worker"]
     pool = Pool(2, worker)
     pool._words[pool_layout.ENTERED] = 1
-    looks = 1_000_000  # some hundredths of a second
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(worker)
-    thread = threading.Thread(target=function, args=(pool.ctl, looks, 1))
-    thread.start()
-    time.sleep(0.3)
-    assert thread.is_alive()
+    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(worker)(pool.ctl, 1000, 1)
     pool.leave()
-    thread.join(60.0)
-    assert not thread.is_alive()
     assert pool._words[pool_layout.PARKS] == 2
 
 
@@ -182,4 +211,4 @@ def test_the_process_ends_in_peace(delay):
         time.sleep({delay})
     """
     root = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30, cwd=root)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120, cwd=root)
