@@ -136,6 +136,19 @@ def layers() -> list[Conv]:
         square(f"mobilenet-dw-{c}x{size}s{s}", 8, c, c, size, 3, stride=s, padding=1, groups=c)
         for c, size, s in [(32, 56, 1), (96, 56, 2), (144, 28, 1), (192, 28, 2), (384, 14, 1), (960, 7, 1)]
     ]
+    resnext = [  # 32 groups: of 4, 8, 16 and 32 channels
+        square(f"resnext-{c}x{size}s{s}", 8, c, c, size, 3, stride=s, padding=1, groups=32)
+        for c, size, s in [
+            (128, 56, 1), (256, 56, 2), (256, 28, 1), (512, 28, 2), (512, 14, 1), (1024, 14, 2), (1024, 7, 1)
+        ]
+    ]  # fmt: skip
+    depthwise = [
+        square(f"{network}-dw{k}-{c}x{size}s{s}", 8, c, c, size, k, stride=s, padding=k // 2, groups=c)
+        for network, c, size, k, s in [
+            ("convnext", 96, 56, 7, 1), ("convnext", 384, 14, 7, 1),
+            ("efficientnet", 240, 28, 5, 2), ("efficientnet", 672, 14, 5, 1),
+        ]
+    ]  # fmt: skip
     wavenet = [
         Conv(f"wavenet-d{d}", (8, 32, 4096), (64, 32, 2), dilation=d) for d in (1, 8, 64, 512)
     ]
@@ -148,7 +161,7 @@ def layers() -> list[Conv]:
         Conv("sources-conv1d", (1, 2, 64), (16, 2, 3)),
         Conv("sources-conv2d", (1, 20, 64, 128), (16, 20, 3, 5)),
     ]
-    return [*lenet, *vgg, *resnet, *mobile, *wavenet, *unet, *sources]
+    return [*lenet, *vgg, *resnet, *resnext, *mobile, *depthwise, *wavenet, *unet, *sources]
 
 
 def all_cases() -> dict[str, Case]:

@@ -17,11 +17,13 @@ from bench.contractions_report import Row, chosen, disagreement, summary
 
 def test_the_networks_and_products_that_are_measured():
     assert GROUPS == (
-        "gemm", "skinny", "tiny", "lenet", "vgg11", "resnet18", "resnet50", "mobilenet", "wavenet", "unet", "sources",
+        "gemm", "skinny", "tiny", "lenet", "vgg11", "resnet18", "resnet50", "resnext", "mobilenet", "convnext",
+        "efficientnet", "wavenet", "unet", "sources",
     )  # fmt: skip
     assert CASES["sources-conv1d-forward"].y == (1, 16, 62)
     assert CASES["sources-conv2d-forward"].y == (1, 16, 62, 124)
     assert CASES["unet-up-512x16-forward"].y == (2, 256, 32, 32)
+    assert CASES["resnext-1024x14s2-forward"].w == (1024, 32, 3, 3)
     assert CASES["resnet18-3x112-7x7s2-64-weight"].y == (8, 64, 56, 56)
 
 
