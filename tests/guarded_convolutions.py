@@ -201,6 +201,30 @@ def test_convolutions_plane_by_plane(kind, dtype, case, threads, seed, special, 
     check(kind, dtype, case, threads, seed, special=special, side=side)
 
 
+@st.composite
+def group_cases(draw: Any) -> Case:
+    """Groups of few channels: odd ends of every tile of dot products, small images several at a time, cut rows."""
+    axes = draw(st.sampled_from([1, 2, 2, 2, 3]))
+
+    def each(strategy: Any) -> tuple[Any, ...]:
+        return draw(st.tuples(*[strategy] * axes))
+
+    groups, few = draw(st.sampled_from([2, 3, 8])), st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17])
+    images, kernel = draw(st.sampled_from([1, 2, 3, 17])), each(KERNELS[axes])
+    c, o = groups * draw(few), groups * draw(few)
+    return Case(images, c, each(EXTENTS[axes]), o, kernel, each(SMALL), each(PADS), each(SMALL), groups)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(["dots", "dots", "tile", "direct"]), st.sampled_from(DTYPES), group_cases(),
+    st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
+    st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions_in_groups(path, dtype, case, threads, seed, special, side):
+    check("weight", dtype, case, threads, seed, special=special, side=side, path=path)
+
+
 LARGE = {
     "rows are cut": Case(1, 40, (70, 90), 33, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "columns are cut": Case(1, 16, (5, 900), 17, (3, 3), (1, 1), ((0, 2), (1, 1)), (1, 1)),
@@ -236,6 +260,13 @@ BY_HAND = {
     "small planes with stride": Case(5, 11, (7, 6), 22, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 11),
     "a last batch of fewer planes": Case(32, 3, (7, 7), 3, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 3),
     "tiny planes with phases of rows": Case(40, 3, (4, 3), 3, (3, 2), (2, 1), ((1, 0), (0, 1)), (1, 1), 3),
+    "groups of few channels": Case(3, 24, (28, 28), 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 6),
+    "groups with phases": Case(3, 24, (15, 14), 32, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 4),
+    "groups, several small images": Case(11, 24, (7, 7), 30, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 6),
+    "groups, chunks of rows": Case(2, 6, (70, 90), 10, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
+    "groups, parts of rows": Case(1, 6, (4001,), 10, (9,), (1,), ((4, 4),), (1,), 2),
+    "pointwise groups": Case(3, 24, (7, 9), 36, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 3),
+    "3-d pointwise groups": Case(3, 12, (3, 7, 9), 8, (1, 1, 1), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1), 4),
     "3-d depthwise": Case(2, 16, (5, 9, 11), 16, (3, 3, 3), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1), 16),
     "stride over kernel": Case(1, 3, (9, 9), 4, (2, 2), (5, 5), ((0, 0), (0, 0)), (1, 1)),
     "3-d stride over kernel": Case(1, 3, (9, 7, 6), 4, (2, 1, 2), (5, 3, 4), ((0, 0),) * 3, (1, 1, 1)),

@@ -181,15 +181,39 @@ def narrow_gradient(bits: int, shape: TileShape, turn: Any) -> Any:
     return narrow
 
 
+def row_repair(bits: int) -> Any:
+    """Return the kernel repair(exact, operands, row, channels, taps, slices), for a row of dW.
+
+    Where a sum of a channel is not finite its taps are computed again; exact: the plan of the plain loops.
+    """
+    size = bits // 8
+    store = storer(f"float{bits}")
+    exact_tap = exact_tap_gradient(f"float{bits}")
+    probe = row_probe(f"float{bits}")
+    zero = KERNEL_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def repair(exact: int, operands: int, row: int, channels: int, taps: int, slices: int) -> None:
+        """Channels count depth taps, too, as many as there are slices."""
+        result = load_word(operands, 2) + row * channels * taps * size
+        if probe(result, channels * taps) != zero:
+            x, dy = load_word(operands, 0), load_word(operands, 1)
+            for c in range(channels):
+                if probe(result + c * taps * size, taps) != zero:
+                    for tap in range(taps):
+                        found = exact_tap(exact, x, dy, row, c // slices, c % slices * taps + tap)
+                        store(result, c * taps + tap, found)
+
+    return repair
+
+
 def fold_task(bits: int, shape: TileShape) -> Any:
     """Return the task that adds the shares' sums of one output map into dW[o, c, tap]; c counts depth taps, too."""
     size = bits // 8
     columns = shape.columns(size)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
-    exact_tap = exact_tap_gradient(f"float{bits}")
-    probe = row_probe(f"float{bits}")
-    zero = KERNEL_TYPES[f"float{bits}"](0)
+    repair = row_repair(bits)
 
     @kernel
     def add_shares(plan: int, sums: int, step: int, target: int, target_step: int, count: int) -> None:
@@ -217,15 +241,8 @@ def fold_task(bits: int, shape: TileShape) -> Any:
                 add_shares(plan, sums + (tap * outputs + o) * c_pitch * size, 1, result + tap * size, taps, channels)
         else:
             add_shares(plan, sums + o * size, o_pitch, result, 1, channels * taps)
-        if probe(result, channels * taps) != zero:
-            exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
-            x, dy = load_word(load_word(scratch, 1), 0), load_word(load_word(scratch, 1), 1)
-            slices = load_word(plan, words.G_SLICES)
-            for c in range(channels):
-                if probe(result + c * taps * size, taps) != zero:
-                    for tap in range(taps):
-                        found = exact_tap(exact, x, dy, task, c // slices, c % slices * taps + tap)
-                        store(result, c * taps + tap, found)
+        exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
+        repair(exact, load_word(scratch, 1), task, channels, taps, load_word(plan, words.G_SLICES))
         finish(load_word(scratch, 1), task * channels * taps, 1, channels * taps, channels * taps)
 
     return fold

@@ -1,4 +1,4 @@
-"""Convolutions in plain loops, for what the tile does not serve: few channels per group, empty sizes, NaN and inf.
+"""Convolutions in plain loops, for what the tile does not serve: empty sizes, too little scratch, NaN and inf.
 
 A task computes planes of the result; the inner loop runs along a row (`plan_conv` has the formulas).  Column j of the
 output meets column j*stride + shift of the input, so a tap covers the outputs low..high-1 with 0 <= that < width.

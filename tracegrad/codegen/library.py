@@ -18,6 +18,7 @@ from typing import Any
 from llvmlite import ir
 
 from tracegrad.codegen import (
+    conv_group_kernels,
     conv_kernels,
     conv_pointwise_kernels,
     conv_weight_kernels,
@@ -71,6 +72,10 @@ def _convw(bits: int) -> Source:
     return lambda shape: (conv_weight_kernels.convw_entries(bits, shape), conv_weight_kernels.convw_parts(bits, shape))
 
 
+def _convg(bits: int) -> Source:
+    return lambda shape: (conv_group_kernels.convg_entries(bits, shape), conv_group_kernels.convg_parts(bits, shape))
+
+
 def _convp(bits: int) -> Source:
     return lambda shape: (
         conv_pointwise_kernels.convp_entries(bits, shape), conv_pointwise_kernels.convp_parts(bits, shape)
@@ -110,6 +115,8 @@ _SOURCES: dict[str, Source] = {
     "conv_f64": _conv(64),
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
+    "convg_f32": _convg(32),
+    "convg_f64": _convg(64),
     "convp_f32": _convp(32),
     "convp_f64": _convp(64),
     **{f"direct_{kind}_{SHORT_NAMES[dtype]}": _direct(kind, dtype) for kind, dtype in DIRECT_KERNELS},
@@ -137,6 +144,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "conv_f64": ("tg_conv_f64",),
     "convw_f32": ("tg_convw_f32",),
     "convw_f64": ("tg_convw_f64",),
+    "convg_f32": ("tg_convg_f32",),
+    "convg_f64": ("tg_convg_f64",),
     "convp_f32": ("tg_convp_f32",),
     "convp_f64": ("tg_convp_f64",),
     **{

@@ -15,7 +15,7 @@ from tracegrad.runtime import cache, library
 
 SECONDS = {
     "gemm": 0.3, "conv": 0.5, "convw": 0.5, "winograd2": 0.5, "winograd4": 0.5, "winogradw2": 0.6, "winogradw4": 0.6,
-    "planes": 0.4, "convp": 0.2, "gemv": 0.2,
+    "planes": 0.4, "convg": 0.4, "convp": 0.2, "gemv": 0.2,
 }  # fmt: skip
 """About how long a family takes to compile, by the first part of its name; 0.1 for the others."""
 WORTH = 0.8
