@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +98,12 @@ def check(
     side: str = "end",
     path: str = "",
     factor: float = 1.0,
+    spoil: Callable[..., None] | None = None,
 ) -> None:
     """Run a plan on guarded memory and compare it.
 
     special: how many elements of an operand are NaN or inf.  factor: of the first operand.  path: as in `plan_conv`.
+    spoil: changes both operands.
     """
     if min(case.out) < 1:
         return
@@ -112,6 +115,8 @@ def check(
         target = inputs[int(rng.integers(2))].reshape(-1)
         if target.size:
             target[rng.integers(target.size, size=special)] = rng.choice([np.nan, np.inf, -np.inf], special)
+    if spoil:
+        spoil(*inputs)
     axes = case.stride, case.padding, case.dilation
     call = plan_conv(kind, dtype, case.x, case.w, *axes, case.groups, threads, path=path)
     result = run(call, inputs, np.zeros(shapes[2], dtype), threads, side)
@@ -239,6 +244,54 @@ def test_large_convolutions_by_winograd(kind, name):
     for path, dtype in itertools.product(WINOGRAD, DTYPES):
         check(kind, dtype, LARGE[name], 2, seed=4, path=path)
         check(kind, dtype, LARGE[name], 2, seed=4, path=path, special=2, side="start")
+
+
+def every(value: float) -> Callable[..., None]:
+    """Return what makes some elements of the first operand, and all of its second channel, a value."""
+
+    def spoil(first: Any, second: Any) -> None:
+        first[:, 1] = value
+        first.flat[::13] = value
+
+    return spoil
+
+
+def all_nan(first: Any, second: Any) -> None:
+    first[...] = second[...] = np.nan
+
+
+def one_image(first: Any, second: Any) -> None:
+    """The middle of the first image is NaN, its edges are not."""
+    first[0, :, 1:-1, 1:-1] = np.nan
+
+
+def edges(first: Any, second: Any) -> None:
+    """Only the edges of the images are inf, and of the taps some that meet what is around them."""
+    first[:, 0, 0] = np.inf
+    second[0, 0, 0, 0] = second[-1, -1, -1, -1] = np.inf
+
+
+def few_weights(first: Any, second: Any) -> None:
+    """One map has a tap that is NaN, another one of each sign of inf."""
+    second[0, 0, 0, 2] = np.nan
+    second[-1, -1, 2, 0], second[-1, 0, 1, 1] = np.inf, -np.inf
+
+
+SPOILED = {
+    "all": all_nan, "nan": every(np.nan), "inf": every(np.inf), "one image": one_image, "edges": edges,
+    "weights": few_weights,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SPOILED)
+def test_convolutions_that_are_not_finite(name, kind):
+    """What Winograd's tiles spread is computed again, with tiles or weights first, whole maps and parts of them."""
+    few_channels = Case(3, 12, (9, 10), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    for case, path in itertools.product([few_channels, *LARGE.values()], WINOGRAD):
+        check(kind, "float32", case, 2, seed=6, path=path, spoil=SPOILED[name])
+    for case, path in itertools.product([few_channels, LARGE["many maps"]], WINOGRAD):
+        check(kind, "float64", case, 2, seed=7, path=path, spoil=SPOILED[name], side="start")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -360,6 +360,20 @@ def test_an_update_takes_over_its_donated_arrays() -> None:
     assert memory.arena_bytes == -(-W.nbytes // 64) * 64  # the product: no result may lie over what is read still
 
 
+@pytest.mark.parametrize("case", ["tiles of small maps", "tiles in parts of rows"])
+def test_what_is_computed_again_is_finished_once(case: str) -> None:
+    """Winograd's sums that are not finite are computed again, and added only then to what is donated."""
+    for head, (first, second) in conv_graphs(*CONVOLUTIONS[case], f32):
+        first[0, 1, 2, 2], second[-1, 1, 0, 0] = np.nan, np.inf
+        total = draw(*graph_of(head, first, second).outputs[0].aval.shape)
+        graph = graph_of(lambda a, b, t, head=head: head(a, b) + t, first, second, total)
+        plan = build_plan(simplify(graph), 2, partial(block_grain, threads=2))
+        assert len(plan.steps) == 1 and assign_memory(plan, (2,)).donated
+        _, (found,), (expected,) = both_ways(graph, [first, second, total], donate=(2,))
+        np.testing.assert_array_equal(found, expected)
+        assert 0 < np.isfinite(found).sum() < found.size
+
+
 def test_a_donated_operand_of_the_product_is_not_overwritten() -> None:
     square = draw(48, 48)
     graph = graph_of(lambda x, w: np.tanh(x @ w) + x, square, draw(48, 48))

@@ -30,8 +30,7 @@ POINT_GAP = 64  # bytes between the arrays of two points, so that one tile's ele
 LEAST_CHANNELS = 8  # and maps: with 3 of either, tiles of products are mostly empty (64 to 3: 0.85 of direct speed)
 LEAST_FLOPS = 1 << 22  # below, a family of kernels more to compile and to load gains some microseconds
 PANELS = 4  # panels of maps whose products are kept at a time
-
-
+WORD = 8
 PART = 64  # channels of a strip that one task transforms where all strips are transformed first
 DIRECT_COST = 1.3  # of a product in the direct convolution, in products of Winograd's
 WEIGHT_COST = {0: 80, 2: 190, 4: 320}  # of transforming (0: packing) the weights of a pair of channel and map
@@ -144,7 +143,8 @@ def plan_winograd(
     positions = ((strips.most_rows * m + 2) * (strips.most_columns * m + 2) + 2 * lanes) * lanes
     buffer = max(positions, (WEIGHT_CHANNELS * TAPS + lanes) * width) * size
     work = buffer_offset + round_up(buffer)
-    work_offset = HEADER_BYTES + round_up(shared)
+    marks_offset = HEADER_BYTES + round_up(shared)
+    work_offset = marks_offset + round_up(count * panels * WORD)
     parts = ceil_div(channels, PART)
     plan = (
         g.images, channels, *source, outputs, *out, top, left,
@@ -153,6 +153,7 @@ def plan_winograd(
         *steps, int(is_data), int(not is_data),
         depth, u_point, v_point, v_row, m_point, m_row, m_panels,
         HEADER_BYTES, work_offset, work, own_offset, m_offset, buffer_offset, parts,
+        marks_offset,
     )  # fmt: skip
     assert len(plan) == WINOGRAD_WORDS
     plane = out[0] * out[1]

@@ -13,7 +13,8 @@ W_IS_TILES_FIRST, W_FIRST_TASKS, W_TASKS, W_PANELS = range(16, 20)
 W_OUTPUT_STEP, W_CHANNEL_STEP, W_IS_FLIPPED, W_MEETS_ZEROS = range(20, 24)
 W_DEPTH, W_U_POINT, W_V_POINT, W_V_ROW, W_M_POINT, W_M_ROW, W_M_PANELS = range(24, 31)
 W_SHARED_OFFSET, W_WORK_OFFSET, W_WORK_BYTES, W_OWN_OFFSET, W_M_OFFSET, W_BUFFER_OFFSET, W_PARTS = range(31, 38)
-WINOGRAD_WORDS = 38
+W_MARKS_OFFSET = 38
+WINOGRAD_WORDS = 39
 
 # The weight gradient: the first words are the same.
 G_IS_TILES_FIRST, G_FIRST_TASKS, G_PARTS, G_TASKS, G_FOLD_TASKS = range(16, 21)
@@ -23,4 +24,5 @@ WINOGRAD_GRADIENT_WORDS = 34
 
 TAPS = 9
 WEIGHT_CHANNELS = 32  # input channels whose weights are transformed at a time
+IS_FINITE = 2  # a word of the scratch's header: whether no strip is marked
 PROBE_BYTES = 64  # at the start of a thread's work: a vector that becomes NaN

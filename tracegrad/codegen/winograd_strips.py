@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tracegrad.codegen import winograd_layout as words
@@ -27,15 +28,67 @@ def chunk_end(plan: int, tiles: int, chunk: int) -> int:
 
 
 @kernel
+def strip_image(plan: int, strip: int) -> int:
+    """Return the image of a strip."""
+    return strip // (load_word(plan, words.W_ROW_CHUNKS) * load_word(plan, words.W_COLUMN_CHUNKS))
+
+
+@kernel
+def row_chunk(plan: int, strip: int) -> int:
+    return strip // load_word(plan, words.W_COLUMN_CHUNKS) % load_word(plan, words.W_ROW_CHUNKS)
+
+
+@kernel
+def column_chunk(plan: int, strip: int) -> int:
+    return strip % load_word(plan, words.W_COLUMN_CHUNKS)
+
+
+@kernel
+def tile_row(plan: int, strip: int) -> int:
+    """Return the first row of tiles of a strip."""
+    return chunk_start(plan, words.W_ROW_TILES, row_chunk(plan, strip))
+
+
+@kernel
+def tile_rows(plan: int, strip: int) -> int:
+    """Return the number of rows of tiles of a strip."""
+    return chunk_end(plan, words.W_ROW_TILES, row_chunk(plan, strip)) - tile_row(plan, strip)
+
+
+@kernel
+def tile_column(plan: int, strip: int) -> int:
+    """Return the first column of tiles of a strip."""
+    return chunk_start(plan, words.W_COLUMN_TILES, column_chunk(plan, strip))
+
+
+@kernel
+def tile_columns(plan: int, strip: int) -> int:
+    """Return the number of columns of tiles of a strip."""
+    return chunk_end(plan, words.W_COLUMN_TILES, column_chunk(plan, strip)) - tile_column(plan, strip)
+
+
+@kernel
 def strip_count(plan: int, strip: int) -> int:
     """Return the number of tiles of a strip."""
-    column_chunks = load_word(plan, words.W_COLUMN_CHUNKS)
-    row = strip // column_chunks % load_word(plan, words.W_ROW_CHUNKS)
-    column = strip % column_chunks
-    rows = chunk_end(plan, words.W_ROW_TILES, row) - chunk_start(plan, words.W_ROW_TILES, row)
-    return rows * (chunk_end(plan, words.W_COLUMN_TILES, column) - chunk_start(plan, words.W_COLUMN_TILES, column))
+    return tile_rows(plan, strip) * tile_columns(plan, strip)
 
 
+@cache  # one kernel, though several call it
+def strip_extent(m: int) -> tuple[Any, Any]:
+    """Return the kernels rows(plan, strip) and columns(plan, strip): how many of the result a strip has."""
+
+    @kernel
+    def rows(plan: int, strip: int) -> int:
+        return minimum(tile_rows(plan, strip) * m, load_word(plan, words.W_OUT_H) - tile_row(plan, strip) * m)
+
+    @kernel
+    def columns(plan: int, strip: int) -> int:
+        return minimum(tile_columns(plan, strip) * m, load_word(plan, words.W_OUT_W) - tile_column(plan, strip) * m)
+
+    return rows, columns
+
+
+@cache  # one kernel, though several call it
 def spreading(bits: int, shape: TileShape) -> Any:
     """Return the kernel spread(x, height, width, channels, top, left, rows, columns, target).
 

@@ -40,7 +40,16 @@ from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
-from tracegrad.codegen.winograd_strips import chunk_end, chunk_start, strip_count, strip_transform, work_address
+from tracegrad.codegen.winograd_strips import (
+    strip_count,
+    strip_image,
+    strip_transform,
+    tile_column,
+    tile_columns,
+    tile_row,
+    tile_rows,
+    work_address,
+)
 from tracegrad.codegen.winograd_tile import row_tile_intrinsic, row_tile_part
 from tracegrad.codegen.winograd_transforms import (
     probing,
@@ -70,13 +79,11 @@ def rows_transform(bits: int, shape: TileShape, m: int) -> Any:
         out_w = load_word(plan, words.W_OUT_W)
         point = load_word(plan, words.G_POINT)
         pitch = load_word(plan, words.G_ROW)
-        column_chunks = load_word(plan, words.W_COLUMN_CHUNKS)
-        chunks = load_word(plan, words.W_ROW_CHUNKS) * column_chunks
-        row = chunk_start(plan, words.W_ROW_TILES, strip % chunks // column_chunks)
-        rows = chunk_end(plan, words.W_ROW_TILES, strip % chunks // column_chunks) - row
-        column = chunk_start(plan, words.W_COLUMN_TILES, strip % column_chunks)
-        columns = chunk_end(plan, words.W_COLUMN_TILES, strip % column_chunks) - column
-        image = strip // chunks
+        row = tile_row(plan, strip)
+        column = tile_column(plan, strip)
+        rows = tile_rows(plan, strip)
+        columns = tile_columns(plan, strip)
+        image = strip_image(plan, strip)
         some = pitch // size
         map_blocks = (outputs + some - 1) // some
         if block < map_blocks:
