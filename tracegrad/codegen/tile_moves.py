@@ -13,8 +13,11 @@ from llvmlite import ir
 
 from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I32, I64, POINTER, intrinsic
-from tracegrad.codegen.tile import WORD, Lanes, offset, part_function, part_intrinsic, part_module, word
+from tracegrad.codegen.tile import WORD, Lanes, offset, part_function, part_intrinsic, part_module, prefetch, word
 from tracegrad.codegen.tile_shape import TileShape
+
+ROWS_AHEAD = 8
+"""Rows between a row's prefetch and its copy: short pieces of rows that lie apart are no stream to the hardware."""
 
 
 def transpose_name(bits: int, indirect: bool) -> str:
@@ -136,7 +139,7 @@ def copy_rows_intrinsic(bits: int) -> Any:
 
         destination[i, j] = source[i, j]        i < rows, j < n <= two vectors
 
-    One vector of each row is written if n fits it, else two; what is beyond n is zero.
+    One vector of each row is written if n fits it, else two; what is beyond n is zero.  Rows below are asked for.
     """
 
     return part_intrinsic(copy_rows_name(bits), 6)
@@ -149,11 +152,13 @@ def _emit_copy_rows(function: ir.Function, lanes: Lanes) -> None:
     builder = ir.IRBuilder(entry)
     masks = [lanes.first(builder, n), lanes.first(builder, builder.sub(n, word(lanes.count)))]
     starts = [builder.inttoptr(source, POINTER), builder.inttoptr(destination, POINTER)]
+    ahead = builder.mul(pitch, word(ROWS_AHEAD))
 
     def loop(name: str, used: Sequence[ir.Value | None]) -> ir.Block:
         block = function.append_basic_block(name)
         inner = ir.IRBuilder(block)
         left, from_, to = (phi_from(inner, inner_from, value) for value in (rows, *starts))
+        prefetch(inner, offset(inner, from_, ahead), write=False)
         for j, mask in enumerate(used):
             shift = word(j * lanes.count * lanes.item_size)
             place = offset(inner, from_, shift)
