@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.library_machine import JUNK, run
 from tracegrad.codegen import plan_gemm as plan_gemm_words
+from tracegrad.codegen.plan import HEADER_BYTES
 from tracegrad.codegen.plan_gemm import plan_gemm
 
 EXAMPLES = int(os.environ.get("RANDOM_PRODUCTS", "120"))
@@ -94,8 +95,8 @@ def test_thousands_of_tiny_products(dtype, size):
 
 
 def both_threads_packed(scratch, work_bytes):
-    """Say whether no thread's part of the scratch is still the junk that it was."""
-    return all((part != JUNK).any() for part in np.split(scratch[-2 * work_bytes :], 2))
+    """Say whether no thread's part of the scratch is still the junk that it was, up to its last words."""
+    return all((part[:-HEADER_BYTES] != JUNK).any() for part in np.split(scratch[-2 * work_bytes :], 2))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -125,6 +126,20 @@ def test_a_million_terms_are_split(dtype, m, n):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_products_that_are_cut(dtype, m, n, k, threads):
     assert_product(dtype, m, n, k, 1, threads, seed=1)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("m, n, k, batch", [(70, 150, 600, 5), (50, 1500, 190, 1), (51, 1300, 190, 3)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_packed_a_is_kept(dtype, m, n, k, batch, threads):
+    """For the next columns, and for the next product of a batch that has one A: blocks of k have their places."""
+    rng = np.random.default_rng(7)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((batch, k, n)).astype(dtype)
+    call = plan_gemm(dtype, m, n, k, (0, k, 1), (k * n, n, 1), (m * n, n, 1), batch, threads)
+    assert call.plan[plan_gemm_words.KEPT_A] > 0
+    for side in ("start", "end"):
+        result = run(call, [a, b], np.zeros((batch, m, n), dtype), threads, side)
+        np.testing.assert_allclose(result, a.astype(np.float64) @ b, rtol=0, atol=EPSILON[dtype] * 40 * np.sqrt(k))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

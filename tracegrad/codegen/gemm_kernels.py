@@ -5,7 +5,8 @@
         for rows of C:  pack A (panels of the tile's height, all of them in the L2 cache)
             for panels of B (each in the L1 cache), for panels of A:  the tile
 
-The plan may say that an operand is read where it lies.  A thread packs for itself: no barriers.
+The plan may say that an operand is read where it lies.  A thread packs for itself: no barriers.  What it packed of A
+it may keep, for other columns and for further products of a batch that has one A.
 """
 
 from __future__ import annotations
@@ -183,15 +184,19 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     @kernel
     def block(
         a: int, a_row: int, a_k: int, b: int, b_k: int, b_column: int, c: int, c_row: int,
-        m: int, n: int, k: int, plan: int, work: int, operands: int, origin: int,
+        m: int, n: int, k: int, plan: int, work: int, operands: int, origin: int, is_packed: int,
     ) -> None:  # fmt: skip
-        """Multiply one block; parts of C are finished as they are complete, unless origin is negative."""
+        """Multiply one block; parts of C are finished as they are complete, unless origin is negative.
+
+        is_packed: A is there from the block before.
+        """
         a_pitch = load_word(plan, words.A_PITCH)
         b_pitch = load_word(plan, words.B_PITCH)
         group = load_word(plan, words.A_PANELS)
         n_step = load_word(plan, words.N_STEP)
         depth_limit, strip = load_word(plan, words.DEPTH), load_word(plan, words.STRIP)
-        packed_a = work + load_word(plan, words.PACKED_B)
+        first_a = work + load_word(plan, words.PACKED_B)
+        kept = load_word(plan, words.KEPT_A)
         k_blocks = (k + depth_limit - 1) // depth_limit
         panels = (m + panel_rows - 1) // panel_rows
         even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
@@ -215,7 +220,11 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                     q1 = minimum(panels, q0 + group)
                     left, left_row, left_k = a + k0 * a_k * size, a_row * size, a_k * size
                     if a_pitch:
-                        pack_a(left, a_row, a_k, m, even, taller, q0, q1, depth, packed_a, a_pitch)
+                        packed_a = first_a
+                        if kept:
+                            packed_a += k_block * kept + q0 * a_pitch * size
+                        if kept == 0 or is_packed == 0:
+                            pack_a(left, a_row, a_k, m, even, taller, q0, q1, depth, packed_a, a_pitch)
                         left, left_row, left_k = packed_a, size, panel_rows * size
                     multiply(m, even, taller, q0, q1, width, depth, strip, left, left_row, left_k, a_pitch * size,
                              right, right_k, b_pitch * size, part, c_row * size, k_block)  # fmt: skip
@@ -223,18 +232,19 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                         row = row_start(m, even, taller, q0)
                         rows = row_start(m, even, taller, q1) - row
                         finish(operands, origin + row * c_row + first, rows, c_row, width)
+            is_packed = 1
 
     return block
 
 
 def block_of_product(bits: int, shape: TileShape) -> Any:
-    """Return the kernel run_unit(plan, operands, scratch, unit, work)."""
+    """Return the kernel run_unit(plan, operands, scratch, unit, work, is_packed)."""
     size = bits // 8
     columns = shape.columns(size)
     block = blocked_product(bits, shape)
 
     @kernel
-    def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int) -> None:
+    def run_unit(plan: int, operands: int, scratch: int, unit: int, work: int, is_packed: int) -> None:
         """Compute one block of one product: unit = ((batch, split), column block, row block)."""
         m = load_word(plan, words.M)
         n = load_word(plan, words.N)
@@ -270,8 +280,9 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
             origin = -1
         block(
-            a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work, operands, origin
-        )
+            a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work, operands, origin,
+            is_packed,
+        )  # fmt: skip
 
     return run_unit
 
@@ -358,13 +369,20 @@ def gemm_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
         if load_word(plan, words.IS_SMALL):
             run_small(plan, operands, first, end)
         else:
+            flag = work + load_word(plan, words.WORK_BYTES) - HEADER_BYTES
             for unit in range(first, end):
-                run_unit(plan, operands, scratch, unit, work)
+                run_unit(plan, operands, scratch, unit, work, load_word(flag, 0))
+                store_word(flag, 0, 1)
 
     @kernel
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
+        work_bytes = load_word(plan, words.WORK_BYTES)
+        end = scratch + HEADER_BYTES + load_word(plan, words.PARTIAL_BYTES)
+        for _ in range(load_word(plan, words.THREADS)):
+            end += work_bytes
+            store_word(end - HEADER_BYTES, 0, 0)
         par_for(pool, task(), scratch, load_word(plan, words.TASKS))
         if load_word(plan, words.K_SPLITS) > 1:
             add_partials(plan, operands, scratch)

@@ -13,6 +13,7 @@ What the tile does, and what it brought (GF/s of one core with AVX2, float32, wh
 | B read where it is  | rows in whole vectors, near each other    | 64 cubed: 61, 82                               |
 | flat blocks of B    | one panel of A, B is large, its rows lie  | 2 x 777 x 777: 16, 21; 4 x 10000 x 300: 22, 29 |
 | strips of B         | K is small: runs of C are written         | 96 x 3136 x 16: 33, 70; 32 x 3136 x 8: 17, 43  |
+| A packed once       | one A for the batch, or for all columns   | 256 x 196 x 1024, 8 times: 67, 70              |
 | one loop, no blocks | a batch of products that need no packing  | 2048 of 16 cubed: 33, 67; of 32 cubed: 20, 76  |
 | K split             | C is small: each operand is read once     | the threads share 64 x 64 x 65536              |
 
@@ -37,7 +38,9 @@ PACKED_B, IS_SMALL = range(24, 26)  # bytes for packed B; each product of the ba
 WORK_BYTES, PARTIAL_BYTES = range(26, 28)  # scratch per thread; all partial products together
 INNER, A_INNER, B_INNER = range(28, 31)  # product i of the batch has A at i // INNER * A_BATCH + i % INNER * A_INNER
 STRIP = 31  # columns of B that a panel of A meets before the next panel does
-GEMM_WORDS = 32
+KEPT_A = 32  # bytes of a k-block's packed A, all of which a thread keeps for further blocks; 0: it packs for each block
+THREADS = 33  # the last words of each one's scratch say whether it has packed A
+GEMM_WORDS = 34
 
 # Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -51,6 +54,8 @@ GEMV_WORDS = 21
 K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
 A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
 COLUMN_BLOCK = 1024
+KEPT_BYTES = 1280 << 10  # the most of packed A that is kept for other columns and products: the L3 cache has it
+NEAR_BYTES = 128 << 10  # what is packed of B at a time where that costs nothing: it stays in the L2 cache, with A
 FLAT_DEPTH, FLAT_COLUMNS = 32, 2048  # long parts of B's rows, used while the L2 cache has them
 SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an operand twice
 STRIP_BYTES = 16 << 10  # columns of B that all panels of A meet, out of the L1 cache
@@ -101,9 +106,16 @@ def plan_gemm(
     a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
     widest = FLAT_COLUMNS if is_flat else COLUMN_BLOCK
     b_pitch, n_step = _packed_b(n, k, block[1], widest, depth, b_strides, shape, size)
+    k_blocks, all_panels = ceil_div(k, depth), ceil_div(block[0], shape.rows)
+    uses = batch * ceil_div(n, n_step) if row_blocks * splits == 1 else 1
+    room = batch * (k + m) * n * size // (2 * threads)
+    kept_a = _kept_a(a_strides, inner, batch, uses, k_blocks, all_panels * a_pitch * size, room)
+    if n_step < block[1] and k_blocks == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
+        n_step = min(n_step, NEAR_BYTES // (depth * shape.columns(size) * size) * shape.columns(size))
+    packed_a = round_up(k_blocks * kept_a or a_panels * a_pitch * size)
     packed_b = round_up(ceil_div(n_step, shape.columns(size)) * b_pitch * size)
     is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits == 1 and 0 < k <= depth
-    work = packed_b + round_up(a_panels * a_pitch * size) + 64
+    work = packed_b + packed_a + 64 + HEADER_BYTES
     partial = round_up(splits * m * n * size) if splits > 1 else 0
     plan = (
         (batch, m, n, k)
@@ -113,6 +125,7 @@ def plan_gemm(
         + (row_blocks, column_blocks, splits, tasks)
         + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
         + (*inner, max(1, STRIP_BYTES // (depth * shape.columns(size) * size)) * shape.columns(size))
+        + (kept_a, threads)
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
@@ -136,6 +149,12 @@ def _packed_a(m: int, n: int, depth: int, strides: Strides, shape: TileShape, si
     return pitch, max(1, min(panels, A_BYTES // (pitch * size)))
 
 
+def _kept_a(a: Strides, inner: Inner, batch: int, uses: int, k_blocks: int, block_bytes: int, room: int) -> int:
+    """Return the bytes of a packed k-block of A if all of them are kept for further uses; 0: it is packed for each."""
+    is_one = batch == 1 or a[0] == (inner[1] if inner[0] > 1 else 0) == 0
+    return block_bytes if is_one and uses > 1 and k_blocks * block_bytes <= min(KEPT_BYTES, room) else 0
+
+
 def _packed_b(
     n: int, k: int, block: int, widest: int, depth: int, strides: Strides, shape: TileShape, size: int
 ) -> tuple[int, int]:
@@ -145,7 +164,7 @@ def _packed_b(
     whole = rest == 0 or rest >= lanes or (n <= block and n >= lanes and k <= depth)
     if whole and strides[2] == 1 and abs(strides[1]) * depth * size <= IN_PLACE_BYTES and block <= widest:
         return 0, max(1, n)
-    return (depth + 2) * columns, min(block, widest)
+    return (depth + 2) * columns, max(1, min(block, widest))
 
 
 def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
