@@ -26,6 +26,7 @@ FLOORS = (
     ("bfloat16",),
     ("structure",),
     ("ir",),
+    ("captured", "memory"),
     ("trace",),
     ("inlining",),
     ("ops",),

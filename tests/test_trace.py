@@ -88,7 +88,7 @@ def test_inner_traces_capture_outer_values() -> None:
     def outer(x: Any) -> Any:
         y = x * 2.0
         inner = trace(lambda z: z + y, [V])
-        assert len(inner.captures) == 1 and inner.captures[0] is y
+        assert len(inner.captures) == 1 and inner.captures[0]._node is y._node
         return inline(inner.graph, [x, *inner.captures])[0]
 
     traced = trace(outer, [V])

@@ -429,12 +429,12 @@ def branches_of_two_shapes() -> None:
 
 @wrong(
     """
-    int() of a traced value f32 is not known while tracing at HERE
-      fix: use x.astype(np.int64), or make the argument static
+    int at HERE: f32[10] is not one number
+      fix: use x.astype(np.int64)
     """
 )
-def int_of_a_traced_value() -> None:
-    tg.jit(lambda x: x * int(x[0, 0]))(X)  # <-
+def int_of_a_traced_array() -> None:
+    tg.jit(lambda x: x * int(x[0]))(X)  # <-
 
 
 @wrong(
@@ -450,11 +450,11 @@ def range_of_a_traced_value() -> None:
 @wrong(
     """
     a traced value f32[64, 10] cannot be turned into a NumPy array while tracing at HERE
-      fix: use a function of tracegrad.numpy, or return the value from the function
+      fix: use a function of tracegrad.numpy, or tnp.zeros(n), np.zeros_like(x) for an array to fill
     """
 )
 def numpy_array_of_a_traced_value() -> None:
-    tg.jit(lambda x: np.array(x))(X)  # <-
+    tg.jit(lambda x: np.ma.asarray(x))(X)  # <-
 
 
 @wrong(
@@ -479,8 +479,8 @@ def length_of_a_traced_scalar() -> None:
 
 @wrong(
     """
-    item assignment at HERE: a traced value is immutable
-      fix: write x = x.at[index].set(value)
+    item assignment at HERE: it would change the argument x in place, and a traced function cannot do that
+      fix: change a copy, x = x.copy(), and return it
     """
 )
 def item_assignment() -> None:
@@ -493,12 +493,12 @@ def item_assignment() -> None:
 
 @wrong(
     """
-    numpy.sin at HERE: out= cannot be written to while tracing
-      fix: use the returned value
+    item assignment at HERE: it would change the argument y in place, and a traced function cannot do that
+      fix: change a copy, x = x.copy(), and return it
     """
 )
 def out_argument() -> None:
-    tg.jit(lambda x: np.sin(x, out=np.empty((64, 10))))(X)  # <-
+    tg.jit(lambda x, y: np.sin(x, out=y))(X, X)  # <-
 
 
 @wrong(

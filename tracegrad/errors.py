@@ -10,6 +10,7 @@
     |- TapeError (RuntimeError)       wrong uses of the tape: a second backward, a saved value changed in place, ...
     |- TracerError (TypeError)        a traced value used where a concrete one is needed
     |  |- TracerBoolError             Python itself must decide on a traced value: its function is converted
+    |  |  '- TracerValueError         NumPy or Python needs the elements of a traced value: likewise
     |  '- TracerLeakError             a traced value used after its trace has ended
     |- OutOfMemory (MemoryError)      a program's values, or a loop's record for its pullback, do not fit
     |- GraphError                     text or graph that does not verify
@@ -134,6 +135,10 @@ class TracerError(TracegradError, TypeError):
 
 class TracerBoolError(TracerError):
     """Python asked for the truth of a traced value, or for an integer: converting the function may help."""
+
+
+class TracerValueError(TracerBoolError):
+    """NumPy or Python asked for the elements of a traced value: converting the function may help."""
 
 
 class TracerLeakError(TracerError):

@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tracegrad import tree
+from tracegrad.captured import Capture, picture, without_unused
 from tracegrad.errors import (
     ArgumentError,
     Place,
     TracerBoolError,
     TracerError,
     TracerLeakError,
+    TracerValueError,
     Where,
     user_line,
     user_place,
@@ -28,6 +30,18 @@ from tracegrad.errors import (
 )
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
+from tracegrad.memory import (
+    BUFFER_FIX,
+    LOCAL,
+    VIEWS,
+    Memory,
+    Step,
+    change,
+    note_view,
+    refuse_storing,
+    shares,
+    write_out,
+)
 from tracegrad.record import record, replace
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
@@ -85,14 +99,6 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
-@record(eq=False)
-class Capture:
-    """An array (or an outer trace's value) that the traced function reads without it being an argument."""
-
-    node: Node
-    value: Any
-
-
 class Trace:
     """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line.
 
@@ -105,18 +111,24 @@ class Trace:
         self.computes = computes
         self.live = True
         self.line: Where | None = None
-        self.captures: dict[int, Capture] = {}
+        self.captures: list[Capture] = []
+        self.captured: dict[int, Capture] = {}
         self.values: dict[Node, Any] = {}
         self.known: dict[Operand, bool] = {}
         self._lines: dict[tuple[int, int], tuple[Place, Where | None]] = {}
 
     def input(
-        self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None
-    ) -> Tracer:
+        self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None,
+        given: str = "",
+    ) -> Tracer:  # fmt: skip
+        """Add an input; `given` says what it is to the user, if it must not be changed in place."""
         node = self.builder.input(aval, name, where or user_line())
         if self.computes:
             self.values[node] = value
-        return Tracer(self, node, weak)
+        found = Tracer(self, node, weak)
+        if given:
+            Memory(found, given)
+        return found
 
     def bind(
         self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None = None
@@ -140,12 +152,16 @@ class Trace:
         nodes = [self.lift(o) for o in operands]
         where = where or self.line or self.user_line()
         if not self.computes:
-            return Tracer(self, self.builder.add(prim, nodes, params, where))
-        aval = prim.aval(*(n.aval for n in nodes), **params)
-        node = Node(prim, tuple(nodes), params, aval, where)
-        self.values[node] = prim(*(self.value(n) for n in nodes), **params)
-        self.builder.nodes.append(node)
-        return Tracer(self, node)
+            found = Tracer(self, self.builder.add(prim, nodes, params, where))
+        else:
+            aval = prim.aval(*(n.aval for n in nodes), **params)
+            node = Node(prim, tuple(nodes), params, aval, where)
+            self.values[node] = prim(*(self.value(n) for n in nodes), **params)
+            self.builder.nodes.append(node)
+            found = Tracer(self, node)
+        if prim.name in VIEWS and type(operands[0]) is Tracer:
+            note_view(operands[0], found, prim, params)
+        return found
 
     def user_line(self) -> Where | None:
         """Return the user's line that is being executed; many nodes share one."""
@@ -186,40 +202,36 @@ class Trace:
             fix="pass np.asarray(x, dtype=np.float32) or a number",
         )
 
-    def capture(self, value: Any, aval: Aval) -> Node:
-        found = self.captures.get(id(value))
-        if found is None:
+    def capture(self, value: Any, aval: Aval, *, watched: bool = True) -> Node:
+        """Return the input that stands for an array or an outer trace's value, as it is now.
+
+        An array may be changed in place later on: what has been traced before then reads what it was.
+        """
+        key = identity(value)
+        found = self.captured.get(key)
+        if found is None or not found.unchanged():
             node = self.builder.input(aval, f"captured{len(self.captures)}", user_line())
-            found = self.captures[id(value)] = Capture(node, value)
+            value = value.owned() if type(value) is Tracer else value
+            before = picture(value, self.computes) if watched else None
+            found = self.captured[key] = Capture(node, value, before)
+            self.captures.append(found)
             if self.computes:
-                self.values[node] = value
+                self.values[node] = value if before is None else before
         return found.node
-
-
-    def without_unused(self, graph: Graph) -> tuple[Graph, tuple[Any, ...]]:
-        """Return the graph without the captured inputs that nothing reads, and the values of the others."""
-        read = {id(o) for node in graph.nodes for o in node.operands} | set(map(id, graph.outputs))
-        unused = {c.node for c in self.captures.values() if id(c.node) not in read}
-        captures = tuple(c.value for c in self.captures.values() if c.node not in unused)
-        if unused:
-            inputs = tuple(n for n in graph.inputs if n not in unused)
-            names = {node: name for node, name in graph.names.items() if node not in unused}
-            first = len(inputs) - len(captures)
-            names |= {node: f"captured{i}" for i, node in enumerate(inputs[first:])}
-            graph = Graph(graph.name, inputs, graph.nodes, graph.outputs, names)
-        return graph, captures
 
 
 class Tracer:
     """Stands for an array while a function is traced. Operators and NumPy functions on it add nodes to the graph."""
 
-    __slots__ = ("_node", "_trace", "weak")
+    __slots__ = ("__weakref__", "_memory", "_node", "_steps", "_trace", "weak")
     __array_priority__ = 1000.0
 
     def __init__(self, trace: Trace, node: Operand, weak: bool = False):
         self._trace = trace
         self._node = node
         self.weak = weak
+        self._memory: Memory | None = None
+        self._steps: tuple[Step, ...] = ()
 
     @property
     def aval(self) -> Aval:
@@ -255,12 +267,24 @@ class Tracer:
             )
 
     def owned(self) -> Tracer:
-        """Return a value that nobody else can change: itself, because traced values are immutable."""
-        return self
+        """Return the same value with memory of its own."""
+        return Tracer(self._trace, self._node, self.weak)
 
     def apart(self, operands: Any) -> Tracer:
         """Return a result as one that shares no memory with the operands it was computed from."""
-        return self
+        return self if self._memory is None and not shares(self, operands) else self.owned()
+
+    def can_change(self) -> bool:
+        """Say whether operators like `+=` work in place; in a traced branch or loop they give a new value instead."""
+        here = current_trace()
+        if self._memory is not None and self._memory.given == LOCAL:
+            return False
+        return here is not None and (here is self._trace or here.computes)
+
+    def changed(self, value: Tracer, what: str) -> None:
+        """Take the value of another tracer, of this shape and dtype, in place."""
+        self.check_live()
+        change(self, value, what)
 
     def contiguous(self) -> Tracer:
         """Return the array with its elements in order in memory; traced values have no memory."""
@@ -279,10 +303,13 @@ class Tracer:
         return bool(self.concrete("the truth value", fix, TracerBoolError))
 
     def __int__(self) -> int:
-        return int(self.concrete("int()", "use x.astype(np.int64), or make the argument static"))
+        refuse_storing(self)
+        return int(self.concrete("int()", "use x.astype(np.int64), or make the argument static", TracerValueError))
 
     def __float__(self) -> float:
-        return float(self.concrete("float()", "use x.astype(np.float64), or return the value from the function"))
+        fix = "use x.astype(np.float64), or return the value from the function"
+        refuse_storing(self)
+        return float(self.concrete("float()", fix, TracerValueError))
 
     def __index__(self) -> int:
         fix = "index a traced array (tnp.asarray(table)[i]), or make the argument static"
@@ -307,15 +334,9 @@ class Tracer:
         return (self[i] for i in range(len(self)))  # type: ignore[index]
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TracerError(
+        raise TracerValueError(
             f"a traced value {self.aval} cannot be turned into a NumPy array while tracing",
-            fix="use a function of tracegrad.numpy, or return the value from the function",
-        )
-
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        raise TracerError(
-            "item assignment: a traced value is immutable",
-            fix="write x = x.at[index].set(value)",
+            fix=f"use a function of tracegrad.numpy, or {BUFFER_FIX}",
         )
 
     def __hash__(self) -> int:
@@ -336,12 +357,17 @@ class Tracer:
             raise TracerError(
                 f"{shown} has no traced version", fix="write it with the functions of tracegrad.numpy, or open an issue"
             )
-        if kwargs.get("out") is not None:
-            raise TracerError(f"{shown}: out= cannot be written to while tracing", fix="use the returned value")
-        return function(*args, **{k: v for k, v in kwargs.items() if k != "out"})
+        found = function(*args, **{k: v for k, v in kwargs.items() if k != "out"})
+        out = kwargs.get("out")
+        return found if out is None else write_out(found, out[0] if isinstance(out, tuple) else out, shown)
 
     def __repr__(self) -> str:
         return f"Tracer<{self.aval}>"
+
+
+def identity(value: Any) -> int:
+    """Return what tells captured values apart: arrays by themselves, traced values by what they are now."""
+    return id(value._node) if type(value) is Tracer else id(value)
 
 
 @contextmanager
@@ -374,13 +400,20 @@ def trace(
     name: str = "main",
     names: Sequence[str] = (),
     weak: Sequence[bool] = (),
+    given: str = "",
 ) -> Traced:
-    """Trace `fn(*tracers)`, which returns a pytree, once."""
+    """Trace `fn(*tracers)`, which returns a pytree, once; with `names` or `given`, it cannot change its arguments."""
     with new_trace(name) as this:
         arguments = [
-            this.input(aval, names[i] if names else "", weak=bool(weak) and weak[i]) for i, aval in enumerate(avals)
+            this.input(
+                aval,
+                names[i] if names else "",
+                weak=bool(weak) and weak[i],
+                given=f"the argument {names[i]}" if names else given,
+            )
+            for i, aval in enumerate(avals)
         ]
         leaves, out_tree = tree.flatten(fn(*arguments))
         outputs = [this.lift(leaf, f"the result of {name}: ") for leaf in leaves]
-        graph, captures = this.without_unused(this.builder.finish(outputs))
+        graph, captures = without_unused(this.builder.finish(outputs), this.captures)
     return Traced(graph, captures, out_tree, tuple(isinstance(x, Tracer) and x.weak for x in leaves))

@@ -26,7 +26,7 @@ from tracegrad.ops.control import cond as cond_primitive
 from tracegrad.ops.control import item
 from tracegrad.ops.control import scan as scan_primitive
 from tracegrad.ops.control import while_loop as while_primitive
-from tracegrad.trace import Traced, Tracer, trace
+from tracegrad.trace import Traced, Tracer, identity, trace
 
 
 def operand_leaves(values: Any, what: str) -> tuple[list[Any], tree.TreeDef, list[Aval]]:
@@ -67,8 +67,8 @@ def with_consts(traced: Sequence[Traced]) -> tuple[list[Graph], list[Any]]:
     place: dict[int, int] = {}
     for t in traced:
         for value in t.captures:
-            if id(value) not in place:
-                place[id(value)] = len(consts)
+            if identity(value) not in place:
+                place[identity(value)] = len(consts)
                 consts.append(value)
     avals = [c.aval if isinstance(c, Tracer) else Aval(c.shape, c.dtype) for c in consts]
     graphs = []
@@ -76,7 +76,7 @@ def with_consts(traced: Sequence[Traced]) -> tuple[list[Graph], list[Any]]:
         builder = Builder(t.graph.name)
         own = [builder.input(n.aval, t.graph.names.get(n, ""), n.where) for n in own_inputs(t)]
         shared = [builder.input(a, f"captured{i}") for i, a in enumerate(avals)]
-        inputs = [*own, *(shared[place[id(v)]] for v in t.captures)]
+        inputs = [*own, *(shared[place[identity(v)]] for v in t.captures)]
         graphs.append(builder.finish(builder.inline(t.graph, inputs)))
     return graphs, consts
 

@@ -20,6 +20,7 @@ from tracegrad.api.captures import has_dict
 from tracegrad.api.environment import LONGEST, in_library, is_module, names_of
 from tracegrad.ir import Aval
 from tracegrad.ir.aval import can_hold
+from tracegrad.memory import Memory
 from tracegrad.trace import Trace, Tracer
 
 Mutable = (list, dict)
@@ -100,8 +101,9 @@ class Lifter:
             return self.copies[id(value)]
         if id(value) in self.wanted:
             self.lifted.add(id(value))
-            node = self.trace.capture(value, Aval(value.shape, value.dtype))
+            node = self.trace.capture(value, Aval(value.shape, value.dtype), watched=False)
             found: Any = Tracer(self.trace, node)
+            Memory(found, "an array from outside of the function")
         elif id(value) not in self.reaching:
             return value
         elif isinstance(value, types.FunctionType):

@@ -155,6 +155,7 @@ def check_cotangents(cotangent: Any, out_tree: Any, avals: Sequence[Any]) -> lis
 
 def traced_vjp(call: Call, leaves: Sequence[Any]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Inside a trace (or eagerly): record the values of every node, and pull back through them when asked."""
+    leaves = [leaf.owned() if type(leaf) is Tracer else leaf for leaf in leaves]  # they may be changed before `pull`
     graph, out_tree, inputs, values = record(call, leaves)
     check_results(call, graph)
     outputs = [o.dtype.type(o.value) if isinstance(o, Literal) else values[o] for o in graph.outputs]
@@ -186,7 +187,7 @@ def run_recorded(call: Call, leaves: Sequence[Any]) -> tuple[Graph, Any, tuple[N
         for leaf, name in zip(leaves, names, strict=True):
             aval, weak = leaf_aval(leaf, name)
             value = leaf if hasattr(leaf, "_trace") else np.asarray(leaf, aval.dtype)
-            tracers.append(this.input(aval, name, weak=weak, value=value))
+            tracers.append(this.input(aval, name, weak=weak, value=value, given=f"the argument {name}"))
         inputs = tuple(this.builder.inputs)
         flat, out_tree = tree.flatten(call.run(tracers))
         outputs = tuple(this.lift(leaf) for leaf in flat)

@@ -12,7 +12,7 @@ import numpy as np
 from tracegrad import tree
 from tracegrad.api.environment import Environment
 from tracegrad.api.lifting import Lifter, liftable
-from tracegrad.api.python_control import retry
+from tracegrad.api.python_control import asking, retry
 from tracegrad.api.signature import Parameters, leaf_aval
 from tracegrad.errors import ArgumentError, GradientError, ShapeError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
@@ -48,7 +48,8 @@ class Call:
     def run_once(self, leaves: Sequence[Any]) -> Any:
         args, kwargs = self.parameters.join(self.treedef, leaves, self.static)
         self.parameters.check_call(args, kwargs)
-        return self.fn(*args, **kwargs)
+        with asking():
+            return self.fn(*args, **kwargs)
 
     def converted(self, error: TracerBoolError) -> Call:
         return replace(self, fn=retry(error, self.fn))
@@ -250,7 +251,7 @@ class Grad:
             for leaf, name in zip(leaves, names, strict=True):
                 aval, weak = leaf_aval(leaf, name)
                 value = leaf if isinstance(leaf, Tracer) else np.asarray(leaf, aval.dtype)
-                tracers.append(this.input(aval, name, weak=weak, value=value))
+                tracers.append(this.input(aval, name, weak=weak, value=value, given=f"the argument {name}"))
             inputs = list(this.builder.inputs)
             flat, out_tree = tree.flatten(call.run(tracers))
             outputs = [this.lift(leaf) for leaf in flat]

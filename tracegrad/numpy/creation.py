@@ -200,7 +200,7 @@ def new_array(x: ArrayLike, dtype: DType = None, *, copy: bool = True) -> Array:
 
 
 def copy(x: ArrayLike) -> Array:
-    """Return a copy, as `numpy.copy`; a traced value is immutable and is its own copy."""
+    """Return a copy, as `numpy.copy`."""
     return new_array(x)
 
 
@@ -221,6 +221,11 @@ def astype(x: ArrayLike, dtype: DType, /, *, copy: bool = True) -> Array:
     return x.owned() if copy and x.dtype == target else cast("astype", x, target)
 
 
+def own(x: Array) -> Array:
+    """Return an array with memory of its own."""
+    return x.owned() if isinstance(x, Tracer) else x.copy()
+
+
 def meshgrid(*arrays: ArrayLike, indexing: str = "xy", sparse: bool = False) -> list[Array]:
     """Return coordinate arrays from vectors, as `numpy.meshgrid`."""
     xs = [shaping.ravel(x) for x in arrays]
@@ -232,7 +237,7 @@ def meshgrid(*arrays: ArrayLike, indexing: str = "xy", sparse: bool = False) -> 
     for axis, i in enumerate(order):
         line = xs[i]
         wide = shaping.as_shape(line, tuple(line.shape[0] if a == axis else 1 for a in range(len(xs))))
-        found.append((i, wide if sparse else broadcast_array(wide, shape)))
+        found.append((i, own(wide if sparse else broadcast_array(wide, shape))))
     return [x for _, x in sorted(found, key=operator.itemgetter(0))]
 
 

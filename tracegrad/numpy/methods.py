@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError
-from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, products, reductions, selecting
-from tracegrad.numpy import shaping, torch_names
+from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, inplace, joining, products, reductions
+from tracegrad.numpy import selecting, shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
@@ -141,7 +141,7 @@ def install() -> None:
         setattr(Tracer, f"__{name}__", method(f"__{name}__", function))
     for name, function in {**METHODS, **torch_names.METHODS}.items():
         setattr(Tracer, name, method(name, function))
-    for name, function in torch_names.PLAIN.items():
+    for name, function in {**torch_names.PLAIN, **inplace.METHODS}.items():
         setattr(Tracer, name, function)
     more: dict[str, Any] = {
         "reshape": reshape_method,
@@ -248,5 +248,7 @@ def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None
                 FUNCTIONS.setdefault(f"{key}.outer", adapted(f"{key}.outer", outer_of(function)))
     for name, function in REDUCTIONS.items():
         FUNCTIONS[f"{name}.reduce"] = adapted(f"{name}.reduce", along_first(function))
+    for name, method_name in inplace.AT.items():
+        FUNCTIONS[f"{name}.at"] = inplace.at_method(name, method_name)
     FUNCTIONS["add.accumulate"] = adapted("add.accumulate", accumulate(reductions.cumsum))
     FUNCTIONS["multiply.accumulate"] = adapted("multiply.accumulate", accumulate(reductions.cumprod))

@@ -20,6 +20,7 @@ from tracegrad.ir import Aval
 from tracegrad.ir.aval import NAMES, check_dtype, is_float, is_masked
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, concat, reshape
+from tracegrad.memory import Memory, note_view
 from tracegrad.trace import Tracer, current_trace, is_scalar, scalar_dtype
 
 Array: TypeAlias = Any
@@ -65,7 +66,10 @@ def known(name: str, value: np.ndarray[Any, Any] | np.generic) -> Array:
     trace = current_trace()
     if trace is None or isinstance(value, np.generic):
         return value
-    return Tracer(trace, trace.lift(value))
+    found = Tracer(trace, trace.lift(value))
+    if not isinstance(value, Tracer):
+        Memory(found, "an array of NumPy's")
+    return found
 
 
 def from_nested(name: str, value: Sequence[Any]) -> Array:
@@ -212,6 +216,25 @@ def computed(function: Function) -> Function:
         return found.apart((*args, *kwargs.values())) if isinstance(found, Tracer) else found
 
     return call  # type: ignore[return-value]
+
+
+def view_of_array(function: Function) -> Function:
+    """Let the result be a view where it is one of NumPy's; a tensor's is its own, as PyTorch's."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = function(*args, **kwargs)
+        plain = type(found) is Tracer or not isinstance(found, Tracer)
+        return found if plain else found.apart((*args, *kwargs.values()))
+
+    return call  # type: ignore[return-value]
+
+
+def readonly_view(x: Any, found: Any, function: Function, **params: Any) -> Any:
+    """Return what `function(x, **params)` made of x with several primitives as the view that NumPy's is."""
+    if type(x) is Tracer and type(found) is Tracer:
+        note_view(x, found, function, params)
+    return found
 
 
 def broadcast_shape(name: str, operands: Sequence[Any]) -> Shape:

@@ -7,7 +7,7 @@ import numpy as np
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir.aval import is_float
 from tracegrad.numpy import arithmetic, elementwise as ew, indexing, reductions, shaping
-from tracegrad.numpy.promote import computed
+from tracegrad.numpy.promote import computed, readonly_view
 from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, one_axis, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops import index as index_ops
@@ -159,13 +159,15 @@ def diagonal(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> A
     x = array("diagonal", x)
     if len(x.shape) < 2:
         raise ShapeError(f"diagonal: {shown(x)} has fewer than 2 axes", fix="pass a matrix, or use diag")
+    whole = x
     x = shaping.moveaxis(x, (axis1, axis2), (-2, -1))
     rows, columns = x.shape[-2:]
     n = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
     points = iota.beside(x, shape=(n,), axis=0, dtype=INT64)
     first = ops.add(points, np.int64(-offset)) if offset < 0 else points
     second = ops.add(points, np.int64(offset)) if offset > 0 else points
-    return indexing.getitem(x, (..., first, second))
+    found = indexing.getitem(x, (..., first, second))
+    return readonly_view(whole, found, diagonal, offset=offset, axis1=axis1, axis2=axis2)
 
 
 def diag(x: ArrayLike, k: int = 0) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ShapeError
-from tracegrad.numpy.promote import computed
+from tracegrad.numpy.promote import view_of_array
 from tracegrad.numpy.promote import Array, ArrayLike, Axis, Shape, array, broadcast_array, broadcast_shape, one_axis
 from tracegrad.numpy.promote import settle_axes, settle_shape, shown
 from tracegrad.ops import shape as ops
@@ -223,7 +223,7 @@ def size(x: ArrayLike, axis: int | None = None) -> int:
     return math.prod(sizes) if axis is None else sizes[axis]
 
 
-@computed
+@view_of_array
 def flip(x: ArrayLike, axis: Axis = None) -> Array:
     """Reverse the order along `axis` (all when None), as `numpy.flip`."""
     x = array("flip", x)
@@ -231,19 +231,19 @@ def flip(x: ArrayLike, axis: Axis = None) -> Array:
     return ops.flip(x, axes) if axes else x
 
 
-@computed
+@view_of_array
 def flipud(x: ArrayLike) -> Array:
     """Reverse the first axis, as `numpy.flipud`."""
     return flip(x, 0)
 
 
-@computed
+@view_of_array
 def fliplr(x: ArrayLike) -> Array:
     """Reverse the second axis, as `numpy.fliplr`."""
     return flip(x, 1)
 
 
-@computed
+@view_of_array
 def rot90(x: ArrayLike, k: int = 1, axes: tuple[int, int] = (0, 1)) -> Array:
     """Rotate by 90 degrees k times in the plane of two axes, as `numpy.rot90`."""
     match k % 4:

@@ -161,11 +161,12 @@ def expand(x: ArrayLike, *shape: Any) -> Array:
 
 
 def flatten(x: ArrayLike, start_dim: int = 0, end_dim: int = -1, order: str = "C") -> Array:
-    """Join the axes from start_dim to end_dim; all unless told."""
+    """Join the axes from start_dim to end_dim, all unless told; of a traced value this is a copy, as in NumPy."""
     x = array("flatten", x)
     shape = tuple(x.shape) or (1,)
     first, last = (one_axis("flatten", d, len(shape), x) for d in (start_dim, end_dim))
-    return shaping.reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+    found = shaping.reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+    return found.owned() if type(found) is Tracer else found
 
 
 @rounded_once

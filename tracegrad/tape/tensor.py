@@ -64,7 +64,7 @@ TAPE = Tape()
 class Held(Tracer):
     """A value of the tape."""
 
-    __slots__ = ("__dict__", "__weakref__", "_counter", "_data")
+    __slots__ = ("__dict__", "_counter", "_data")
     _trace: Any = TAPE
     weak: bool = False
     _data: Any

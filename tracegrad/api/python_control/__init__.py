@@ -13,13 +13,18 @@ import functools
 import importlib
 import importlib.util
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from tracegrad.errors import TracerBoolError, TracerError
+from tracegrad.errors import TracerBoolError, TracerError, TracerValueError
+from tracegrad.memory import BUFFER_FIX
 
 INSTALL = 'pip install "tracegrad[loops]"'
 MARK = "__tracegrad_converted__"
+BUFFERS: ContextVar[bool] = ContextVar("tracegrad_buffers", default=False)
+"""Whether `np.zeros` and the like make traced arrays in converted functions, so that these can be filled."""
 
 
 class CannotConvert(Exception):
@@ -48,12 +53,44 @@ def convert(fn: Callable[..., Any]) -> Callable[..., Any]:
 def retry(error: TracerBoolError, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return `fn` converted after tracing it met `error`, or raise the error with the reason why that cannot be."""
     try:
-        return convert(fn)
+        converted = convert(fn)
     except CannotConvert as reason:
         raise refusal(error, reason) from None
+    return functools.partial(again, converted)
+
+
+def again(converted: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a converted function; if it fills arrays of NumPy's with traced values, call it with traced arrays."""
+    try:
+        with asking():
+            return converted(*args, **kwargs)
+    except TracerValueError as error:
+        token, first = BUFFERS.set(True), error
+    try:
+        with asking():
+            return converted(*args, **kwargs)
+    except TracerError:
+        raise TracerError(first.message, fix=first.fix, where=first.where) from None
+    finally:
+        BUFFERS.reset(token)
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Turn NumPy's `setting an array element with a sequence` into the error of the traced value it asked."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error.__cause__, TracerValueError):
+            raise TracerValueError(
+                "item assignment: an array of NumPy's cannot hold a traced value",
+                fix=f"use {BUFFER_FIX}",
+                where=error.__cause__.where,
+            ) from None
+        raise
 
 
 def refusal(error: TracerBoolError, reason: CannotConvert) -> TracerError:
     """Return the error for a decision that Python cannot take and tracegrad cannot convert."""
-    fix = f"{error.fix}; write it with tg.cond or tg.while_loop; {reason}"
-    return TracerError(error.message, fix=fix, where=error.where)
+    control = "" if isinstance(error, TracerValueError) else "write it with tg.cond or tg.while_loop; "
+    return TracerError(error.message, fix=f"{error.fix}; {control}{reason}", where=error.where)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.api.python_control import MARK, CannotConvert, convert, refusal
+from tracegrad.api.python_control import MARK, CannotConvert, convert, elements, refusal
 from tracegrad.api.python_control.branches import and_, if_exp, or_, truth
 from tracegrad.api.python_control.effects import is_users
 from tracegrad.api.python_control.state import is_number, is_traced
@@ -174,6 +174,9 @@ def converted_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None
         replaced = BUILTINS.get(fn)
     except TypeError:
         replaced = None
+    if replaced is not None:
+        return replaced(*args, **kwargs)
+    replaced = elements.traced_version(fn, args, kwargs)
     if replaced is not None:
         return replaced(*args, **kwargs)
     if getattr(fn, "__module__", None) == CONTROL and isinstance(fn, types.FunctionType):

@@ -13,6 +13,7 @@ from tracegrad.errors import Mismatch, TracegradError, TracerError
 from tracegrad.grad.adjoint import replay
 from tracegrad.ir import Aval, Literal
 from tracegrad.ir.aval import can_hold, kind_of
+from tracegrad.memory import LOCAL
 from tracegrad.numpy.creation import zeros
 from tracegrad.trace import STATE, Traced, Tracer, scalar_dtype, trace
 
@@ -230,5 +231,5 @@ def trace_region(
         kept.append(run(*tracers))
         return numbers(kept[-1])
 
-    traced = trace(body, avals, name=name, weak=weak)
+    traced = trace(body, avals, name=name, weak=weak, given=LOCAL)
     return Region(kept[-1], traced)

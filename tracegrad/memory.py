@@ -1,0 +1,171 @@
+"""What memory traced values would share if they were NumPy's arrays, so that `x[i] = v` and `x += v` mean the same.
+
+Nodes of a graph never change; a tracer only points at one. A change in place makes a new node, and everyone who would
+see the change is pointed at it: the tracer itself, the array it is a view of, and that array's other views.
+
+    y = x[1:]       y is x's memory, by the steps [slice]
+    y[0] = 5.0      x becomes set_slice(x, new y), and every other view of x takes its steps from the new x
+"""
+
+from __future__ import annotations
+
+import opcode
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tracegrad.errors import TracerError, TracerValueError
+from tracegrad.ir import PRIMITIVES, Operand, Primitive
+
+Tracer: TypeAlias = Any
+Step = tuple[Callable[..., Any], dict[str, Any]]
+"""A primitive, or a function of several, with its parameters."""
+VIEWS = frozenset(("broadcast", "reshape", "slice", "transpose"))
+"""Primitives whose results NumPy makes without copying."""
+BUFFER_FIX = "tnp.zeros(n), np.zeros_like(x) for an array to fill"
+STORE_ITEM = opcode.opmap["STORE_SUBSCR"]
+LOCAL = "a variable of a traced loop or branch"
+"""What is given to the body of Python's own loops: `+=` gives the variable a new value, in the next round, too."""
+
+
+class Memory:
+    """One array of the user's, by the node that it is now; `given` says what it is if it must not be changed."""
+
+    __slots__ = ("given", "members", "node")
+
+    def __init__(self, owner: Tracer, given: str = ""):
+        self.node: Operand = owner._node
+        self.given = given
+        self.members: list[weakref.ref[Tracer]] = []
+        self.add(owner, ())
+
+    def add(self, tracer: Tracer, steps: tuple[Step, ...]) -> None:
+        tracer._memory = self
+        tracer._steps = steps
+        self.members.append(weakref.ref(tracer))
+
+
+def name_of(step: Callable[..., Any]) -> str:
+    """Return the name of a primitive or a function."""
+    return step.name if isinstance(step, Primitive) else step.__name__
+
+
+def note_view(source: Tracer, found: Tracer, prim: Callable[..., Any], params: dict[str, Any]) -> None:
+    """Let `found`, which `prim` made of `source`, share its memory where NumPy's arrays would."""
+    if name_of(prim) == "reshape" and not reshapes_in_place(source, params["shape"]):
+        return
+    memory = source._memory or Memory(source)
+    memory.add(found, (*source._steps, (prim, params)))
+
+
+def reshapes_in_place(source: Tracer, shape: tuple[int, ...]) -> bool:
+    """Say whether NumPy reshapes without a copy: what was made by an operation lies in order, views of it may not."""
+    if not source._steps or [n for n in source.shape if n != 1] == [n for n in shape if n != 1]:
+        return True
+    start = source._memory.node.aval.shape if source._memory else source.shape
+    strides = np.cumprod((1, *start[:0:-1]), dtype=np.intp)[::-1]
+    stand_in = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), start, tuple(strides[: len(start)]))
+    try:
+        for prim, params in source._steps:
+            stand_in = stepped(stand_in, prim, params)
+        stand_in.reshape(shape, copy=False)
+    except ValueError:
+        return False
+    return True
+
+
+def stepped(x: np.ndarray[Any, Any], prim: Callable[..., Any], params: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Apply a step to an array whose elements must not be read."""
+    match name_of(prim):
+        case "reshape":
+            return x.reshape(params["shape"], copy=False)
+        case "transpose":
+            return x.transpose(params["perm"])
+        case "slice":
+            ranges = zip(params["start"], params["size"], params["step"], strict=True)
+            return x[tuple(slice(a, a + n * s if a + n * s >= 0 else None, s) for a, n, s in ranges)]
+    raise ValueError("repeated elements have no place of their own")
+
+
+def write_out(found: Any, out: Any, what: str) -> Any:
+    """Store a result in the array that a caller gave as `out=`."""
+    if not hasattr(out, "changed"):
+        raise TracerValueError(
+            f"{what}: out= is an array of NumPy's, which cannot hold a traced value", fix=f"use {BUFFER_FIX}"
+        )
+    out[...] = found
+    return out
+
+
+def refuse_storing(value: Any) -> None:
+    """Refuse to give the number of an eager trace's value to an array of NumPy's: its gradient would be lost."""
+    frame = sys._getframe(2)
+    if value._trace.computes and frame.f_code.co_code[frame.f_lasti] == STORE_ITEM:
+        raise TracerValueError(
+            "item assignment: an array of NumPy's cannot hold a traced value", fix=f"use {BUFFER_FIX}"
+        )
+
+
+def shares(tracer: Tracer, values: Any) -> bool:
+    """Say whether a tracer is one of some values, nested in lists, or shares memory with one."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            if shares(tracer, value):
+                return True
+        elif value is tracer or (
+            tracer._memory is not None and getattr(value, "_memory", None) is tracer._memory  # views of one array
+        ):
+            return True
+    return False
+
+
+def change(x: Tracer, value: Tracer, what: str) -> None:
+    """Make `value`, of x's shape and dtype, what x is from now on."""
+    memory = x._memory
+    if memory is not None and memory.given:
+        raise TracerError(
+            f"{what}: it would change {memory.given} in place, and a traced function cannot do that",
+            fix="change a copy, x = x.copy(), and return it",
+        )
+    if value._trace is not x._trace:
+        raise TracerError(
+            f"{what}: it would change {x.aval} in place, which was made outside of this loop, branch or function",
+            fix="assign a new array to a variable: x = x.at[index].set(v); tg.scan collects a value per round",
+        )
+    if memory is None:
+        x._node = value._node
+        return
+    make = type(x)
+    memory.node = put(make(x._trace, memory.node), x._steps, value)._node
+    kept = []
+    for ref in memory.members:
+        member = ref()
+        if member is not None:
+            kept.append(ref)
+            found: Any = make(x._trace, memory.node)
+            for prim, params in member._steps:
+                found = prim(found, **params)
+            member._node = found._node
+    memory.members = kept
+
+
+def put(x: Any, steps: Sequence[Step], value: Any) -> Any:
+    """Return x with `value` written where the steps lead."""
+    if not steps:
+        return value
+    (prim, params), rest = steps[0], steps[1:]
+    inside = put(prim(x, **params), rest, value) if rest else value
+    match name_of(prim):
+        case "reshape":
+            return prim(inside, shape=x.shape)
+        case "transpose":
+            return prim(inside, perm=tuple(int(p) for p in np.argsort(params["perm"])))
+        case "slice":
+            return PRIMITIVES["set_slice"](x, inside, start=params["start"], step=params["step"])
+    raise TracerError(
+        f"in place: the array that {name_of(prim)} gives is part of another one, and NumPy's is read-only",
+        fix="change a copy: x = x.copy()",
+    )
