@@ -156,6 +156,46 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, m, n, k, turned):
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "m, n, k, layouts",
+    [
+        (3, 70, 333, ("plain", "transposed")), (16, 29, 300, ("transposed", "transposed")),
+        (5, 600, 1100, ("strided", "plain")), (2, 1031, 3, ("plain", "plain")), (8, 515, 6, ("transposed", "plain")),
+        (61, 3, 1100, ("plain", "plain")), (33, 2, 77, ("plain", "strided")), (97, 3, 40, ("transposed", "plain")),
+        (1500, 2, 19, ("transposed", "transposed")), (4, 3, 3000, ("plain", "transposed")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_narrow_products(dtype, m, n, k, layouts, threads, batch):
+    call = plan_gemm(dtype, m, n, k, *layout_strides(m, n, k, layouts), (m * n, n, 1), 1, threads)
+    assert "vectors" in call.why
+    for side in ("start", "end"):
+        assert_product(dtype, m, n, k, batch, threads, 3, layouts, (False, batch == 3), side)
+
+
+def layout_strides(m, n, k, layouts):
+    of = {"plain": lambda r, c: (0, c, 1), "transposed": lambda r, c: (0, 1, r), "strided": lambda r, c: (0, 2 * c, 2)}
+    return of[layouts[0]](m, k), of[layouts[1]](k, n)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("m, n, k", [(3, 40, 70), (40, 3, 131)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_nan_and_inf_of_a_narrow_product_reach_their_row_and_column_only(dtype, m, n, k, turned):
+    rng = np.random.default_rng(7)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k) if turned else (k, n)).astype(dtype)
+    a[1, k - 1], a[2, 0] = np.nan, np.inf
+    b.reshape(-1)[-1] = -np.inf
+    call = plan_gemm(dtype, m, n, k, (0, k, 1), (0, 1, k) if turned else (0, n, 1), (0, n, 1), 1, 1)
+    result = run(call, [a, b], np.zeros((m, n), dtype), 1)
+    with np.errstate(invalid="ignore"):
+        expected = a @ (b.T if turned else b)
+    for found in (np.isnan, np.isposinf, np.isneginf):
+        np.testing.assert_array_equal(found(result), found(expected))
+
+
 def test_nan_and_inf_reach_their_row_only():
     a = np.ones((20, 9), np.float32)
     a[3, 4], a[7, 2] = np.nan, np.inf

@@ -150,7 +150,13 @@ def panel_product(bits: int, shape: TileShape) -> Any:
         """Run the tile over panels q0..q1-1 of A and all of B, `strip` columns of which stay in the L1 cache.
 
         Strides and pitches are in bytes; a pitch of 0 says that the operand is read where it lies.
+
+        Rows of C that are shorter than a vector and lie without a gap are stored in whole vectors, each over what the
+        one before it spilled: masked stores take ten times as long (AVX2).  The last rows have nothing to spill into.
         """
+        spilling = 0
+        if n < lanes and c_row == n * size and accumulate == 0:
+            spilling = m - (lanes - 1) // n
         for start in range(0, n, strip):
             for q in range(q0, q1):
                 row = row_start(m, even, taller, q)
@@ -159,6 +165,8 @@ def panel_product(bits: int, shape: TileShape) -> Any:
                 target = c + row * c_row
                 for j in range(start, minimum(n, start + strip), columns):
                     width = minimum(columns, n - j)
+                    if row + rows <= spilling:
+                        width = lanes
                     first = j
                     panel = b + j // columns * b_pitch
                     if b_pitch == 0:

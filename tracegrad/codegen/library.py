@@ -64,6 +64,10 @@ def _gemm(bits: int) -> Source:
     return lambda shape: (gemm_kernels.gemm_entries(bits, shape), gemm_kernels.gemm_parts(bits, shape))
 
 
+def _gemv(bits: int) -> Source:
+    return lambda shape: (gemv_kernels.gemv_entries(bits), gemv_kernels.gemv_parts(bits, shape))
+
+
 def _conv(bits: int) -> Source:
     return lambda shape: (conv_kernels.conv_entries(bits, shape), conv_kernels.conv_parts(bits, shape))
 
@@ -109,8 +113,8 @@ _SOURCES: dict[str, Source] = {
     "pool": _loops(pool_kernels.entries),
     "gemm_f32": _gemm(32),
     "gemm_f64": _gemm(64),
-    "gemv_f32": _loops(lambda: gemv_kernels.gemv_entries(32)),
-    "gemv_f64": _loops(lambda: gemv_kernels.gemv_entries(64)),
+    "gemv_f32": _gemv(32),
+    "gemv_f64": _gemv(64),
     "conv_f32": _conv(32),
     "conv_f64": _conv(64),
     "convw_f32": _convw(32),

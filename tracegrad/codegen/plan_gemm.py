@@ -2,8 +2,16 @@
 
 | path   | when                | why                                                                               |
 | loops  | integers            | no tile for them; a row of C at a time vectorises                                 |
-| vector | m == 1 or n == 1    | bound by memory: nothing is packed, four rows or columns share a load of the rest |
+| narrow | few rows or columns | bound by reading the other operand: it is read once, where it lies, not packed    |
 | tile   | else                | a block of C in registers                                                         |
+
+When an operand is narrow enough (`_is_narrow`), and what it brought (GF/s of one core with AVX2, float32):
+
+| shape     | layout of the other      | when                       | m x n x k: tile, narrow                      |
+| few rows  | B in columns (x @ w.T)   | m <= 16, k >= 16 m         | 4 x 512 x 1024: 30, 63; 16 x 512 x 512: 59, 76 |
+| few rows  | B in rows                | m <= 8, n >= 512           | 4 x 2048 x 2048: 22, 36; 2 x 4096 x 64: 12, 42 |
+| few cols. | A in rows                | n < a vector, k >= 32 n    | 4096 x 3 x 512: 17, 43; 512 x 5 x 512: 29, 45  |
+| few cols. | A in columns (x.T @ y)   | n < a vector, k >= 16(n-1) | 4096 x 3 x 512: 13, 40; 96 x 2 x 200: 10, 22   |
 
 What the tile does, and what it brought (GF/s of one core with AVX2, float32, where the peak is 102):
 
@@ -42,14 +50,16 @@ KEPT_A = 32  # bytes of a k-block's packed A, all of which a thread keeps for fu
 THREADS = 33  # the last words of each one's scratch say whether it has packed A
 GEMM_WORDS = 34
 
-# Words of the plan of a matrix-vector product y[b, p] = sum_r matrix[b, p, r] * vector[b, r].
+# Words of the plan of a product with a narrow operand: y[b, q, p] = sum_r matrix[b, p, r] * vector[b, q, r].
 V_BATCH, V_P, V_R = range(0, 3)
 MATRIX, MATRIX_BATCH, MATRIX_P, MATRIX_R = range(3, 7)
 VECTOR, VECTOR_BATCH, VECTOR_R = range(7, 10)
 RESULT, RESULT_BATCH, RESULT_P = range(10, 13)
 P_BLOCKS, R_SPLITS, V_TASKS, V_WORK_BYTES, V_PARTIAL_BYTES = range(13, 18)
 V_INNER, MATRIX_INNER, VECTOR_INNER = range(18, 21)
-GEMV_WORDS = 21
+V_Q, VECTOR_Q, RESULT_Q = range(21, 24)
+V_PITCH, V_DEPTH = range(24, 26)  # elements between the sums of two q; terms of the sums at a time
+GEMV_WORDS = 26
 
 K_BLOCK = {4: 256, 8: 192}  # a panel of A and one of B fit the L1 cache
 A_BYTES = 240 << 10  # what is packed of A at a time: it fits the L2 cache
@@ -61,7 +71,8 @@ SMALL_RESULT = 1 << 14  # elements of C below which splitting K saves reading an
 STRIP_BYTES = 16 << 10  # columns of B that all panels of A meet, out of the L1 cache
 IN_PLACE_BYTES = 32 << 10  # a matrix that stays in the L1 cache, or its nearest rows do
 TILES_IN_PLACE = 4  # for so few panels of B, packing A costs more than reading it in strides
-P_BLOCK = {4: 4096, 8: 2048}  # results of a matrix-vector product that are summed at a time: half of the L1 cache
+SUM_BYTES = 16 << 10  # of a product with a narrow operand, summed at a time: half of the L1 cache
+R_BLOCK = {4: 1024, 8: 512}  # terms of dot products at a time: four rows and their partners stay in the L1 cache
 FLOPS_PER_TASK = 1 << 17  # below, a second thread costs more than it brings
 
 Strides = tuple[int, int, int]
@@ -92,8 +103,8 @@ def plan_gemm(
     """
     if dtype not in ("float32", "float64"):
         return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
-    if min(m, n) == 1 and k > 0:
-        return _plan_gemv(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
+    if k > 0 and _is_narrow(m, n, k, a_strides, b_strides, ITEM_SIZES[dtype], tile_shape(isa)):
+        return _plan_narrow(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
     shape = tile_shape(isa)
     size = ITEM_SIZES[dtype]
     row_blocks, column_blocks, splits = _cut(m, n, k, batch, threads, shape, size)
@@ -187,7 +198,21 @@ def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, siz
     return rows, cols, 1
 
 
-def _plan_gemv(
+def _is_narrow(m: int, n: int, k: int, a_strides: Strides, b_strides: Strides, size: int, shape: TileShape) -> bool:
+    """Say whether one operand has so few rows or columns that reading the other once is all that counts."""
+    if min(m, n) == 1:
+        return True
+    if m < n:
+        if b_strides[1] == 1:
+            return m <= 16 and k >= 16 * m
+        return b_strides[2] == 1 and m <= 8 and n >= 512
+    if a_strides[2] == 1:
+        return n < shape.lanes(size) and k >= 32 * n
+    few = n < shape.lanes(size) or (n <= 8 and m * k * size >= 4 * A_BYTES)
+    return a_strides[1] == 1 and few and m >= 32 * n and k >= 16 * (n - 1)
+
+
+def _plan_narrow(
     dtype: str,
     m: int,
     n: int,
@@ -200,35 +225,45 @@ def _plan_gemv(
     operands: tuple[int, int, int],
     inner: Inner,
 ) -> LibraryCall:
-    """Plan a product with one column, C = A b, or with one row, C^T = B^T a."""
+    """Plan a product with few columns, C = A b, or with few rows, C^T = B^T a."""
     size = ITEM_SIZES[dtype]
-    if n == 1:
-        results = m
+    if n <= m:
+        results, width = m, n
         matrix = (operands[0], *a_strides)
         vector = (operands[1], b_strides[0], b_strides[1])
         turned = inner
         result = (operands[2], c_strides[0], c_strides[1])
+        steps = b_strides[2], 1
     else:
-        results = n
+        results, width = n, m
         matrix = (operands[1], b_strides[0], b_strides[2], b_strides[1])
         vector = (operands[0], a_strides[0], a_strides[2])
         turned = (inner[0], inner[2], inner[1])
         result = (operands[2], c_strides[0], 1)
-    is_small = 2 * results * k * batch < FLOPS_PER_TASK
+        steps = a_strides[1], c_strides[1]
+    is_small = 2 * results * width * k * batch < FLOPS_PER_TASK
     wanted = 1 if is_small or batch >= threads else ceil_div(threads, batch)
-    blocks = max(ceil_div(results, P_BLOCK[size]), min(wanted, ceil_div(results, 16)))
+    widest = max(64, SUM_BYTES // (size * width))
+    blocks = max(ceil_div(results, widest), min(wanted, ceil_div(results, 16)))
     splits = 1
     if batch == 1 and blocks < wanted:
         splits = min(wanted, max(1, k // 64))
     tasks = 1 if is_small else min(batch * blocks * splits, max(8 * threads, blocks * splits))
-    work = round_up((P_BLOCK[size] + ceil_div(k, splits)) * size) + 64
-    partial = round_up(splits * results * size) if splits > 1 else 0
+    pitch = round_up(ceil_div(results, blocks), 64 // size)
+    depth = ceil_div(k, splits)
+    if matrix[3] != 1:
+        depth = min(depth, K_BLOCK[size])
+    elif width > 1:
+        depth = min(depth, R_BLOCK[size])
+    work = round_up(width * (2 * pitch + depth) * size) + 64
+    partial = round_up(splits * results * width * size) if splits > 1 else 0
     plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial, *turned)
+    plan += (width, *steps, pitch, depth)
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
     flops = 2 * batch * m * n * k
-    grain = results if blocks == 1 or splits > 1 else 1
-    why = f"matrix by vector: {blocks} blocks" + (f", {splits} splits of k" if splits > 1 else "")
+    grain = m * n if blocks == 1 or splits > 1 else n if n <= m else 0
+    why = f"matrix by {width} vectors: {blocks} blocks" + (f", {splits} splits of k" if splits > 1 else "")
     return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, flops, why, True, grain)
 
 
