@@ -28,14 +28,16 @@ OUTPUTS, CHANNELS, SUM_PITCH, SUM_OUTPUT, SUM_CHANNEL = range(10, 15)  # the sum
 SUMS_BYTES, WORK_BYTES, PIECE_ITEMS, IN_PLACE = range(15, 19)  # IN_PLACE: the sums are the result
 POINTWISE_WORDS = 19
 
-PIECE = 256
-"""Positions of one call of the tile: a panel of them fits the L1 cache."""
+PIECE = 400
+"""Positions of one call of the tile: a panel of them fits the L1 cache (28 x 28 takes 4 % more at 256: sums move)."""
 BATCH_BYTES = 192 << 10
 """Rows of a chunk: every panel of columns reads them again, from the L2 cache."""
 MATRIX_PLANE = 128
 """Positions of a single image up to which a product of matrices is faster: 1.0 to 1.3 times as slow at 196 to 3136."""
 TRANSPOSED = 0.5
 """The cost of transposing an element, in steps of one row of the tile (measured: 0.3 to 0.7)."""
+TURNED = 5
+"""The cost of an element of dw that is gathered from sums [c, o], in such steps."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,19 @@ class Sides:
     column_operand: int
     columns: int
 
-    def cost(self, panel: int, lanes: int) -> float:
+    def cost(self, panel: int, lanes: int, positions: int) -> float:
         """Return the time per position, in steps of one row of the tile."""
         whole, rest = divmod(self.columns, panel)
         panels = whole + (0 if rest == 0 else 0.6 if rest <= lanes else 1)
-        return panels * round_up(self.rows, 2) + TRANSPOSED * self.columns
+        turned = TURNED * self.rows * self.columns / positions if self.row_operand == 0 else 0
+        return panels * round_up(self.rows, 2) + TRANSPOSED * self.columns + turned
 
 
 def choose_sides(g: Geometry, panel: int, lanes: int) -> Sides:
     """Return the cheaper way round: x is operand 0, dy operand 1."""
     sides = Sides(1, g.outputs, 0, g.channels), Sides(0, g.channels, 1, g.outputs)
-    return min(sides, key=lambda side: side.cost(panel, lanes))
+    positions = max(1, g.images * math.prod(g.size))
+    return min(sides, key=lambda side: side.cost(panel, lanes, positions))
 
 
 def divisors(n: int) -> Iterable[int]:
