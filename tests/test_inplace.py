@@ -67,6 +67,9 @@ def indices(x: Any) -> Any:
     z[z[:, 0] < 0] = y
     z[np.arange(4), np.arange(4)] = 9.0
     np.add.at(y, [0, 0, 1], 1.0)
+    np.fill_diagonal(z, y[:4])
+    z[1:].fill(0.25)
+    np.copyto(z[3], y)
     np.subtract.at(y, 3, 0.5)
     return y, z
 

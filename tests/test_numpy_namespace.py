@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy_more import MORE
 
 import tracegrad.numpy as tnp
 from tracegrad.ir import Aval, interpret, parse, verify
@@ -215,6 +216,7 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
         (A,),
     ),
 }
+TABLE |= MORE
 CASES += [pytest.param(*row, id=name) for name, row in TABLE.items()]
 MADE: dict[str, Callable[[Any], Any]] = {
     "zeros": lambda np: (np.zeros(3), np.zeros((2, 3), np.int32), np.empty((0, 2)) * 1, np.zeros(())),
@@ -351,3 +353,14 @@ def test_no_node_without_work() -> None:
 
     graph = trace(fn, [Aval((2, 3), np.dtype(np.float32))]).graph
     assert graph.nodes == ()
+
+
+def test_other_ways_to_functions() -> None:
+    def fn(x: Any) -> Any:
+        windows = np.lib.stride_tricks.sliding_window_view(x, (2, 3))
+        return (
+            np.logaddexp.reduce(x), np.logaddexp.reduce(x, axis=1, keepdims=True), windows, x.real, x.imag, x.conj(),
+            x[0].searchsorted(x[1]), np.iscomplexobj(x), np.isrealobj(x), x.nbytes, x.itemsize,
+        )  # fmt: skip
+
+    assert_same(traced_values(fn, np.sort(A)), fn(np.sort(A)))

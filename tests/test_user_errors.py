@@ -503,11 +503,21 @@ def out_argument() -> None:
 
 @wrong(
     """
-    numpy.unique has no traced version at HERE
+    numpy.unwrap has no traced version at HERE
       fix: write it with the functions of tracegrad.numpy, or open an issue
     """
 )
 def function_without_a_traced_version() -> None:
+    tg.jit(lambda x: np.unwrap(x))(X)  # <-
+
+
+@wrong(
+    """
+    numpy.unique at HERE: the size of its result depends on values, which are not known while tracing
+      fix: use np.where(mask, x, 0), or np.sort(x), and reductions, or call it outside the traced function
+    """
+)
+def function_of_unknown_size() -> None:
     tg.jit(lambda x: np.unique(x))(X)  # <-
 
 

@@ -43,6 +43,10 @@ from tracegrad.numpy.creation import (
     ones, ones_like, tri, tril_indices, triu_indices, vander, zeros, zeros_like,
 )  # fmt: skip
 from tracegrad.numpy.creation import new_array as array
+from tracegrad.numpy.curves import (
+    convolve, correlate, cumulative_prod, cumulative_sum, ediff1d, gradient, interp, ldexp, polyval, sinc,
+    trapezoid,
+)  # fmt: skip
 from tracegrad.numpy.einsum import einsum
 from tracegrad.numpy.elementwise import (
     absolute, add, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, bitwise_and, bitwise_or, bitwise_xor,
@@ -72,6 +76,11 @@ from tracegrad.numpy.joining import (
 )  # fmt: skip
 from tracegrad.numpy.joining import concatenate as concat
 from tracegrad.numpy.nan_reductions import nanmax, nanmean, nanmin, nansum
+from tracegrad.numpy.pieces import (
+    apply_along_axis, block, choose, conjugate, delete, dsplit, dstack, hsplit, imag, insert, matvec, piecewise,
+    real, resize, select, vecmat, vsplit,
+)  # fmt: skip
+from tracegrad.numpy.pieces import conjugate as conj
 from tracegrad.numpy.products import cross, dot, inner, kron, matmul, outer, tensordot, trace, vdot, vecdot
 from tracegrad.numpy.promote import promote_types, result_type
 from tracegrad.numpy.reductions import (
@@ -88,33 +97,42 @@ from tracegrad.numpy.shaping import (
     flipud, matrix_transpose, moveaxis, ndim, permute_dims, ravel, reshape, rollaxis, rot90, shape, size, squeeze,
     swapaxes, transpose,
 )  # fmt: skip
+from tracegrad.numpy.statistics import (
+    argpartition, bincount, corrcoef, cov, digitize, histogram, isin, nanstd, nanvar, partition, percentile,
+    quantile,
+)  # fmt: skip
 from tracegrad.numpy.updates import at
 from tracegrad.numpy.methods import fill_functions, install
 
 __all__ = [
-    "abs", "absolute", "acos", "acosh", "add", "all", "allclose", "amax", "amin", "any", "append", "arange",
-    "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "argmax", "argmin", "argsort",
-    "around", "array", "array_equal", "array_split", "asarray", "asin", "asinh", "astype", "at", "atan", "atan2",
-    "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average", "bitwise_and", "bitwise_invert",
-    "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "bool_",
-    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "cbrt", "ceil", "clip", "column_stack", "concat",
-    "concatenate", "copy", "copysign", "cos", "cosh", "count_nonzero", "cross", "cumprod", "cumsum", "deg2rad",
-    "degrees", "diag", "diagonal", "diff", "divide", "divmod", "dot", "e", "einsum", "empty", "empty_like", "equal",
-    "euler_gamma", "exp", "exp2", "expand_dims", "expm1", "eye", "fabs", "finfo", "fix", "flip", "fliplr", "flipud",
-    "float16", "float32", "float64", "float_power", "floor", "floor_divide", "fmax", "fmin", "fmod", "full",
-    "full_like", "greater", "greater_equal", "heaviside", "hstack", "hypot", "identity", "iinfo", "inf", "inner",
-    "int16", "int32", "int64", "int8", "invert", "isclose", "isfinite", "isinf", "isnan", "isneginf", "isposinf",
-    "kron", "left_shift", "less", "less_equal", "linalg", "linspace", "log", "log10", "log1p", "log2", "logaddexp",
+    "abs", "absolute", "acos", "acosh", "add", "all", "allclose", "amax", "amin", "any", "append",
+    "apply_along_axis", "arange", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "argmax", "argmin", "argpartition", "argsort", "around", "array", "array_equal", "array_split", "asarray",
+    "asin", "asinh", "astype", "at", "atan", "atan2", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "average",
+    "bincount", "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "block", "bool", "bool_", "broadcast_arrays", "broadcast_shapes",
+    "broadcast_to", "cbrt", "ceil", "choose", "clip", "column_stack", "concat", "concatenate", "conj", "conjugate",
+    "convolve", "copy", "copysign", "corrcoef", "correlate", "cos", "cosh", "count_nonzero", "cov", "cross",
+    "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "deg2rad", "degrees", "delete", "diag", "diagonal",
+    "diff", "digitize", "divide", "divmod", "dot", "dsplit", "dstack", "e", "ediff1d", "einsum", "empty",
+    "empty_like", "equal", "euler_gamma", "exp", "exp2", "expand_dims", "expm1", "eye", "fabs", "finfo", "fix",
+    "flip", "fliplr", "flipud", "float16", "float32", "float64", "float_power", "floor", "floor_divide", "fmax",
+    "fmin", "fmod", "full", "full_like", "gradient", "greater", "greater_equal", "heaviside", "histogram", "hsplit",
+    "hstack", "hypot", "identity", "iinfo", "imag", "inf", "inner", "insert", "int16", "int32", "int64", "int8",
+    "interp", "invert", "isclose", "isfinite", "isin", "isinf", "isnan", "isneginf", "isposinf", "kron", "ldexp",
+    "left_shift", "less", "less_equal", "linalg", "linspace", "log", "log10", "log1p", "log2", "logaddexp",
     "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "logspace", "logsumexp", "matmul",
-    "matrix_transpose", "max", "maximum", "mean", "median", "meshgrid", "min", "minimum", "mod", "moveaxis",
-    "multiply", "nan", "nan_to_num", "nanmax", "nanmean", "nanmin", "nansum", "ndim", "negative", "newaxis",
-    "not_equal", "ones", "ones_like", "outer", "pad", "permute_dims", "pi", "positive", "pow", "power", "prod",
-    "promote_types", "ptp", "rad2deg", "radians", "ravel", "reciprocal", "remainder", "repeat", "reshape",
-    "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "shape", "sign",
-    "signbit", "sin", "sinh", "size", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract",
-    "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "trace", "transpose", "tri",
-    "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc", "uint16", "uint32", "uint64", "uint8",
-    "unstack", "vander", "var", "vdot", "vecdot", "vstack", "where", "zeros", "zeros_like",
+    "matrix_transpose", "matvec", "max", "maximum", "mean", "median", "meshgrid", "min", "minimum", "mod",
+    "moveaxis", "multiply", "nan", "nan_to_num", "nanmax", "nanmean", "nanmin", "nanstd", "nansum", "nanvar",
+    "ndim", "negative", "newaxis", "not_equal", "ones", "ones_like", "outer", "pad", "partition", "percentile",
+    "permute_dims", "pi", "piecewise", "polyval", "positive", "pow", "power", "prod", "promote_types", "ptp",
+    "quantile", "rad2deg", "radians", "ravel", "real", "reciprocal", "remainder", "repeat", "reshape", "resize",
+    "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "select", "shape",
+    "sign", "signbit", "sin", "sinc", "sinh", "size", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "trace",
+    "transpose", "trapezoid", "tri", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc",
+    "uint16", "uint32", "uint64", "uint8", "unstack", "vander", "var", "vdot", "vecdot", "vecmat", "vsplit",
+    "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 install()

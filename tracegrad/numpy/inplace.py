@@ -89,6 +89,25 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[[Tracer, Any],
     return operator
 
 
+def fill(self: Tracer, value: Any) -> None:
+    """Set every element, as `ndarray.fill`."""
+    setitem(self, ..., value)
+
+
+def copyto(dst: Any, src: Any) -> None:
+    """Store an array in another one, as `numpy.copyto`."""
+    write_out(src, dst, "numpy.copyto")
+
+
+def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
+    """Set the diagonal of a matrix, as `numpy.fill_diagonal`."""
+    places = np.arange(min(np.shape(a)))
+    if np.ndim(a) != 2 or (wrap and np.shape(a)[0] > np.shape(a)[1]):
+        raise ShapeError(f"fill_diagonal: {shown(a)} is not a matrix that fits", fix="set x[i, i] = v with arrays i")
+    now = creation.asarray(a)
+    write_out(Update(now, indexing.plan((places, places), now)).set(stored(now, val)), a, "numpy.fill_diagonal")
+
+
 AT = {"add": "add", "subtract": "subtract", "multiply": "multiply", "divide": "divide", "power": "power",
       "maximum": "max", "minimum": "min"}  # fmt: skip
 """The ufuncs that have `at`, and the methods of `x.at[index]` that do the same."""

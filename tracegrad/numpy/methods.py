@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import ArgumentError
-from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, inplace, joining, products, reductions
-from tracegrad.numpy import selecting, shaping, torch_names
+from tracegrad.errors import ArgumentError, TracerError
+from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, inplace, joining, pieces, products
+from tracegrad.numpy import reductions, selecting, shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
@@ -72,7 +72,11 @@ METHODS: dict[str, Function] = {
     "min": reductions.min,
     "prod": reductions.prod,
     "ravel": shaping.ravel,
+    "conj": pieces.conjugate,
+    "conjugate": pieces.conjugate,
+    "fill": inplace.fill,
     "repeat": joining.repeat,
+    "searchsorted": selecting.searchsorted,
     "round": arithmetic.round,
     "squeeze": shaping.squeeze,
     "std": reductions.std,
@@ -147,6 +151,10 @@ def install() -> None:
         "reshape": reshape_method,
         "size": property(torch_names.size_of, doc=torch_names.size_of.__doc__),
         "T": property(shaping.transpose, doc="The array with its axes reversed."),
+        "imag": property(pieces.imag, doc="Zeros: there are no complex numbers."),
+        "itemsize": property(lambda self: self.dtype.itemsize, doc="The bytes of an element."),
+        "nbytes": property(lambda self: self.aval.size * self.dtype.itemsize, doc="The bytes of all elements."),
+        "real": property(pieces.real, doc="The array itself: there are no complex numbers."),
         "mT": property(shaping.matrix_transpose, doc="The array with its last two axes swapped."),
         "at": property(At, doc="x.at[index].set(v), .add(v), .multiply(v), ...: a new array, changed at an index."),
     }
@@ -227,6 +235,25 @@ REDUCTIONS: dict[str, Function] = {
 }
 
 
+DYNAMIC = (
+    "argwhere", "compress", "extract", "flatnonzero", "intersect1d", "nonzero", "setdiff1d", "setxor1d", "trim_zeros",
+    "union1d", "unique", "unique_counts", "unique_inverse", "unique_values",
+)  # fmt: skip
+"""NumPy's functions whose results have a size that depends on values."""
+
+
+def dynamic(name: str) -> Function:
+    """Return what refuses one of them."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TracerError(
+            f"numpy.{name}: the size of its result depends on values, which are not known while tracing",
+            fix="use np.where(mask, x, 0), or np.sort(x), and reductions, or call it outside the traced function",
+        )
+
+    return refuse
+
+
 def is_alias(name: str, source: Any) -> bool:
     """Tell whether NumPy calls its function of that name by another one."""
     return getattr(getattr(source, name, None), "__name__", "") != name
@@ -250,5 +277,12 @@ def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None
         FUNCTIONS[f"{name}.reduce"] = adapted(f"{name}.reduce", along_first(function))
     for name, method_name in inplace.AT.items():
         FUNCTIONS[f"{name}.at"] = inplace.at_method(name, method_name)
+    FUNCTIONS["logaddexp.reduce"] = adapted("logaddexp.reduce", along_first(reductions.logsumexp))
+    FUNCTIONS["lib.stride_tricks.sliding_window_view"] = pieces.sliding_window_view
+    FUNCTIONS["copyto"] = inplace.copyto
+    FUNCTIONS["fill_diagonal"] = inplace.fill_diagonal
+    FUNCTIONS["iscomplexobj"], FUNCTIONS["isrealobj"] = (lambda x: False), (lambda x: True)
+    for name in DYNAMIC:
+        FUNCTIONS[name] = dynamic(name)
     FUNCTIONS["add.accumulate"] = adapted("add.accumulate", accumulate(reductions.cumsum))
     FUNCTIONS["multiply.accumulate"] = adapted("multiply.accumulate", accumulate(reductions.cumprod))
