@@ -6,10 +6,10 @@ from typing import Any
 
 from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, minimum, store_word, storer
-from tracegrad.codegen.direct_kernels import row_probe
 from tracegrad.codegen.gemm_kernels import packing, panel_start
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan_gemm import K_BLOCK
+from tracegrad.codegen.row_loops import row_probe
 from tracegrad.codegen.tile_shape import TileShape
 
 WORD = 8

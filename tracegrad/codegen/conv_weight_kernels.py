@@ -35,11 +35,12 @@ from tracegrad.codegen.addresses import (
 )
 from tracegrad.codegen.conv_input import padded_copy
 from tracegrad.codegen.conv_packing import WORD
-from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_probe
+from tracegrad.codegen.direct_kernels import exact_tap_gradient
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, packing, panel_start
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
+from tracegrad.codegen.row_loops import row_probe
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import transpose_intrinsic, transpose_part
 from tracegrad.codegen.tile_shape import TileShape

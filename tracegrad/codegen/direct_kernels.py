@@ -27,6 +27,7 @@ from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import ITEM_SIZES, SHORT_NAMES
 from tracegrad.codegen.row_dot import row_dot_intrinsic, row_dot_part
+from tracegrad.codegen.row_loops import row_addition, row_clearing, row_probe, row_product
 from tracegrad.codegen.tile_shape import TileShape
 
 
@@ -56,69 +57,6 @@ def input_row(plan: int, row: int, tap_row: int) -> int:
     if d < 0 or d >= depth or p < 0 or p >= height:
         return -1
     return d * height + p
-
-
-def row_clearing(dtype: str) -> Any:
-    """Return the kernel clear(target, count)."""
-    store = storer(dtype)
-    zero = KERNEL_TYPES[dtype](0)
-
-    @kernel
-    def clear(target: int, count: int) -> None:
-        for i in range(count):
-            store(target, i, zero)
-
-    return clear
-
-
-def row_probe(dtype: str) -> Any:
-    """Return the kernel probe(source, count): zero, or NaN if an element is NaN or inf."""
-    load = loader(dtype)
-    zero = KERNEL_TYPES[dtype](0)
-
-    @kernel
-    def probe(source: int, count: int) -> Any:
-        total = zero
-        for i in range(count):
-            total += load(source, i) * zero
-        return total
-
-    return probe
-
-
-def row_addition(dtype: str) -> Any:
-    """Return the kernel add_scaled(target, target_stride, source, source_stride, factor, count)."""
-    load = loader(dtype)
-    store = storer(dtype)
-
-    @kernel
-    def add_scaled(target: int, target_stride: int, source: int, source_stride: int, factor, count: int) -> None:
-        """Compute target[i] += factor * source[i]."""
-        if target_stride == 1 and source_stride == 1:
-            for i in range(count):
-                store(target, i, load(target, i) + factor * load(source, i))
-        else:
-            for i in range(count):
-                place = i * target_stride
-                store(target, place, load(target, place) + factor * load(source, i * source_stride))
-
-    return add_scaled
-
-
-def row_product(dtype: str) -> Any:
-    """Return the kernel dot(left, right, right_stride, count)."""
-    load = loader(dtype)
-    zero = KERNEL_TYPES[dtype](0)
-
-    @kernel
-    def dot(left: int, right: int, right_stride: int, count: int):
-        """Return sum_i left[i] * right[i]."""
-        total = zero
-        for i in range(count):
-            total += load(left, i) * load(right, i * right_stride)
-        return total
-
-    return dot
 
 
 def forward_plane(dtype: str) -> Any:
@@ -189,6 +127,15 @@ def data_plane(dtype: str) -> Any:
             add_scaled(target, stride, dy + low * size, 1, load(weights, s), high - low)
 
     @kernel
+    def is_lost(source: int, count: int) -> int:
+        """Say whether all elements are NaN, which they stay."""
+        for i in range(count):
+            value = load(source, i)
+            if value == value:
+                return 0
+        return 1
+
+    @kernel
     def data(plan: int, dy: int, weights: int, dx: int, plane: int) -> None:
         """Compute dx[image, c]."""
         channels = load_word(plan, words.D_CHANNELS)
@@ -212,6 +159,8 @@ def data_plane(dtype: str) -> Any:
                     if found >= 0:
                         taps = weights + ((map_ * channels + c) * tap_rows + tap_row) * kernel_w * size
                         add_row(plan, source, taps, result + found * width * size)
+            if is_lost(result, plane_items):
+                break
 
     return data
 
@@ -310,25 +259,24 @@ def plane_tap_gradient(dtype: str) -> Any:
 def exact_tap_gradient(dtype: str) -> Any:
     """Return the kernel exact_tap(plan, x, dy, map, c, tap): one element of dw, with the zeros around x multiplied.
 
-    It is slow, and used where a sum is not finite; a sum that has become NaN stays so, which ends the loops.
+    It is used where a sum is not finite; a sum that has become NaN stays so, which ends the loops.
     """
     size = ITEM_SIZES[dtype]
-    load = loader(dtype)
+    dot = row_product(dtype)
+    probe = row_probe(dtype)
     zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def row_gradient(plan: int, x: int, dy: int, shift: int, is_inside: int):
         """Return sum_j dy[j] * x[j*sw + shift], where x is zero outside."""
-        width = load_word(plan, words.D_WIDTH)
+        out_w = load_word(plan, words.D_OUT_W)
         stride = load_word(plan, words.D_STRIDE_W)
-        total = zero
-        for j in range(load_word(plan, words.D_OUT_W)):
-            column = j * stride + shift
-            value = zero
-            if is_inside and column >= 0 and column < width:
-                value = load(x, column)
-            total += load(dy, j) * value
-        return total
+        low = minimum(out_w, first_inside(shift, stride))
+        high = maximum(low, end_inside(shift, stride, load_word(plan, words.D_WIDTH), out_w))
+        if is_inside == 0:
+            high = low
+        total = dot(dy + low * size, x + (low * stride + shift) * size, stride, high - low)
+        return total + probe(dy, low) + probe(dy + high * size, out_w - high)
 
     @kernel
     def exact_tap(plan: int, x: int, dy: int, map_: int, c: int, tap: int):

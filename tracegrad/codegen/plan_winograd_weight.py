@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
-from tracegrad.codegen.plan_winograd import POINT_GAP, Strips, cut_strips
+from tracegrad.codegen.plan_winograd import POINT_GAP, WORD, Strips, cut_strips
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_layout import PROBE_BYTES, TAPS, WINOGRAD_GRADIENT_WORDS
 
@@ -55,7 +55,9 @@ def plan_winograd_weight(
     buffer = round_up(max(positions * size, PROBE_BYTES + TAPS * sum_row))
     inner, outer = (sums_bytes, rows_bytes) if is_tiles_first else (rows_bytes, sums_bytes * shares)
     work = inner + buffer
-    work_offset = HEADER_BYTES + outer
+    marks_offset = HEADER_BYTES + outer
+    lost_offset = marks_offset + round_up(g.outputs * WORD)
+    work_offset = lost_offset + round_up(g.channels * TAPS * WORD)
     plan = (
         g.images, g.channels, *source, g.outputs, *out, *g.low[1:],
         rows, columns, strips.row_chunks, strips.column_chunks, strips.tiles, count, strips.group,
@@ -63,7 +65,8 @@ def plan_winograd_weight(
         tasks, 0 if is_tiles_first else g.outputs,
         HEADER_BYTES if is_tiles_first else 0, pitch, point,
         0 if is_tiles_first else HEADER_BYTES, sum_row, sum_point, sums_bytes,
-        work_offset, work, inner, maps, WINOGRAD_GRADIENT_WORDS, block_bytes, *exact,
+        work_offset, work, inner, maps, WINOGRAD_GRADIENT_WORDS, block_bytes,
+        marks_offset, lost_offset, *exact,
     )  # fmt: skip
     assert len(plan) == WINOGRAD_GRADIENT_WORDS + len(exact)
     name = f"winogradw{m}_{SHORT_NAMES[dtype]}"

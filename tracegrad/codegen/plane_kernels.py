@@ -24,7 +24,7 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import data_plane, exact_tap_gradient, row_clearing
+from tracegrad.codegen.direct_kernels import data_plane, exact_tap_gradient
 from tracegrad.codegen.finish import finish as finish_block
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
@@ -38,6 +38,7 @@ from tracegrad.codegen.plane_taps import (
     taps_sums_intrinsic,
     taps_sums_part,
 )
+from tracegrad.codegen.row_loops import row_clearing
 from tracegrad.codegen.tile_shape import TileShape
 
 

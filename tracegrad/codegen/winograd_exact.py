@@ -14,9 +14,10 @@ from functools import cache
 from typing import Any
 
 from tracegrad.codegen import winograd_layout as words
-from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, maximum, minimum, storer
+from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, maximum, minimum, storer
 from tracegrad.codegen.gemm_kernels import panel_start
 from tracegrad.codegen.kernel import kernel
+from tracegrad.codegen.row_loops import nan_search
 from tracegrad.codegen.tile_moves import copy_rows_intrinsic
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_output import mark_address, strip_finish, strip_placing, strip_start
@@ -140,18 +141,10 @@ def tap_products(bits: int, shape: TileShape, m: int) -> Any:
     return multiply
 
 
-def nan_search(bits: int, m: int) -> Any:
+def loss_search(bits: int, m: int) -> Any:
     """Return the kernel is_lost(plan, x, strip): whether each position's middle tap meets a NaN."""
-    load = loader(f"float{bits}")
+    has_nan = nan_search(f"float{bits}")
     rows_of, columns_of = strip_extent(m)
-
-    @kernel
-    def has_nan(source: int, count: int) -> int:
-        for c in range(count):
-            value = load(source, c)
-            if value != value:
-                return 1
-        return 0
 
     @kernel
     def is_lost(plan: int, x: int, strip: int) -> int:
@@ -176,7 +169,7 @@ def exact_strip(bits: int, shape: TileShape, m: int) -> Any:
     zero = KERNEL_TYPES[dtype](0)
     nan = KERNEL_TYPES[dtype](float("nan"))
     multiply = tap_products(bits, shape, m)
-    is_lost = nan_search(bits, m)
+    is_lost = loss_search(bits, m)
     rows_of, columns_of = strip_extent(m)
     start = strip_start(m)
     place = strip_placing(bits, shape, m)

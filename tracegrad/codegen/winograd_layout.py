@@ -20,9 +20,10 @@ WINOGRAD_WORDS = 39
 G_IS_TILES_FIRST, G_FIRST_TASKS, G_PARTS, G_TASKS, G_FOLD_TASKS = range(16, 21)
 G_ROWS_OFFSET, G_ROW, G_POINT, G_SUMS_OFFSET, G_SUM_ROW, G_SUM_POINT, G_SHARE_BYTES = range(21, 28)
 G_WORK_OFFSET, G_WORK_BYTES, G_BUFFER_OFFSET, G_MAPS, G_EXACT_PLAN, G_BLOCK = range(28, 34)
-WINOGRAD_GRADIENT_WORDS = 34
+G_MARKS_OFFSET, G_LOST_OFFSET = range(34, 36)
+WINOGRAD_GRADIENT_WORDS = 36
 
 TAPS = 9
 WEIGHT_CHANNELS = 32  # input channels whose weights are transformed at a time
-IS_FINITE = 2  # a word of the scratch's header: whether no strip is marked
+IS_FINITE = 2  # a word of the scratch's header: whether no strip or map is marked
 PROBE_BYTES = 64  # at the start of a thread's work: a vector that becomes NaN

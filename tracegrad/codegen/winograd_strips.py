@@ -7,8 +7,8 @@ from typing import Any
 
 from tracegrad.codegen import winograd_layout as words
 from tracegrad.codegen.addresses import load_word, maximum, minimum
-from tracegrad.codegen.direct_kernels import row_clearing
 from tracegrad.codegen.kernel import kernel
+from tracegrad.codegen.row_loops import row_clearing
 from tracegrad.codegen.tile_moves import transpose_intrinsic
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_transforms import transform_intrinsic

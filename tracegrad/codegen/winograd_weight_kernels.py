@@ -12,7 +12,7 @@ Tiles of all images are summed by one product per point, so small maps are no sl
 * Else a task makes the rows of its share of the tiles, block by block, and adds to sums of its own; a last region adds
   the shares up.  Shares are fixed, not claimed: what is added in which order must not depend on timing.
 
-Sums that are not finite are computed again in plain loops, as in `conv_weight_kernels`.
+Maps whose sums are not finite are marked, and what is not finite of them is computed again (`winograd_weight_exact`).
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ from tracegrad.codegen.addresses import (
     storer,
     task_address,
 )
-from tracegrad.codegen.direct_kernels import exact_tap_gradient, row_addition, row_clearing
-from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
+from tracegrad.codegen.row_loops import row_addition, row_clearing
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
 from tracegrad.codegen.winograd_strips import (
@@ -58,8 +57,7 @@ from tracegrad.codegen.winograd_transforms import (
     turn_intrinsic,
     turn_part,
 )
-
-WORD = 8
+from tracegrad.codegen.winograd_weight_exact import clear_marks, exact_task, finish_unmarked, mark_map, search_task
 
 
 @cache  # one kernel, though several tasks call it
@@ -155,7 +153,10 @@ def row_products(bits: int, shape: TileShape, m: int) -> Any:
 
 @cache  # one kernel, though several tasks call it
 def map_fold(bits: int, shape: TileShape, m: int) -> Any:
-    """Return the kernel fold(plan, operands, o, c, count, sums, buffer): dw of some channels of a map from their S."""
+    """Return the kernel fold(scratch, o, c, count, sums, buffer): dw of some channels of a map from their S.
+
+    Where it is not finite the map is marked.
+    """
     dtype = f"float{bits}"
     size = bits // 8
     lanes = shape.lanes(size)
@@ -163,12 +164,10 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
     whole = words.TAPS // lanes * lanes
     transform = transform_intrinsic(bits, "fold", m)
     turn = turn_intrinsic(bits)
-    exact_tap = exact_tap_gradient(dtype)
     clear = row_clearing(dtype)
     is_finite = probing(bits, shape)
     load = loader(dtype)
     store = storer(dtype)
-    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def write_taps(source: int, pitch: int, count: int, result: int) -> None:
@@ -183,31 +182,20 @@ def map_fold(bits: int, shape: TileShape, m: int) -> Any:
                     store(target, k * words.TAPS + tap, load(source + tap * pitch, c + k))
 
     @kernel
-    def replace(plan: int, operands: int, o: int, c: int, result: int) -> None:
-        """Compute the taps of a pair of map and channel again if one of them is not finite."""
-        probe = zero
-        for tap in range(words.TAPS):
-            probe += load(result, tap) * zero
-        if probe != zero:
-            exact = plan + load_word(plan, words.G_EXACT_PLAN) * WORD
-            for tap in range(words.TAPS):
-                store(result, tap, exact_tap(exact, load_word(operands, 0), load_word(operands, 1), o, c, tap))
-
-    @kernel
-    def fold(plan: int, operands: int, o: int, first: int, count: int, sums: int, buffer: int) -> None:
+    def fold(scratch: int, o: int, first: int, count: int, sums: int, buffer: int) -> None:
+        plan = load_word(scratch, 0)
         channels = load_word(plan, words.W_CHANNELS)
         point = load_word(plan, words.G_SUM_POINT)
         pitch = load_word(plan, words.G_SUM_ROW)
         vector = lanes * size
         taps = buffer + words.PROBE_BYTES
-        result = load_word(operands, 2) + (o * channels + first) * words.TAPS * size
+        result = load_word(load_word(scratch, 1), 2) + (o * channels + first) * words.TAPS * size
         clear(buffer, lanes)
         transform(sums, n * point, point, vector, taps, 3 * pitch, pitch, vector,
                   (count + lanes - 1) // lanes, buffer)  # fmt: skip
         write_taps(taps, pitch, count, result)
         if is_finite(buffer, minimum(lanes, count)) == 0:
-            for c in range(count):
-                replace(plan, operands, o, first + c, result + c * words.TAPS * size)
+            mark_map(plan, scratch, o)
 
     return fold
 
@@ -275,8 +263,9 @@ def task_of(bits: int, shape: TileShape, m: int) -> Any:
     add_share = share_task(bits, shape, m)
 
     @kernel
-    def add_maps(plan: int, operands: int, scratch: int, first: int, maps: int, sums: int, buffer: int) -> None:
+    def add_maps(scratch: int, first: int, maps: int, sums: int, buffer: int) -> None:
         """Add up all tiles for some maps, some channels at a time."""
+        plan = load_word(scratch, 0)
         channels = load_word(plan, words.W_CHANNELS)
         tiles = load_word(plan, words.W_STRIPS) * load_word(plan, words.W_STRIP_TILES)
         pitch = load_word(plan, words.G_SUM_ROW)
@@ -286,7 +275,7 @@ def task_of(bits: int, shape: TileShape, m: int) -> Any:
             whole = (count + lanes - 1) // lanes * lanes
             multiply(plan, scratch + load_word(plan, words.G_ROWS_OFFSET), tiles, first, maps, c, whole, sums, 0)
             for k in range(maps):
-                fold(plan, operands, first + k, c, count, sums + k * pitch, buffer)
+                fold(scratch, first + k, c, count, sums + k * pitch, buffer)
 
     @kernel
     def task(scratch: int, index: int, thread: int) -> None:
@@ -299,16 +288,15 @@ def task_of(bits: int, shape: TileShape, m: int) -> Any:
             add_share(plan, operands, index, sums, work)
             return
         outputs = load_word(plan, words.W_OUTPUTS)
-        channels = load_word(plan, words.W_CHANNELS)
         tasks = load_word(plan, words.G_TASKS)
         most = load_word(plan, words.G_MAPS)
         sums = work + load_word(plan, words.G_SUMS_OFFSET)
         end = outputs * (index + 1) // tasks
         for o in range(outputs * index // tasks, end, most):
             maps = minimum(most, end - o)
-            add_maps(plan, operands, scratch, o, maps, sums, work + load_word(plan, words.G_BUFFER_OFFSET))
-            items = channels * words.TAPS
-            finish(operands, o * items, 1, maps * items, maps * items)
+            add_maps(scratch, o, maps, sums, work + load_word(plan, words.G_BUFFER_OFFSET))
+            for k in range(maps):
+                finish_unmarked(plan, scratch, o + k)
 
     return task
 
@@ -332,10 +320,8 @@ def fold_task_of(bits: int, shape: TileShape, m: int) -> Any:
                 target = sums + p * load_word(plan, words.G_SUM_POINT)
                 add_scaled(target, 1, target + share * load_word(plan, words.G_SHARE_BYTES), 1, one, pitch // size)
         buffer = work_of(plan, scratch, thread) + load_word(plan, words.G_BUFFER_OFFSET)
-        channels = load_word(plan, words.W_CHANNELS)
-        items = channels * words.TAPS
-        fold(plan, load_word(scratch, 1), o, 0, channels, sums, buffer)
-        finish(load_word(scratch, 1), o * items, 1, items, items)
+        fold(scratch, o, 0, load_word(plan, words.W_CHANNELS), sums, buffer)
+        finish_unmarked(plan, scratch, o)
 
     return fold_task
 
@@ -346,20 +332,28 @@ def winograd_weight_entries(bits: int, shape: TileShape, m: int) -> dict[str, tu
     first_address = task_address(f"{symbol}_first")
     address = task_address(f"{symbol}_task")
     fold_address = task_address(f"{symbol}_fold")
+    search_address = task_address(f"{symbol}_search")
+    exact_address = task_address(f"{symbol}_exact")
 
     @kernel
     def entry(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
+        clear_marks(plan, scratch)
         par_for(pool, first_address(), scratch, load_word(plan, words.G_FIRST_TASKS))
         par_for(pool, address(), scratch, load_word(plan, words.G_TASKS))
         par_for(pool, fold_address(), scratch, load_word(plan, words.G_FOLD_TASKS))
+        if load_word(scratch, words.IS_FINITE) == 0:
+            par_for(pool, search_address(), scratch, load_word(plan, words.W_CHANNELS))
+            par_for(pool, exact_address(), scratch, load_word(plan, words.W_OUTPUTS))
 
     return {
         symbol: (entry, ENTRY_SIGNATURE),
         f"{symbol}_first": (first_task_of(bits, shape, m), TASK_SIGNATURE),
         f"{symbol}_task": (task_of(bits, shape, m), TASK_SIGNATURE),
         f"{symbol}_fold": (fold_task_of(bits, shape, m), TASK_SIGNATURE),
+        f"{symbol}_search": (search_task(bits), TASK_SIGNATURE),
+        f"{symbol}_exact": (exact_task(bits), TASK_SIGNATURE),
     }
 
 
