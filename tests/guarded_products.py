@@ -88,6 +88,25 @@ def test_batches_of_two_axes(dtype, m, n, k, threads):
     np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * 81 * 40 * np.sqrt(k))
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, "int64"])
+@pytest.mark.parametrize("m, n, k, pairs", [(1, 5, 17, 3), (40, 33, 20, 5), (7, 300, 300, 2), (20, 19, 700, 9)])
+@pytest.mark.parametrize("layouts", [("plain", "plain"), ("transposed", "strided"), ("plain", "transposed")])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_sums_over_pairs(dtype, m, n, k, pairs, layouts, threads):
+    """A gradient of shared weights: the sum over a batch of products."""
+    rng = np.random.default_rng(8)
+    a_memory, a = draw_matrix(rng, dtype, pairs, m, k, layouts[0])
+    b_memory, b = draw_matrix(rng, dtype, pairs, k, n, layouts[1])
+    (a_pair, *a_strides), (b_pair, *b_strides) = element_strides(a, True), element_strides(b, True)
+    call = plan_gemm(
+        dtype, m, n, k, (0, *a_strides), (0, *b_strides), (0, n, 1), 1, threads, repeated=(pairs, a_pair, b_pair)
+    )
+    result = run(call, [a_memory, b_memory], np.zeros((m, n), dtype), threads)
+    wide = np.float64 if dtype in FLOATS else dtype
+    expected = (a.astype(wide) @ b.astype(wide)).sum(0)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * np.sqrt(k * pairs) * 40)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 16])
 def test_thousands_of_tiny_products(dtype, size):

@@ -82,6 +82,11 @@ EXAMPLES: list[tuple[str, str, str]] = [
         "f32[2, 2] = dot(transpose(m, perm=(1, 0)), m, contract=((1,), (0,)), batch=((), ()))",
         "dot(m, m, batch=((), ()), contract=((0,), (0,)))",
     ),
+    (
+        "stacked-rows-are-a-batch",
+        "f32[2, 48, 2] = dot(transpose(s, perm=(0, 2, 1)), m, contract=((2,), (0,)), batch=((), ()))",
+        "dot(s, a, batch=((0,), (0,)), contract=((1,), (1,)))",
+    ),
     ("add-zero", "f32[9] = add(x, 0.0)", "return x"),
     ("sub-self", "f32[9] = sub(x, x)", "mul(x, 0.0)"),
 ]
@@ -89,6 +94,7 @@ ARGUMENTS: dict[str, Any] = {
     "x": SPECIAL,
     "y": SPECIAL[::-1].copy(),
     "m": np.array([[1.0, 5.0], [np.nan, np.inf], [-0.0, 0.0]], np.float32),
+    "s": np.arange(288.0, dtype=np.float32).reshape(2, 3, 48),
     "t": np.arange(12.0, dtype=np.float32).reshape(2, 2, 3),
     "k": np.array([[100, 100, 3], [-7, 5, 90]], np.int8),
     "p": np.arange(9) % 2 == 0,

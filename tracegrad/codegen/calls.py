@@ -47,8 +47,8 @@ def step(view: View, axes: Sequence[int]) -> int:
     return view.strides[wide[-1]] if wide else 0
 
 
-def batch_levels(a: View, b: View, a_axes: Sequence[int], b_axes: Sequence[int]) -> tuple[Pairs, Pairs]:
-    """Cut the batch axes, pairs of (axis of a, axis of b), into two groups that both operands walk with one stride."""
+def two_levels(a: View, b: View, a_axes: Sequence[int], b_axes: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Cut axes, pairs of (axis of a, axis of b), into two groups that both operands walk with one stride."""
     pairs = [(i, j) for i, j in zip(a_axes, b_axes, strict=True) if a.shape[i] != 1]
     for cut in (len(pairs), *range(1, len(pairs))):
         groups = pairs[:cut], pairs[cut:]
@@ -61,20 +61,25 @@ def batch_levels(a: View, b: View, a_axes: Sequence[int], b_axes: Sequence[int])
 
 
 def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
-    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where each of m, n, k is a group of axes with one stride,
-    and batch one or two."""
+    """C[batch, m, n] = A[batch, m, k] B[batch, k, n], where m and n are groups of axes with one stride each, batch and
+    k with one or two."""
     a, b = call.operands
     params = call.node.params
     (a_inner, b_inner), (a_batch, b_batch) = params["contract"], params["batch"]
     rows = free(len(a.shape), a_inner, a_batch)
     columns = free(len(b.shape), b_inner, b_batch)
-    batch, m, n, k = size(a.shape, a_batch), size(a.shape, rows), size(b.shape, columns), size(a.shape, a_inner)
-    outer, inner = batch_levels(a, b, a_batch, b_batch)
-    a_strides = (step(a, [i for i, _ in outer]), step(a, rows), step(a, a_inner))
-    b_strides = (step(b, [j for _, j in outer]), step(b, b_inner), step(b, columns))
-    second = (
-        size(a.shape, [i for i, _ in inner]), step(a, [i for i, _ in inner]), step(b, [j for _, j in inner])
-    )  # fmt: skip
+    batch, m, n = size(a.shape, a_batch), size(a.shape, rows), size(b.shape, columns)
+    outer, inner = two_levels(a, b, a_batch, b_batch)
+    terms, deeper = two_levels(a, b, a_inner, b_inner)
+    if not deeper:
+        terms, deeper = [], terms
+    a_strides = (step(a, [i for i, _ in outer]), step(a, rows), step(a, [i for i, _ in deeper]))
+    b_strides = (step(b, [j for _, j in outer]), step(b, [j for _, j in deeper]), step(b, columns))
+    second, repeated = (
+        (size(a.shape, [i for i, _ in pairs]), step(a, [i for i, _ in pairs]), step(b, [j for _, j in pairs]))
+        for pairs in (inner, terms)
+    )
+    k = size(a.shape, [i for i, _ in deeper])
     dtype = call.node.dtype.name
     if dtype not in ("float32", "float64", "int32", "int64"):
         raise DTypeError(
@@ -82,7 +87,10 @@ def plan_dot(call: Call, threads: int) -> list[LibraryCall]:
             fix="convert with x.astype(np.int64)",
             where=call.node.where,
         )
-    return [plan_gemm(dtype, m, n, k, a_strides, b_strides, (m * n, n, 1), batch, threads, inner=second)]
+    c_strides = (m * n, n, 1)
+    return [
+        plan_gemm(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, inner=second, repeated=repeated)
+    ]
 
 
 def plan_convolution(kind: str) -> Rule:

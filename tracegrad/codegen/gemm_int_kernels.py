@@ -34,9 +34,7 @@ def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
 
     @kernel
     def multiply_row(a: int, a_column: int, b: int, b_row: int, b_column: int, c: int, n: int, k: int) -> None:
-        """Compute C[:n] = sum_k A[k] * B[k, :n]."""
-        for j in range(n):
-            store(c, j, number(0))
+        """Add sum_k A[k] * B[k, :n] to C[:n]."""
         for r in range(k):
             factor = load(a, r * a_column)
             if b_column == 1:
@@ -68,7 +66,12 @@ def gemm_int_entries(dtype: str) -> dict[str, tuple[Any, Any]]:
             c = load_word(operands, load_word(plan, words.C))
             c += (batch * load_word(plan, words.C_BATCH) + i * load_word(plan, words.C_ROW)) * size
             a_column = load_word(plan, words.A_COLUMN)
-            multiply_row(a, a_column, b, load_word(plan, words.B_ROW), load_word(plan, words.B_COLUMN), c, n, k)
+            for j in range(n):
+                store(c, j, number(0))
+            for _ in range(load_word(plan, words.REPEATS)):
+                multiply_row(a, a_column, b, load_word(plan, words.B_ROW), load_word(plan, words.B_COLUMN), c, n, k)
+                a += load_word(plan, words.A_REPEAT) * size
+                b += load_word(plan, words.B_REPEAT) * size
 
     @kernel
     def gemm(plan: int, operands: int, scratch: int, pool: int) -> None:

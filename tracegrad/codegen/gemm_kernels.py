@@ -179,7 +179,7 @@ def panel_product(bits: int, shape: TileShape) -> Any:
 
 
 def blocked_product(bits: int, shape: TileShape) -> Any:
-    """Return the kernel block(a, a_row, a_k, b, b_k, b_column, c, c_row, m, n, k, plan, work, operands, origin)."""
+    """Return the kernel block(a, a_row, a_k, b, ..., m, n, k, repeats, plan, work, operands, origin, is_packed)."""
     size = bits // 8
     panel_rows = shape.rows
     row_bytes = shape.columns(size) * size
@@ -192,9 +192,9 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     @kernel
     def block(
         a: int, a_row: int, a_k: int, b: int, b_k: int, b_column: int, c: int, c_row: int,
-        m: int, n: int, k: int, plan: int, work: int, operands: int, origin: int, is_packed: int,
+        m: int, n: int, k: int, repeats: int, plan: int, work: int, operands: int, origin: int, is_packed: int,
     ) -> None:  # fmt: skip
-        """Multiply one block; parts of C are finished as they are complete, unless origin is negative.
+        """Add up `repeats` products of one block; parts of C are finished when complete, unless origin is negative.
 
         is_packed: A is there from the block before.
         """
@@ -206,6 +206,8 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
         first_a = work + load_word(plan, words.PACKED_B)
         kept = load_word(plan, words.KEPT_A)
         k_blocks = (k + depth_limit - 1) // depth_limit
+        turns = k_blocks * repeats
+        a_repeat, b_repeat = load_word(plan, words.A_REPEAT), load_word(plan, words.B_REPEAT)
         panels = (m + panel_rows - 1) // panel_rows
         even, taller = (m + 1) // 2 // panels, (m + 1) // 2 % panels
         for first in range(0, n, n_step):
@@ -217,16 +219,17 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                         store(part, i * c_row + j, zero)
                 if origin >= 0:
                     finish(operands, origin + first, m, c_row, width)
-            for k_block in range(k_blocks):
+            for turn in range(turns):
+                repeat, k_block = turn // k_blocks, turn % k_blocks
                 k0 = k * k_block // k_blocks
                 depth = k * (k_block + 1) // k_blocks - k0
-                right, right_k = b + (k0 * b_k + first * b_column) * size, b_k * size
+                right, right_k = b + (repeat * b_repeat + k0 * b_k + first * b_column) * size, b_k * size
                 if b_pitch:
                     pack_b(right, b_k, b_column, depth, width, work, b_pitch)
                     right, right_k = work, row_bytes
                 for q0 in range(0, panels, group):
                     q1 = minimum(panels, q0 + group)
-                    left, left_row, left_k = a + k0 * a_k * size, a_row * size, a_k * size
+                    left, left_row, left_k = a + (repeat * a_repeat + k0 * a_k) * size, a_row * size, a_k * size
                     if a_pitch:
                         packed_a = first_a
                         if kept:
@@ -235,8 +238,8 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
                             pack_a(left, a_row, a_k, m, even, taller, q0, q1, depth, packed_a, a_pitch)
                         left, left_row, left_k = packed_a, size, panel_rows * size
                     multiply(m, even, taller, q0, q1, width, depth, strip, left, left_row, left_k, a_pitch * size,
-                             right, right_k, b_pitch * size, part, c_row * size, k_block)  # fmt: skip
-                    if k_block == k_blocks - 1 and origin >= 0:
+                             right, right_k, b_pitch * size, part, c_row * size, turn)  # fmt: skip
+                    if turn == turns - 1 and origin >= 0:
                         row = row_start(m, even, taller, q0)
                         rows = row_start(m, even, taller, q1) - row
                         finish(operands, origin + row * c_row + first, rows, c_row, width)
@@ -269,8 +272,12 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
         panels = (n + columns - 1) // columns
         n0 = panels * column_block // column_blocks * columns
         n1 = minimum(n, panels * (column_block + 1) // column_blocks * columns)
-        k0 = k * split // splits
-        k1 = k * (split + 1) // splits
+        k0, k1 = k * split // splits, k * (split + 1) // splits
+        repeats, first_repeat = load_word(plan, words.REPEATS), 0
+        if repeats > 1:
+            k0, k1 = 0, k
+            first_repeat = repeats * split // splits
+            repeats = repeats * (split + 1) // splits - first_repeat
         a_row = load_word(plan, words.A_ROW)
         a_column = load_word(plan, words.A_COLUMN)
         b_row = load_word(plan, words.B_ROW)
@@ -279,6 +286,8 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
         inner = load_word(plan, words.INNER)
         a_start = batch_start(plan, batch, inner, words.A_BATCH, words.A_INNER) + m0 * a_row + k0 * a_column
         b_start = batch_start(plan, batch, inner, words.B_BATCH, words.B_INNER) + k0 * b_row + n0 * b_column
+        a_start += first_repeat * load_word(plan, words.A_REPEAT)
+        b_start += first_repeat * load_word(plan, words.B_REPEAT)
         a = load_word(operands, load_word(plan, words.A)) + a_start * size
         b = load_word(operands, load_word(plan, words.B)) + b_start * size
         origin = batch * load_word(plan, words.C_BATCH) + m0 * c_row + n0
@@ -288,8 +297,8 @@ def block_of_product(bits: int, shape: TileShape) -> Any:
             c = scratch + HEADER_BYTES + (split * m * n + m0 * n + n0) * size
             origin = -1
         block(
-            a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, plan, work, operands, origin,
-            is_packed,
+            a, a_row, a_column, b, b_row, b_column, c, c_row, m1 - m0, n1 - n0, k1 - k0, repeats, plan, work, operands,
+            origin, is_packed,
         )  # fmt: skip
 
     return run_unit

@@ -11,7 +11,7 @@ When an operand is narrow enough (`_is_narrow`), and what it brought (GF/s of on
 | few rows  | B in columns (x @ w.T)   | m <= 16, k >= 16 m         | 4 x 512 x 1024: 30, 63; 16 x 512 x 512: 59, 76 |
 | few rows  | B in rows                | m <= 8, n >= 512           | 4 x 2048 x 2048: 22, 36; 2 x 4096 x 64: 12, 42 |
 | few cols. | A in rows                | n < a vector, k >= 32 n    | 4096 x 3 x 512: 17, 43; 512 x 5 x 512: 29, 45  |
-| few cols. | A in columns (x.T @ y)   | n < a vector, k >= 16(n-1) | 4096 x 3 x 512: 13, 40; 96 x 2 x 200: 10, 22   |
+| few cols. | A in columns (x.T @ y)   | n < a vector, m >= 32 n    | 4096 x 3 x 512: 13, 40; 96 x 2 x 200: 10, 22   |
 
 What the tile does, and what it brought (GF/s of one core with AVX2, float32, where the peak is 102):
 
@@ -24,6 +24,7 @@ What the tile does, and what it brought (GF/s of one core with AVX2, float32, wh
 | A packed once       | one A for the batch, or for all columns   | 256 x 196 x 1024, 8 times: 67, 70              |
 | one loop, no blocks | a batch of products that need no packing  | 2048 of 16 cubed: 33, 67; of 32 cubed: 20, 76  |
 | K split             | C is small: each operand is read once     | the threads share 64 x 64 x 65536              |
+| pairs summed        | the sums run over a batch, too            | no batch of products in memory                 |
 
 A unit of work is a block of C (or a share of K, whose partial products are added at the end).  It packs what it needs
 for itself, so units are independent.
@@ -48,7 +49,8 @@ INNER, A_INNER, B_INNER = range(28, 31)  # product i of the batch has A at i // 
 STRIP = 31  # columns of B that a panel of A meets before the next panel does
 KEPT_A = 32  # bytes of a k-block's packed A, all of which a thread keeps for further blocks; 0: it packs for each block
 THREADS = 33  # the last words of each one's scratch say whether it has packed A
-GEMM_WORDS = 34
+REPEATS, A_REPEAT, B_REPEAT = range(34, 37)  # the sums run over so many pairs of A and B, so far apart
+GEMM_WORDS = 37
 
 # Words of the plan of a product with a narrow operand: y[b, q, p] = sum_r matrix[b, p, r] * vector[b, q, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -94,38 +96,43 @@ def plan_gemm(
     operands: tuple[int, int, int] = (0, 1, 2),
     isa: str | None = None,
     inner: Inner = ONE_AXIS,
+    repeated: Inner = ONE_AXIS,
 ) -> LibraryCall:
     """Plan C[batch, m, n] = A[batch, m, k] @ B[batch, k, n].
 
     Strides are in elements, of (batch, row, column); any of A's and B's may be 0; C's columns are contiguous.
     inner: a batch of two axes has the second one's size, and the strides with which A and B walk it, here.
+    repeated: where the sums run over two axes, k is the second one, and this the first one's size and strides.
     operands: the places of A, B and C in the operand table.  isa: the tile's instruction set, this host's by default.
     """
+    if repeated[0] == 0:
+        k, repeated = 0, ONE_AXIS
     if dtype not in ("float32", "float64"):
-        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
-    if k > 0 and _is_narrow(m, n, k, a_strides, b_strides, ITEM_SIZES[dtype], tile_shape(isa)):
+        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner, repeated)
+    shape, size, repeats = tile_shape(isa), ITEM_SIZES[dtype], repeated[0]
+    if repeats == 1 and k > 0 and _is_narrow(m, n, k, a_strides, b_strides, size, shape):
         return _plan_narrow(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
-    shape = tile_shape(isa)
-    size = ITEM_SIZES[dtype]
-    row_blocks, column_blocks, splits = _cut(m, n, k, batch, threads, shape, size)
+    row_blocks, column_blocks, splits = _cut(m, n, k, repeats, batch, threads, shape, size)
     tasks = min(batch * row_blocks * column_blocks * splits, 8 * threads if batch > 1 else 1 << 19)
-    if 2 * m * n * k * batch < FLOPS_PER_TASK:
+    flops = 2 * batch * m * n * k * repeats
+    if flops < FLOPS_PER_TASK:
         tasks = min(tasks, 1)
     block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
     is_flat = m <= shape.rows and batch == 1 and b_strides[2] == 1 and k * n * size > A_BYTES
-    depth = max(1, min(ceil_div(k, splits), FLAT_DEPTH if is_flat else K_BLOCK[size]))
+    share = k if repeats > 1 else ceil_div(k, splits)
+    depth = max(1, min(share, FLAT_DEPTH if is_flat else K_BLOCK[size]))
     a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
     widest = FLAT_COLUMNS if is_flat else COLUMN_BLOCK
-    b_pitch, n_step = _packed_b(n, k, block[1], widest, depth, b_strides, shape, size)
+    b_pitch, n_step = _packed_b(n, k * repeats, block[1], widest, depth, b_strides, shape, size)
     k_blocks, all_panels = ceil_div(k, depth), ceil_div(block[0], shape.rows)
-    uses = batch * ceil_div(n, n_step) if row_blocks * splits == 1 else 1
+    uses = batch * ceil_div(n, n_step) if row_blocks * splits * repeats == 1 else 1
     room = batch * (k + m) * n * size // (2 * threads)
     kept_a = _kept_a(a_strides, inner, batch, uses, k_blocks, all_panels * a_pitch * size, room)
-    if n_step < block[1] and k_blocks == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
+    if n_step < block[1] and k_blocks * repeats == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
         n_step = min(n_step, NEAR_BYTES // (depth * shape.columns(size) * size) * shape.columns(size))
     packed_a = round_up(k_blocks * kept_a or a_panels * a_pitch * size)
     packed_b = round_up(ceil_div(n_step, shape.columns(size)) * b_pitch * size)
-    is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits == 1 and 0 < k <= depth
+    is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits * repeats == 1 and 0 < k <= depth
     work = packed_b + packed_a + 64 + HEADER_BYTES
     partial = round_up(splits * m * n * size) if splits > 1 else 0
     plan = (
@@ -136,15 +143,15 @@ def plan_gemm(
         + (row_blocks, column_blocks, splits, tasks)
         + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
         + (*inner, max(1, STRIP_BYTES // (depth * shape.columns(size) * size)) * shape.columns(size))
-        + (kept_a, threads)
+        + (kept_a, threads, *repeated)
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
-    flops = 2 * batch * m * n * k
     is_whole = batch * row_blocks * column_blocks == 1 and a_panels >= ceil_div(m, shape.rows) and n_step >= n
     grain = m * n if is_whole or splits > 1 else n if column_blocks == 1 and n_step >= n else 0
     packed = " and ".join(x for x, pitch in (("A", a_pitch), ("B", b_pitch)) if pitch)
     why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
+    why += f", {repeats} pairs summed" if repeats > 1 else ""
     why += f", {splits} splits of k" if splits > 1 else ""
     why += f", {packed} packed" if packed else ", nothing packed"
     return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
@@ -178,14 +185,19 @@ def _packed_b(
     return (depth + 2) * columns, max(1, min(block, widest))
 
 
-def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, size: int) -> tuple[int, int, int]:
-    """Return the numbers of row blocks, column blocks and splits of K: enough tasks, evenly spread over the threads."""
+def _cut(
+    m: int, n: int, k: int, repeats: int, batch: int, threads: int, shape: TileShape, size: int
+) -> tuple[int, int, int]:
+    """Return the numbers of row blocks, column blocks and splits of the sums: enough tasks, evenly spread over the
+    threads."""
     columns = shape.columns(size)
     rows = cols = 1
     if batch >= threads or threads == 1:
         return rows, cols, 1
-    if batch == 1 and m * n <= SMALL_RESULT and k >= 4 * threads * K_BLOCK[size]:
-        return rows, cols, threads
+    most = repeats if repeats > 1 else k
+    is_long = batch == 1 and k * repeats >= 4 * threads * K_BLOCK[size]
+    if is_long and m * n <= SMALL_RESULT:
+        return rows, cols, min(most, threads)
     while batch * rows * cols % threads:
         if ceil_div(m, rows) * 2 > ceil_div(n, cols) and m >= 2 * shape.rows * rows:
             rows += 1
@@ -193,8 +205,8 @@ def _cut(m: int, n: int, k: int, batch: int, threads: int, shape: TileShape, siz
             cols += 1
         else:
             break
-    if batch == 1 and rows * cols < threads and k >= 4 * threads * K_BLOCK[size]:
-        return rows, cols, ceil_div(threads, rows * cols)
+    if is_long and rows * cols < threads:
+        return rows, cols, min(most, ceil_div(threads, rows * cols))
     return rows, cols, 1
 
 
@@ -209,7 +221,7 @@ def _is_narrow(m: int, n: int, k: int, a_strides: Strides, b_strides: Strides, s
     if a_strides[2] == 1:
         return n < shape.lanes(size) and k >= 32 * n
     few = n < shape.lanes(size) or (n <= 8 and m * k * size >= 4 * A_BYTES)
-    return a_strides[1] == 1 and few and m >= 32 * n and k >= 16 * (n - 1)
+    return a_strides[1] == 1 and few and m >= 32 * n and k >= (16 if n <= 4 else 16 * (n - 1))
 
 
 def _plan_narrow(
@@ -279,10 +291,12 @@ def _plan_loops(
     threads: int,
     operands: tuple[int, int, int],
     inner: Inner,
+    repeated: Inner,
 ) -> LibraryCall:
     """Plan a product in plain loops, a row of C per task."""
     tasks = batch * m
-    if 2 * batch * m * n * k < FLOPS_PER_TASK:
+    flops = 2 * batch * m * n * k * repeated[0]
+    if flops < FLOPS_PER_TASK:
         tasks = min(1, tasks)
     tasks = min(tasks, 16 * threads)
     plan = (
@@ -291,8 +305,8 @@ def _plan_loops(
         + (operands[1], *b_strides)
         + (operands[2], c_strides[0], c_strides[1])
         + (1, 1, 1, tasks, *[0] * (INNER - A_PITCH))
-        + inner
+        + (*inner, *[0] * (REPEATS - STRIP), *repeated)
     )
     name = SHORT_NAMES[dtype]
     why = "plain loops: integers"
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, 2 * batch * m * n * k, why)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, flops, why)

@@ -21,9 +21,32 @@ from tracegrad.ops.shape import transpose
 Ints = tuple[int, ...]
 Pair = tuple[Ints, Ints]
 
+SHORTEST_INNER = 16  # terms of a sum between two jumps in memory: with fewer, copying operands into order costs less
+
 
 def free(ndim: int, contract: Ints, batch: Ints) -> Ints:
     return tuple(a for a in range(ndim) if a not in contract and a not in batch)
+
+
+def is_run(shape: Sequence[int], axes: Sequence[int]) -> bool:
+    """Say whether `axes`, in this order, are neighbours in memory; axes of size 1 do not matter."""
+    wide = [a for a, n in enumerate(shape) if n != 1]
+    at = [wide.index(a) for a in axes if shape[a] != 1]
+    return at == list(range(at[0], at[0] + len(at))) if at else True
+
+
+def contraction_cut(a: Sequence[int], b: Sequence[int], contract: Pair) -> int | None:
+    """Return where the contracted axes of two shapes fall into two groups that are runs in both; 0: all are one run.
+
+    None: they do not, or the second group is too short for a loop of its own.
+    """
+    sides = tuple(zip((a, b), contract, strict=True))
+    for cut in range(max(1, len(contract[0]))):
+        if cut and math.prod(a[axis] for axis in contract[0][cut:]) < SHORTEST_INNER:
+            return None
+        if all(is_run(shape, axes[:cut]) and is_run(shape, axes[cut:]) for shape, axes in sides):
+            return cut
+    return None
 
 
 class Dot(Primitive):

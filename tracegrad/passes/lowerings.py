@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import is_float
 from tracegrad.ops import elementwise as el
-from tracegrad.ops.contract import dot, free
+from tracegrad.ops.contract import contraction_cut, dot, free, is_run
 from tracegrad.ops.index import argsort
 from tracegrad.ops.reduce import argmax, argmin, cumsum, reduce_max, reduce_min
 from tracegrad.ops.shape import broadcast, iota, transpose
 from tracegrad.passes.rewrite import Rewriter, rule
+
+FEWEST_ROWS = 48  # of a product: with fewer, bringing the shared operand into order for each costs more than a copy
 
 
 @rule(argmax, argmin)
@@ -65,14 +67,17 @@ def scale_instead_of_dot(r: Rewriter, node: Node) -> Operand | None:
 
 @rule(dot)
 def group_dot_axes(r: Rewriter, node: Node) -> Operand | None:
-    """dot(a[k, i, l], b) over k, l -> dot(transpose(a)[i, k, l], b): a product walks every group with one stride."""
+    """dot(a[k, i, l], b) over k, l -> dot(transpose(a)[i, k, l], b): a product walks rows, columns and batch with one
+    stride each, and the axes that it sums over with two."""
     contract, batch = node.params["contract"], node.params["batch"]
+    cut = contraction_cut(node.operands[0].aval.shape, node.operands[1].aval.shape, contract) or 0
     operands: list[Operand] = []
     places: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     for side, operand in enumerate(node.operands):
         shape = operand.aval.shape
         groups = [batch[side], free(len(shape), contract[side], batch[side]), contract[side]]
-        if all(is_run(shape, group) for group in groups):
+        inner_runs = [contract[side][:cut], contract[side][cut:]]
+        if all(is_run(shape, group) for group in (*groups[:2], *inner_runs)):
             operands.append(operand)
             places.append((contract[side], batch[side]))
         else:
@@ -96,7 +101,11 @@ def absorb_transposes(r: Rewriter, node: Node) -> Operand | None:
         perm, source = operand.params["perm"], operand.operands[0]
         groups = [batch[side], free(len(perm), contract[side], batch[side]), contract[side]]
         inner = [tuple(perm[a] for a in group) for group in groups]
-        if inner[1] == tuple(sorted(inner[1])) and all(is_run(source.aval.shape, group) for group in inner):
+        runs = [is_run(source.aval.shape, group) for group in inner]
+        if inner[1] != tuple(sorted(inner[1])) or not all(runs[:2]):
+            continue
+        pairs = [(source.aval.shape, inner[2]), (operands[1 - side].aval.shape, contract[1 - side])]
+        if runs[2] or contraction_cut(pairs[0][0], pairs[1][0], (pairs[0][1], pairs[1][1])) is not None:
             batch[side], _, contract[side] = inner
             operands[side] = source
     if all(new is old for new, old in zip(operands, node.operands, strict=True)):
@@ -104,8 +113,28 @@ def absorb_transposes(r: Rewriter, node: Node) -> Operand | None:
     return r.add(dot, *operands, contract=tuple(contract), batch=tuple(batch))
 
 
-def is_run(shape: Sequence[int], axes: Sequence[int]) -> bool:
-    """Say whether `axes`, in this order, are neighbours in memory; axes of size 1 do not matter."""
-    wide = [a for a, n in enumerate(shape) if n != 1]
-    at = [wide.index(a) for a in axes if shape[a] != 1]
-    return at == list(range(at[0], at[0] + len(at))) if at else True
+@rule(dot)
+def stacked_rows_are_a_batch(r: Rewriter, node: Node) -> Operand | None:
+    """dot(transpose(a[B, k, m]), b[k, n]) -> dot(a, broadcast(b), batch=B): rows that are walked with two strides need
+    no copy of a, for products of a batch may share b."""
+    a, b = node.operands
+    if not isinstance(a, Node) or a.prim is not transpose or node.params["batch"][0]:
+        return None
+    perm, source, contract = a.params["perm"], a.operands[0], node.params["contract"]
+    shape = source.aval.shape
+    rows = tuple(perm[axis] for axis in free(len(perm), contract[0], ()))
+    inner = tuple(perm[axis] for axis in contract[0])
+    if not is_run(shape, inner) or is_run(shape, rows):
+        return None
+    for cut in range(1, len(rows)):
+        outer, each = rows[:cut], rows[cut:]
+        if is_run(shape, outer) and is_run(shape, each) and list(each) == sorted(each):
+            break
+    else:
+        return None
+    if prod(shape[axis] for axis in each) < FEWEST_ROWS:
+        return None
+    axes = tuple(range(len(outer), len(outer) + b.aval.ndim))
+    shared = r.add(broadcast, b, shape=(*(shape[axis] for axis in outer), *b.aval.shape), axes=axes)
+    contracted = tuple(axes[axis] for axis in contract[1])
+    return r.add(dot, source, shared, contract=(inner, contracted), batch=(outer, tuple(range(len(outer)))))

@@ -22,6 +22,7 @@ from tracegrad.passes.lowerings import (
     group_dot_axes,
     lower_argmax,
     scale_instead_of_dot,
+    stacked_rows_are_a_batch,
     widen_integers,
 )
 from tracegrad.passes.rewrite import Rewriter, Rule, rewrite, rule
@@ -262,6 +263,7 @@ EXACT: list[Rule] = [
     lower_argmax,
     widen_integers,
     scale_instead_of_dot,
+    stacked_rows_are_a_batch,
     group_dot_axes,
 ]
 FAST_MATH: list[Rule] = [

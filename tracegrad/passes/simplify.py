@@ -10,6 +10,7 @@ from tracegrad.config import config
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.build import mapped
 from tracegrad.ops.control import scan, while_loop
+from tracegrad.passes.batch_sums import join_batch_sums
 from tracegrad.passes.custom import inline_custom
 from tracegrad.passes.hoist import hoist
 from tracegrad.passes.rewrite import Rewriter, Rule
@@ -32,6 +33,7 @@ def simplify(graph: Graph, rules: Sequence[Rule] | None = None) -> Graph:
     """Rewrite `graph` by `rules` (the exact ones, and the fast-math ones when switched on) to a fixed point."""
     chosen = default_rules() if rules is None else tuple(rules)
     graph = improve_scans(hoist(simplify_bodies(merge_scans(inline_custom(graph)), chosen)))
+    graph = join_batch_sums(graph)
     for _ in range(LIMIT):
         graph, fired = one_pass(graph, chosen)
         if not fired:

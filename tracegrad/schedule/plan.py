@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from tracegrad.config import config
 from tracegrad.ir import Graph, Literal, Node, Operand
 from tracegrad.ir.aval import NAMES, Avals, TapeAval
+from tracegrad.ops.contract import contraction_cut, free
 from tracegrad.ops.contract import dot as dot_primitive
-from tracegrad.ops.contract import free
 from tracegrad.ops.control import cond, item
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.rewind import rewind
@@ -172,10 +172,12 @@ class Planner:
         if node.prim is dot_primitive:
             contract, batch = node.params["contract"], node.params["batch"]
             operands = []
+            shapes = [o.aval.shape for o in node.operands]
+            cut = contraction_cut(shapes[0], shapes[1], contract) or 0
             for side, operand in enumerate(node.operands):
                 rest = free(operand.aval.ndim, contract[side], batch[side])
                 levels = [batch[side]] if len(batch[side]) > 2 else [(axis,) for axis in batch[side]]
-                operands.append(self.strided(operand, [*levels, rest, contract[side]]))
+                operands.append(self.strided(operand, [*levels, rest, contract[side][:cut], contract[side][cut:]]))
         else:
             operands = [self.contiguous(o) for o in node.operands]
         self.want([v.node for v in operands])
