@@ -15,7 +15,7 @@ from tracegrad.ir.build import mapped
 from tracegrad.ops.contract import contraction_cut, dot, free, is_run
 from tracegrad.ops.reduce import reduce_sum
 
-FEWEST = 9  # rows and columns of the result: products with fewer have a kernel of their own, which is faster (`plan_gemm`)
+FEWEST = 9  # rows and columns of the result: products with fewer have a faster kernel of their own (`plan_gemm`)
 
 
 def join_batch_sums(graph: Graph) -> Graph:
