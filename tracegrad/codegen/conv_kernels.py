@@ -186,7 +186,11 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         part = task % column_chunks
         chunk = task // column_chunks % chunks
         slice_ = task // (chunks * column_chunks) % out_d
-        image = task // (chunks * column_chunks * out_d)
+        groups = load_word(plan, words.GROUPS)
+        images = load_word(plan, words.IMAGES) // groups
+        job = task // (chunks * column_chunks * out_d)
+        group = job // images  # one after the other: the weights of a group stay in the cache
+        image = job % images * groups + group
         grid_h = load_word(plan, words.GRID_H)
         grid_w = load_word(plan, words.GRID_W)
         first_row = grid_h * chunk // chunks
@@ -207,7 +211,7 @@ def chunk_task(bits: int, shape: TileShape) -> Any:
         first = (image * load_word(plan, words.OUTPUTS) * out_d + slice_) * out_h * out_w
         first += first_row * step_h * out_w + first_column * step_w
         target = load_word(operands, 2) + first * size
-        run_chunk(plan, scratch, image % load_word(plan, words.GROUPS), runs, padded, target, rows, columns)
+        run_chunk(plan, scratch, group, runs, padded, target, rows, columns)
         finish_chunk(plan, operands, first, rows, columns)
 
     return conv_task

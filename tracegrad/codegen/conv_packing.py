@@ -54,10 +54,21 @@ def channel_packing(bits: int, shape: TileShape) -> Any:
     It packs some channels of one panel of a run, whose first row is at `source`, into its blocks from `packed` on.
     """
     size = bits // 8
+    lanes = shape.lanes(size)
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
+    pack = packing(bits, shape)
     load = loader(f"float{bits}")
     store = storer(f"float{bits}")
+
+    @kernel
+    def vector_taps(tap_table: int, taps: int) -> int:
+        """Return how many taps of a channel are transposed in registers: those that are neighbours, in whole vectors.
+
+        What the last vectors spill is covered by the taps behind them, so there must be one.
+        """
+        is_dense = load_word(tap_table, taps - 1) - load_word(tap_table, 0) == taps - 1
+        return taps // lanes * lanes if is_dense and taps % lanes else 0
 
     @kernel
     def pack_element(element: int, stride: int, rows: int, target: int) -> None:
@@ -84,8 +95,16 @@ def channel_packing(bits: int, shape: TileShape) -> Any:
         block = k * blocks // depth
         next_start = depth * (block + 1) // blocks
         target = packed + block * block_bytes + (k - depth * block // blocks) * panel_rows * size
+        vectors = vector_taps(tap_table, taps)
         for channel in range(first, end):
-            for tap in range(taps):
+            done = 0
+            if vectors and k + taps <= next_start:
+                element = source + (channel * channel_stride + load_word(tap_table, 0)) * size
+                pack(element, output_stride, 1, rows, vectors, target, panel_rows)
+                target += vectors * panel_rows * size
+                k += vectors
+                done = vectors
+            for tap in range(done, taps):
                 while k >= next_start:
                     block += 1
                     next_start = depth * (block + 1) // blocks
