@@ -8,8 +8,9 @@ B lie where the offset table says:
     Y[m, p] = sum_k A[m, k] * padded[offset[k] + p]        A = the packed weights, p < rows * pitch
 
 No im2col, no blocked layout.  Positions j >= out_w are junk; they are dropped when the chunk is written to its place in
-the result.  Where the convolution has strides, the copy of the forward direction is split into phases, so that offsets
-stay constant, and the result of the gradient is: a run for each phase of dx, all over one copy (`plan_conv_runs`).
+the result.  Rows of whole vectors may be products of their own, in place (`plan_conv_runs.choose_place`).  Where the
+convolution has strides, the copy of the forward direction is split into phases, so that offsets stay constant, and the
+result of the gradient is: a run for each phase of dx, all over one copy (`plan_conv_runs`).
 """
 
 from __future__ import annotations
@@ -153,11 +154,17 @@ def chunk_runs(bits: int, shape: TileShape) -> Any:
         step_h = load_word(plan, words.STEP_H)
         step_w = load_word(plan, words.STEP_W)
         run_columns = load_word(plan, words.RUN_COLUMNS)
+        out_w = load_word(plan, words.OUT_W)
         y = target
-        y_pitch = load_word(plan, words.OUT_D) * load_word(plan, words.OUT_H) * load_word(plan, words.OUT_W)
+        y_pitch = load_word(plan, words.OUT_D) * load_word(plan, words.OUT_H) * out_w
         if in_place == 0:
             y = padded + load_word(plan, words.Y_BYTES)
             y_pitch = (load_word(plan, words.ROWS) * pitch + tile_columns - 1) // tile_columns * tile_columns
+        if in_place == words.ROW_BY_ROW:
+            for r in range(rows):
+                row = padded + r * pitch * size
+                sweep_run(plan, runs, scratch, group, row, target + r * out_w * size, y_pitch, columns)
+            return
         for a in range(minimum(rows, load_word(plan, words.RUN_ROWS))):
             run_rows = (rows - a + step_h - 1) // step_h
             for b in range(run_columns):

@@ -15,6 +15,7 @@ OUT_D, OUT_H, OUT_W, STEP_D, STEP_H, STEP_W = range(22, 28)  # of the result: it
 RUN_ROWS, RUN_COLUMNS = 28, 29  # runs with their own rows, and their own columns, of one slice
 W_OUTPUT, W_CHANNEL, W_GROUP, ORDERED_TAPS = range(30, 34)  # strides of the weights
 RUNS, PACK_TASKS, TASKS, WORK_OFFSET, WORK_BYTES, Y_BYTES, IN_PLACE, EXACT_PLAN = range(34, 42)
+ROW_BY_ROW = 2  # a value of IN_PLACE: no junk between rows, each of them is a product of its own (1: all at once)
 RUN_TABLE = 42  # the runs follow: [slice, row, column], RUN_WORDS each
 IS_FINITE = 2  # a word of the scratch's header: whether no weight is NaN or inf (written where the plan has EXACT_PLAN)
 
