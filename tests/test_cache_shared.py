@@ -22,7 +22,7 @@ from compiled import graph_of
 import tracegrad as tg
 from tracegrad.__main__ import main
 from tracegrad.config import config
-from tracegrad.runtime import cache, library, sealed
+from tracegrad.runtime import building, cache, sealed
 from tracegrad.runtime.program import build
 
 ROOT = str(Path(tg.__file__).parent.parent)
@@ -198,7 +198,7 @@ def test_the_command_lists_verifies_and_clears(folder: Path, capsys: pytest.Capt
 def test_warmup_compiles_what_is_missing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tracegrad.runtime.library.families", lambda: ["pool", "scan_f32"])
+    monkeypatch.setattr("tracegrad.runtime.building.families", lambda: ["pool", "scan_f32"])
     assert main(["warmup"]) == 0
     assert [line.split()[1:] == ["there"] for line in capsys.readouterr().out.splitlines()[:2]] == [False, False]
     assert main(["warmup"]) == 0
@@ -212,11 +212,11 @@ def test_warmup_compiles_what_is_missing(
 def test_a_first_use_is_announced_once(
     terminal: bool, verbose: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library, "_ANNOUNCED", set())
+    monkeypatch.setattr(building, "_ANNOUNCED", set())
     monkeypatch.setattr(config, "verbose", verbose)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-    library.announce("pool")
-    library.announce("scan_f32")
+    building.announce("pool")
+    building.announce("scan_f32")
     said = capsys.readouterr().err.splitlines()
     assert len(said) == lines
     assert all(line.startswith("tracegrad: compiling library kernels") for line in said)

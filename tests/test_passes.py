@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from random_graphs import Case, cases
 
 import tracegrad.numpy  # noqa: F401 (puts the operators on traced values)
-from tracegrad.codegen.entry import Entry, Module
-from tracegrad.codegen.program import module_text
+from tracegrad.codegen.entry import Entry
+from tracegrad.codegen.module import Module
 from tracegrad.ir import Aval, Graph, interpret, parse, verify
 from tracegrad.passes.rewrite import Rule
 from tracegrad.passes.rules import EXACT, FAST_MATH
@@ -199,6 +199,6 @@ def test_compiling_takes_linear_time(step: Callable[[Any, int], Any]) -> None:
         with counted_calls() as found:
             module = Module(2)
             Entry(module, build_plan(simplify(graph), 2), (), symbol="tg_entry")
-            module_text(module)
+            module.parts(2)
         spent[n] = found["calls"]
     assert spent[600] < 4 * spent[200], spent

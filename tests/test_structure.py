@@ -53,7 +53,6 @@ LAZY_IMPORTS = {
     "lazy.py": "this is the place: what a warm start does without",
     "nn/weights.py": "safetensors, an optional dependency",
     "runtime/from_source.py": "codegen imports Numba: only when this back end is asked for",
-    "runtime/library.py": "codegen imports Numba: only when something must be compiled",
     "runtime/compiling.py": "codegen imports Numba: only when something must be compiled",
     "tree.py": "optree's compiled module, without the package around it",
     "structure.py": "classes in the structure of a saved program are imported by their names",

@@ -12,7 +12,7 @@ from tracegrad.api import saved
 from tracegrad.config import config
 from tracegrad.demo import Options, run
 from tracegrad.errors import TracegradError
-from tracegrad.runtime import cache, library
+from tracegrad.runtime import building, cache, library
 from tracegrad.runtime.sealed import SealError
 
 
@@ -90,15 +90,19 @@ def run_warmup(given: argparse.Namespace) -> int:
         print("the cache is switched off (TRACEGRAD_CACHE=0): there is nowhere to keep library kernels")
         return 1
     began = time.perf_counter()
-    for family in library.families():
-        at = time.perf_counter()
-        made = not library.is_kept(family)
-        if made:
-            library.build_family(family)
-        if not library.is_kept(family):
-            print(f"{config.cache_dir} cannot be written: the library kernels are not kept")
-            return 1
-        print(f"{family:20} " + (f"{time.perf_counter() - at:.2f} s" if made else "there"), flush=True)
+    names = building.families()
+    missing = {f for f in names if not library.is_kept(f)}
+    with building.workers() as pool:
+        building.start(pool, names)
+        for family in names:
+            at = time.perf_counter()
+            if family in missing:
+                building.finish(family)
+            if not library.is_kept(family):
+                print(f"{config.cache_dir} cannot be written: the library kernels are not kept")
+                return 1
+            spent = f"{time.perf_counter() - at:.2f} s"
+            print(f"{family:20} " + (spent if family in missing else "there"), flush=True)
     print(f"done in {time.perf_counter() - began:.1f} s, kept in {config.cache_dir}")
     return 0
 

@@ -29,18 +29,19 @@ from tracegrad.schedule.memory import Memory, Place
 
 Loops = list[tuple[str, int]]
 
+BLOCK = "i64 %address, i64 %first, i64 %rows, i64 %step, i64 %columns"
+"""The parameters of the function that a library kernel calls for each block."""
+
 ROUNDS = """
   %count = mul i64 %rows, %columns
   %end = add i64 %first, %count
   %lo = udiv i64 %first, {n}
   %hi = udiv i64 %end, {n}
   call void @{symbol}({args}, i64 %lo, i64 %hi, ptr %status)
-  ret void
-}}"""
+  ret void"""
 WHOLE = """
   call void @{symbol}({args}, i64 0, i64 {n}, ptr %status)
-  ret void
-}}"""
+  ret void"""
 PIECES = """
   %whole = icmp eq i64 %step, %columns
   %total = mul i64 %rows, %columns
@@ -73,8 +74,7 @@ done:
   %again = icmp slt i64 %r.next, %runs
   br i1 %again, label %run, label %last
 last:
-  ret void
-}}"""
+  ret void"""
 
 
 class Innermost(Function):
@@ -117,10 +117,9 @@ class Blocks:
     text: str
     n: int
 
-    def task(self, parent: Parent, name: str, symbol: str) -> str:
-        """Return the function that a library kernel calls, once the one that does the work is `symbol`."""
+    def task(self, parent: Parent, symbol: str) -> str:
+        """Return the body of the function that a library kernel calls; the one that does the work is `symbol`."""
         lines = [
-            f"define internal void @{name}(i64 %address, i64 %first, i64 %rows, i64 %step, i64 %columns) {{",
             "entry:",
             "  %table = inttoptr i64 %address to ptr",
             "  %status = getelementptr i64, ptr %table, i64 2",

@@ -10,17 +10,17 @@ round and calls it. The status is 0, or the code of an index check that failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from textwrap import indent
 
-from tracegrad.codegen.blocks import on_blocks
+from tracegrad.codegen.blocks import BLOCK, on_blocks
 from tracegrad.codegen.calls import plan_call
 from tracegrad.codegen.loops import Function
+from tracegrad.codegen.module import Module
 from tracegrad.codegen.plan import EPILOGUE, EPILOGUE_TABLE, LibraryCall, round_up
 from tracegrad.codegen.region_text import may_stop
 from tracegrad.codegen.regions import RegionWriter
 from tracegrad.codegen.rewind_region import RewindWriter
-from tracegrad.codegen.scalar import Emitter
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.rewind import rewind
 from tracegrad.schedule.body import buffer_name
@@ -33,30 +33,7 @@ TASK_WORK = 12_000
 TASKS_PER_THREAD = 4
 INLINED_WORK = 64
 """Kernels of loop bodies up to this much work become part of the loop."""
-
-
-@dataclass
-class Module:
-    """What all functions of a program share."""
-
-    threads: int
-    emitter: Emitter = field(default_factory=Emitter)
-    functions: list[str] = field(default_factory=list)
-    constants: list[str] = field(default_factory=list)
-    kernels: dict[tuple[str, str], str] = field(default_factory=dict)
-    families: dict[str, None] = field(default_factory=dict)
-    symbols: dict[str, None] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
-    entries: int = 0
-
-    def function(self, text: tuple[str, str], hint: str) -> str:
-        """Define a kernel's function from its parameters and its body, unless an equal one is; return its name."""
-        symbol = self.kernels.get(text)
-        if symbol is None:
-            symbol = self.kernels[text] = f"kernel{len(self.kernels)}"
-            params, body = text
-            self.functions.append(f"define internal void @{symbol}({params}) {hint} nounwind {{\n{body}\n}}")
-        return symbol
+TABLE = ("  %table = inttoptr i64 %address to ptr", "  %status = getelementptr i64, ptr %table, i64 2")
 
 
 class Entry:
@@ -126,29 +103,23 @@ class Entry:
             self.module.steps = self.steps
         clear = [] if self.inner else ["  store i64 0, ptr %status"]
         first, last = self.tapes()
-        self.module.functions.append(
-            "\n".join(
-                [
-                    f"define {'internal ' if self.inner else ''}i64 @{self.symbol}(i64 %address) {{",
-                    "entry:",
-                    *self.stack,
-                    "  %table = inttoptr i64 %address to ptr",
-                    "  %status = getelementptr i64, ptr %table, i64 2",
-                    *clear,
-                    "  %pool = load i64, ptr %table",
-                    "  %arenaslot = getelementptr i64, ptr %table, i64 1",
-                    "  %arena = load i64, ptr %arenaslot",
-                    *first,
-                    *self.lines,
-                    "  br label %finish",
-                    "finish:",
-                    *last,
-                    "  %result = load i64, ptr %status",
-                    "  ret i64 %result",
-                    "}",
-                ]
-            )
-        )
+        body = [
+            "entry:",
+            *self.stack,
+            *TABLE,
+            *clear,
+            "  %pool = load i64, ptr %table",
+            "  %arenaslot = getelementptr i64, ptr %table, i64 1",
+            "  %arena = load i64, ptr %arenaslot",
+            *first,
+            *self.lines,
+            "  br label %finish",
+            "finish:",
+            *last,
+            "  %result = load i64, ptr %status",
+            "  ret i64 %result",
+        ]
+        self.module.define(f"i64 @{self.symbol}(i64 %address)", "\n".join(body))
 
     def tapes(self) -> tuple[list[str], list[str]]:
         """Return the instructions that mark tapes as empty at the start, and free them at the end."""
@@ -183,17 +154,21 @@ class Entry:
         module = self.module
         kernel = self.without_aliases(kernel)
         inlined = self.inner and kernel.work <= INLINED_WORK
-        symbol = module.function(Function(kernel, module.emitter).text(), "alwaysinline" if inlined else "noinline")
+        symbol = module.kernel(Function(kernel, module.emitter).text(), "alwaysinline" if inlined else "noinline")
         tasks = self.tasks(kernel)
-        if tasks == 1:
+        name = f"{self.symbol}.task{number}"
+        if tasks > 1:
+            module.define(f"void @{name}(i64 %address, i64 %i, i64 %thread)", self.task(kernel, symbol, tasks), symbol)
+            address = f"ptrtoint (ptr @{name} to i64)"
+            self.lines.append(f"  call void @tg_par_for(i64 %pool, i64 {address}, i64 %address, i64 {tasks})")
+        elif self.inner:  # it may use the stack
             finds, args = self.arguments_of(kernel, f"%k{number}.")
             args += ["i64 0", f"i64 {kernel.extent}", "ptr %status"]
             self.lines += [*finds, f"  call void @{symbol}({', '.join(args)})"]
+            module.called.add(symbol)
         else:
-            task = f"{self.symbol}.task{number}"
-            module.functions.append(self.task(kernel, task, symbol, tasks))
-            address = f"ptrtoint (ptr @{task} to i64)"
-            self.lines.append(f"  call void @tg_par_for(i64 %pool, i64 {address}, i64 %address, i64 {tasks})")
+            module.define(f"void @{name}(i64 %address)", self.task(kernel, symbol, 1), symbol)
+            self.lines.append(f"  call void @{name}(i64 %address)")
         return f"{kernel.name}: {kernel.extent} rounds in {tasks} task{'s' if tasks > 1 else ''}"
 
     def without_aliases(self, kernel: Kernel) -> Kernel:
@@ -205,19 +180,17 @@ class Entry:
         twice = {old: new for old, new in names.items() if old != new}
         return replace(kernel, body=rename_buffers(kernel.body, twice)) if twice else kernel
 
-    def task(self, kernel: Kernel, name: str, symbol: str, tasks: int) -> str:
-        """Find the buffers and the range of rounds of one task."""
-        lines = [
-            f"define internal void @{name}(i64 %address, i64 %i, i64 %thread) {{",
-            "  %table = inttoptr i64 %address to ptr",
-            "  %status = getelementptr i64, ptr %table, i64 2",
-        ]
+    def task(self, kernel: Kernel, symbol: str, tasks: int) -> str:
+        """Return the body of a task, number %i of `tasks`: it finds the buffers, and its range of rounds."""
         finds, args = self.arguments_of(kernel, "%")
-        lines += finds
-        lines += [f"  %low = mul i64 %i, {kernel.extent}", f"  %lo = udiv i64 %low, {tasks}"]
-        lines += [f"  %high = add i64 %low, {kernel.extent}", f"  %hi = udiv i64 %high, {tasks}"]
-        args += ["i64 %lo", "i64 %hi", "ptr %status"]
-        return "\n".join([*lines, f"  call void @{symbol}({', '.join(args)})", "  ret void", "}"])
+        lines = [*TABLE, *finds]
+        if tasks == 1:
+            args += ["i64 0", f"i64 {kernel.extent}"]
+        else:
+            lines += [f"  %low = mul i64 %i, {kernel.extent}", f"  %lo = udiv i64 %low, {tasks}"]
+            lines += [f"  %high = add i64 %low, {kernel.extent}", f"  %hi = udiv i64 %high, {tasks}"]
+            args += ["i64 %lo", "i64 %hi"]
+        return "\n".join([*lines, f"  call void @{symbol}({', '.join(args)}, ptr %status)", "  ret void"])
 
     def arguments_of(self, kernel: Kernel, prefix: str) -> tuple[list[str], list[str]]:
         """Return the instructions that find a kernel's buffers, and the arguments that hand them over."""
@@ -267,9 +240,9 @@ class Entry:
         blocks = on_blocks(self.without_aliases(kernel), size, grain, self.module.emitter)
         if blocks is None:
             return ""
-        symbol = self.module.function(blocks.function.text(), "noinline")
+        symbol = self.module.kernel(blocks.function.text())
         name = f"{self.symbol}.block{number}"
-        self.module.functions.append(blocks.task(self, name, symbol))
+        self.module.define(f"void @{name}({BLOCK})", blocks.task(self, symbol), symbol)
         return f"ptrtoint (ptr @{name} to i64)"
 
     def library_call(self, step: Call, number: str, planned: LibraryCall, epilogue: str = "0") -> None:

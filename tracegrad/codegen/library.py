@@ -3,7 +3,7 @@
 Every kernel is `void symbol(i64 plan, i64 operands, i64 scratch, i64 pool)` (`plan.LibraryCall`).  Objects of all
 families but the pool need the symbol `tg_par_for`, which the pool's defines.
 
-A user's first program pays for compiling the families that it needs, hence their number (`prebuild.SECONDS`).
+A user's first program pays for compiling the families that it needs, hence their number (`runtime.building`).
 
 The number of threads that a plan was made for is the most that the pool may have: scratch is indexed by thread.
 """

@@ -9,6 +9,9 @@ Its code library (link, optimise, verify) and its target machine are used; what 
 * The optimiser runs once.  Numba simplifies each function when it is added, runs a cheap module pipeline for its
   reference-count pruning, then the full one.  Here only the last runs, with the loop vectoriser, after everything but
   the exports has been made internal (dead code goes, single callers inline).
+* A module has a context of its own, and each thread its generator, so modules are compiled side by side: llvmlite runs
+  one call at a time, by a lock that the two long calls (`unlocked`) go round. LLVM promises that for contexts that
+  share nothing; ThinLTO compiles so.
 * `-prefer-256-bit` is appended to the host's features, so loops use 512-bit vectors where the CPU has AVX-512.
 
 Measured on a module of 50 loops of 10 operations (seconds): Numba's JIT pipeline 0.40 (function passes 0.05, finalise
@@ -19,59 +22,62 @@ third, and tiles that are linked after the optimiser as much again.
 
 from __future__ import annotations
 
+import ctypes
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+from llvmlite.binding import ffi
 from numba.core import codegen, compiler_lock
 
 from tracegrad.codegen.cpu import target
 
 
 class ObjectLibrary(codegen.AOTCodeLibrary):
-    """A Numba code library of one module, which is optimised when it is finalised and keeps `exports`."""
+    """A Numba code library of one module in a context of its own, which is optimised when it is finalised."""
 
-    exports: frozenset[str] = frozenset()
-    level = 3
-    inline_limit: int | None = None  # lines of assembly, as written, above which a function is never inlined
+    def __init__(self, generator: ObjectCodegen, name: str) -> None:
+        super().__init__(generator, name)
+        self.context = llvm.create_context()
+        self.level = 3
+        self.inline_limit: int | None = None  # lines of assembly, as written, above which a function is never inlined
+
+    def parse(self, text: str) -> llvm.ModuleRef:
+        module = llvm.parse_assembly(text, self.context)
+        module.triple = llvm.get_process_triple()
+        module.data_layout = self._codegen._data_layout
+        return module
+
+    def read(self, text: str) -> None:
+        """Take assembly as the library's module; what it defines with external linkage is exported."""
+        self._final_module = self.parse(text)
+        for value in self._final_module.global_variables:
+            if not value.is_declaration:
+                value.linkage = "internal"
 
     def finalize(self) -> None:
         """Optimise and verify the module."""
         self._raise_if_finalized()
-        self._optimize_final_module()
-        self._final_module.verify()
-        self._finalized = True
-
-    def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        module = self._final_module
-        for value in [*module.functions, *module.global_variables]:
-            if not value.is_declaration and value.name not in self.exports:
-                value.linkage = "internal"
         if self.inline_limit is not None:
-            for function in module.functions:
+            for function in self._final_module.functions:
                 if str(function).count("\n") > self.inline_limit:
                     function.add_function_attribute("noinline")
         passes, builder = self._codegen._module_pass_manager(opt=self.level, loop_vectorize=True, slp_vectorize=False)
-        passes.run(module, builder)
+        unlocked("LLVMPY_RunNewModulePassManager")(passes, self._final_module, builder)
+        self._final_module.verify()
+        self._finalized = True
 
-    def emit(
-        self, exports: Iterable[str], parts: Iterable[ir.Module] = (), timings: dict[str, float] | None = None
-    ) -> bytes:
-        """Optimise, link `parts` in as they are, and return the object code that defines `exports`."""
+    def emit(self, parts: Iterable[ir.Module] = (), timings: dict[str, float] | None = None) -> bytes:
+        """Optimise, link `parts` in as they are, and return the object code."""
         began = time.perf_counter()
-        self.exports = frozenset(exports)
         self._ensure_finalized()
         optimised = time.perf_counter()
         for part in parts:
-            module = llvm.parse_assembly(str(part))
-            module.data_layout = self._codegen._data_layout
-            self._final_module.link_in(module)
-        data: bytes = self._codegen._tm.emit_object(self._final_module)
+            self._final_module.link_in(self.parse(str(part)))
+        data = emit_object(self._codegen._tm, self._final_module)
         if timings is not None:
             timings |= {"optimise": optimised - began, "generate": time.perf_counter() - optimised}
         return data
@@ -92,37 +98,57 @@ class ObjectCodegen(codegen.AOTCPUCodegen):
         return f"{features},-prefer-256-bit" if "+avx512f" in features else features
 
 
-_GENERATOR = ObjectCodegen("tracegrad", cpu_name=target().name)
+_FREE: list[ObjectCodegen] = []
 
 
-@compiler_lock.global_compiler_lock
+@contextmanager
+def empty_library(name: str) -> Iterator[ObjectLibrary]:
+    """Give an empty library of a generator that nobody else uses now: target machines must not be shared."""
+    try:
+        generator = _FREE.pop()
+    except IndexError:
+        with compiler_lock.global_compiler_lock:
+            generator = ObjectCodegen("tracegrad", cpu_name=target().name)
+    yield generator.create_library(name)
+    _FREE.append(generator)
+
+
 def compile_ir(text: str, name: str, timings: dict[str, float] | None = None) -> bytes:
     """Compile LLVM assembly to object code; every function it defines with external linkage is exported.
 
     External symbols may stay undefined: the loader resolves them.  Raises RuntimeError on invalid assembly.  The
-    seconds of optimising and of code generation are written to `timings`.
+    seconds of optimising and of code generation are written to `timings`.  Threads may call it at once.
     """
-    library, exports = _library(text, name)
-    return library.emit(exports, timings=timings)
+    with empty_library(name) as library:
+        library.read(text)
+        return library.emit(timings=timings)
 
 
-@compiler_lock.global_compiler_lock
 def compile_library(text: str, name: str, parts: Iterable[ir.Module] = ()) -> bytes:
-    """Compile the assembly of library kernels (`kernel_writer.write`).
+    """Compile the assembly of library kernels (`kernel_writer.write`); threads may call it at once.
 
     parts: modules of finished LLVM code that the kernels call by external symbol; they skip the optimiser.
     """
-    library, exports = _library(text, name)
-    library.level = 2  # a third less time than -O3, and the same loops
-    library.inline_limit = 180  # a third less again: many passes take more than linear time
-    return library.emit(exports, parts)
+    with empty_library(name) as library:
+        library.level = 2  # a third less time than -O3, and the same loops
+        library.inline_limit = 180  # a third less again: many passes take more than linear time
+        library.read(text)
+        return library.emit(parts)
 
 
-def _library(text: str, name: str) -> tuple[ObjectLibrary, list[str]]:
-    """Return a code library with this assembly, and the names of what it exports."""
-    library: ObjectLibrary = _GENERATOR.create_library(name)
-    module = llvm.parse_assembly(text)
-    module.triple = llvm.get_process_triple()
-    exports = [f.name for f in module.functions if not f.is_declaration and f.linkage == llvm.Linkage.external]
-    library.add_llvm_module(module)
-    return library, exports
+def unlocked(name: str) -> Callable[..., Any]:
+    """Return a function of llvmlite's library without llvmlite's lock; with it, should llvmlite be built otherwise."""
+    locked = getattr(ffi.lib, name)
+    return getattr(locked, "_cfn", locked)
+
+
+def emit_object(machine: llvm.TargetMachine, module: llvm.ModuleRef) -> bytes:
+    """`machine.emit_object(module)` without the lock."""
+    with ffi.OutputString() as problem:
+        memory = unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, problem)
+        if not memory:
+            raise RuntimeError(str(problem))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(memory), ffi.lib.LLVMPY_GetBufferSize(memory))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)

@@ -1,8 +1,8 @@
-"""A schedule -> one LLVM module with one entry, compiled by Numba's code generator.
+"""A schedule -> LLVM modules with one entry (`module`), compiled side by side by Numba's code generator.
 
     i64 tg_entry(i64 table)              runs the steps of the plan (`entry`)
-      tg_entry.task_k(table, i, thread)  finds the buffers of a shared kernel and runs part i of it; equal kernels have
-      one function
+      tg_entry.task_k(table, i, thread)  finds the buffers of a shared kernel and runs part i of it, or all of a small
+                                         one; equal kernels have one function
       inner_k(table)                     the body of a loop or a branch (`regions`)
       tg_gemm_f32(plan, ...)             library kernels are called by name
 
@@ -13,96 +13,71 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import repeat
 
-from tracegrad.codegen.entry import Entry, Module
-from tracegrad.codegen.loops import LOOP_HINT
+from tracegrad.codegen.entry import Entry
+from tracegrad.codegen.module import Module
 from tracegrad.codegen.native import compile_ir
-from tracegrad.codegen.rewind_region import SPLIT
 from tracegrad.codegen.source import show_kernel
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, Region
 
-DECLARATIONS = """declare void @tg_par_for(i64, i64, i64, i64)
-declare ptr @realloc(ptr, i64)
-declare void @free(ptr)
-declare i32 @tg_gil_ensure()
-declare i32 @tg_check_signals()
-declare void @tg_clear_error()
-declare void @tg_gil_release(i32)
-define internal i64 @tg_poll() noinline {
-  %state = call i32 @tg_gil_ensure()
-  %raised = call i32 @tg_check_signals()
-  %stop = icmp ne i32 %raised, 0
-  br i1 %stop, label %clear, label %done
-clear:
-  call void @tg_clear_error()
-  br label %done
-done:
-  call void @tg_gil_release(i32 %state)
-  %answer = zext i1 %stop to i64
-  ret i64 %answer
-}
-"""
-"""What programs may call. `tg_poll` lets Python handle signals in the middle of a loop; 1: a handler raised."""
-
 
 @dataclass(frozen=True)
 class Emitted:
-    """Object code of a program, with what the runtime must know about it."""
+    """Object code of a program, in one or more parts, with what the runtime must know about it."""
 
-    data: bytes
-    text: str
+    objects: list[bytes]
     memory: Memory
     arena_bytes: int
     families: tuple[str, ...]
-    symbols: tuple[str, ...]
     steps: tuple[str, ...]
     parallel: bool
     timings: dict[str, float]
-
-
-def module_text(module: Module) -> str:
-    """Return the assembly of a module whose functions are written."""
-    declared = "".join(f"declare void @{s}(i64, i64, i64, i64)\n" for s in module.symbols)
-    declared += SPLIT if any("@tg_split(" in f for f in module.functions) else ""
-    parts = [DECLARATIONS + declared, *module.constants, *module.functions, module.emitter.definitions(), LOOP_HINT]
-    return "\n".join(parts)
 
 
 def emit(
     plan: Plan,
     donate: Sequence[int],
     threads: int,
+    workers: Executor,
     *,
     profile: bool = False,
-    announce: Callable[[Sequence[str]], object] = list,
+    announce: Callable[[Executor, Sequence[str]], object] = lambda workers, families: None,
 ) -> Emitted:
-    """Place the buffers of a plan, write its module and compile it; with `profile`, every step is timed.
+    """Place the buffers of a plan, write its modules and let `workers` compile them; with `profile`, every step is
+    timed.
 
-    `announce` is told the library families that the program needs before it is compiled.
+    `announce` is told them, and the library families that the program needs, before it is compiled.
     """
     began = time.perf_counter()
     module = Module(threads)
     entry = Entry(module, plan, donate, symbol="tg_entry", profile=profile)
-    text = module_text(module)
-    announce(["pool", *module.families])
+    parts = module.parts(threads)
     written = time.perf_counter()
-    timings = {"emit": written - began}
-    data = compile_ir(text, "tracegrad_program", timings)
+    announce(workers, ["pool", *module.families])
+    spents: list[dict[str, float]] = [{} for _ in parts]
+    found = [workers.submit(compile_ir, *one) for one in zip(parts, repeat("tracegrad_program"), spents)]
+    objects = [one.result() for one in found]
     return Emitted(
-        data,
-        text,
+        objects,
         entry.memory,
         entry.arena_bytes,
         tuple(module.families),
-        tuple(module.symbols),
         tuple(module.steps),
-        bool(module.symbols) or "call void @tg_par_for" in text,
-        timings,
+        bool(module.symbols) or any("call void @tg_par_for" in text for text in parts),
+        {"emit": written - began, **shared_out(time.perf_counter() - written, spents)},
     )
+
+
+def shared_out(seconds: float, spents: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the seconds of each stage of what took so many in all, side by side."""
+    totals = {stage: sum(spent[stage] for spent in spents) for stage in spents[0]}
+    return {stage: seconds * total / sum(totals.values()) for stage, total in totals.items()}
 
 
 def show_source(plan: Plan, memory: Memory) -> str:

@@ -114,6 +114,10 @@ class Emitter:
         """Return the text of every helper function used so far, to append to the module."""
         return "".join(self._functions.values())
 
+    def helpers(self) -> dict[str, str]:
+        """Return the same by name."""
+        return {text[text.index("@") + 1 : text.index("(")]: text for text in self._functions.values()}
+
     def _place(self, block: list[str], code: Template, values: list[str]) -> str:
         prefix = self.name()[1:]
         for key in code.needs:

@@ -16,8 +16,9 @@ from tracegrad.ir.layout import Layout
 from tracegrad.ops.elementwise import convert
 from tracegrad.passes.simplify import simplify
 from tracegrad.passes.stored import as_stored
-from tracegrad.runtime import library, prebuild
+from tracegrad.runtime import building, library
 from tracegrad.runtime.executable import Facts
+from tracegrad.runtime.joining import join
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, build_plan
 
@@ -59,10 +60,10 @@ def compile_graph(
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
     timings["import"] = time.perf_counter() - began
-    with prebuild.SecondProcess() as second:
-        emitted = emitter.emit(plan, donate, config.threads, profile=profile, announce=second.start)
-        if load:
-            timings["library"] = library.ensure(["pool", *emitted.families], second.families, second.wait)
+    with building.workers() as pool:
+        emitted = emitter.emit(plan, donate, config.threads, pool, profile=profile, announce=building.start)
+        families = ["pool", *emitted.families]
+        timings["library"] = library.ensure(families) if load else building.wait(families)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
@@ -87,4 +88,4 @@ def compile_graph(
         narrowed=narrowed_inputs(graph),
         layouts=[None if found is None else list(found) for found in layouts],
     )
-    return facts, emitted.data, plan, memory
+    return facts, join(emitted.objects, ["tg_entry"]), plan, memory

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from tracegrad.config import config
+from tracegrad import lazy
 from tracegrad.runtime import cache, identity
 from tracegrad.runtime.objects import ObjectError, define_symbols, load_object
 from tracegrad.runtime.pool import Pool
 
+if TYPE_CHECKING:
+    from tracegrad.runtime import building
+else:
+    building = lazy.module("tracegrad.runtime.building")  # only on a cache miss
+
 _LOCK = threading.RLock()
 _LOADED: dict[str, dict[str, int]] = {}
 _POOLS: dict[int, Pool] = {}
-_ANNOUNCED: set[str] = set()
 
 
-def ensure(families: Iterable[str], theirs: Collection[str] = (), wait: Callable[[], None] | None = None) -> float:
-    """Make the symbols of these families known to the loader; return the seconds spent on compiling any.
-
-    A second process may be compiling `theirs`: these come last, after `wait()`.
-    """
-    spent = 0.0
+def ensure(families: Iterable[str]) -> float:
+    """Make the symbols of these families known to the loader; return the seconds spent on compiling any."""
     with _LOCK:
-        missing = [f for f in families if f not in _LOADED]
-        for family in sorted(missing, key=lambda f: (f != "pool", f in theirs)):  # all others call into the pool's
-            if family in theirs and wait is not None:
-                wait()
-            spent += load_family(family)
-    return spent
+        missing = [f for f in dict.fromkeys(families) if f not in _LOADED]
+        missing.sort(key=lambda f: f != "pool")  # all others call into the pool's
+        return sum([load_family(family) for family in missing])
 
 
 def is_at_hand(family: str) -> bool:
@@ -55,39 +51,14 @@ def load_family(family: str) -> float:
         except (ObjectError, KeyError):
             pass
     began = time.perf_counter()
-    symbols, data = build_family(family)
-    adopt(family, symbols, data)
+    adopt(family, *building.finish(family))
     return time.perf_counter() - began
-
-
-def build_family(family: str) -> tuple[list[str], bytes]:
-    """Compile one family and keep it in the cache; nothing is loaded."""
-    announce(family)
-    library = importlib.import_module("tracegrad.codegen.library")  # imports Numba: only on a cache miss
-    data = library.build(family)
-    symbols = list(library.FAMILIES[family])
-    cache.store(identity.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
-    return symbols, data
-
-
-def announce(family: str) -> None:
-    """Say why the first program on a machine takes some seconds: once to a terminal, for every family if verbose."""
-    if config.verbose:
-        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
-    elif not _ANNOUNCED and sys.stderr is not None and sys.stderr.isatty():
-        print("tracegrad: compiling library kernels, once for this machine: a few seconds", file=sys.stderr)
-    _ANNOUNCED.add(family)
-
-
-def families() -> list[str]:
-    """Name all families of library kernels."""
-    return list(importlib.import_module("tracegrad.codegen.library").FAMILIES)  # imports Numba
 
 
 def object_of(family: str) -> tuple[list[str], bytes]:
     """Return symbols and object code of a family, for a file that brings its own."""
     found = cache.load(identity.entry_key(["library", family]))
-    return (list(found[0]["symbols"]), found[1]) if found else build_family(family)
+    return (list(found[0]["symbols"]), found[1]) if found else building.finish(family)
 
 
 def load_apart(families: Mapping[str, tuple[list[str], bytes]]) -> dict[str, int]:

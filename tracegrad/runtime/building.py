@@ -1,0 +1,103 @@
+"""Library kernels compiled, beside each other and beside the program that needs them. Imported on a cache miss only.
+
+LLVM runs without Python's lock (`codegen.native`), so threads are enough.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from tracegrad import lazy
+from tracegrad.config import config
+from tracegrad.runtime import cache, identity, library
+
+if TYPE_CHECKING:
+    from tracegrad.codegen import library as source
+else:
+    source = lazy.module("tracegrad.codegen.library")  # imports Numba
+
+SECONDS = {
+    "gemm": 0.3, "conv": 0.5, "convw": 0.5, "winograd2": 0.5, "winograd4": 0.5, "winogradw2": 0.6, "winogradw4": 0.6,
+    "planes": 0.4, "convp": 0.2, "gemv": 0.2,
+}  # fmt: skip
+"""About how long a family takes to compile, by the first part of its name; 0.1 for the others."""
+
+Built = tuple[list[str], bytes]
+
+_LOCK = Lock()
+_UNDER_WAY: dict[str, tuple[Executor, Future[Built]]] = {}
+_ANNOUNCED: set[str] = set()
+
+
+def families() -> list[str]:
+    """Name all families of library kernels."""
+    return list(source.FAMILIES)
+
+
+@contextmanager
+def workers() -> Iterator[Executor]:
+    """Threads that compile; what has not begun when they are left is not done."""
+    pool = ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tracegrad-compile")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        with _LOCK:
+            for family in [f for f, (owner, _) in _UNDER_WAY.items() if owner is pool]:
+                del _UNDER_WAY[family]
+
+
+def start(pool: Executor, families: Sequence[str]) -> None:
+    """Begin to compile what is neither loaded nor in the cache, the longest first."""
+    for family in sorted(families, key=lambda f: -SECONDS.get(f.split("_")[0], 0.1)):
+        if not library.is_at_hand(family):
+            with _LOCK:
+                if family not in _UNDER_WAY:
+                    announce(family)
+                    _UNDER_WAY[family] = pool, pool.submit(build, family)
+
+
+def finish(family: str) -> Built:
+    """Return symbols and object code of a family: once it is compiled, where that is under way."""
+    with _LOCK:
+        _, found = _UNDER_WAY.get(family, (None, None))
+    try:
+        if found is not None:
+            return found.result()
+    except CancelledError:  # another thread left its workers
+        pass
+    announce(family)
+    return build(family)
+
+
+def wait(families: Sequence[str]) -> float:
+    """Wait until these families are compiled, as far as that is under way; return the seconds."""
+    began = time.perf_counter()
+    with _LOCK:
+        found = [_UNDER_WAY[f][1] for f in families if f in _UNDER_WAY]
+    concurrent.futures.wait(found)
+    return time.perf_counter() - began
+
+
+def build(family: str) -> Built:
+    """Compile one family and keep it in the cache; nothing is loaded."""
+    data = source.build(family)
+    symbols = list(source.FAMILIES[family])
+    cache.store(identity.entry_key(["library", family]), {"symbols": symbols}, data, f"library kernels {family}")
+    return symbols, data
+
+
+def announce(family: str) -> None:
+    """Say why the first program on a machine takes some seconds: once to a terminal, for every family if verbose."""
+    if config.verbose:
+        print(f"tracegrad: compiling library kernels ({family}), once for this machine", file=sys.stderr)
+    elif not _ANNOUNCED and sys.stderr is not None and sys.stderr.isatty():
+        print("tracegrad: compiling library kernels, once for this machine: a few seconds", file=sys.stderr)
+    _ANNOUNCED.add(family)
