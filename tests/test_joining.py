@@ -6,6 +6,8 @@ import ctypes
 import random
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +170,32 @@ def test_a_program_in_parts_computes_the_same_bits(name: str, monkeypatch: pytes
     assert counts == [1, 3]
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+def test_where_no_thread_can_start_the_caller_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "PART", 1)
+    monkeypatch.setattr(config, "cache", False)
+    monkeypatch.setattr(config, "threads", 3)
+    w, x = PROGRAMS["tasks"][1]
+    expected = tg.compile(big_loss, w, x)(w, x)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        compiled = tg.compile(big_loss, w, x)
+    assert compiled(w, x) == expected
+
+
+def test_a_program_is_compiled_while_the_interpreter_ends() -> None:
+    script = (
+        "import atexit, numpy as np, tracegrad as tg\n"
+        "from tracegrad.codegen import module\n"
+        "module.PART, tg.config.cache = 1, False\n"
+        "atexit.register(lambda: print(tg.jit(lambda x: np.sin(x).sum() + np.cumsum(x)[-1])(np.zeros(8))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("0.0\n", "")
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")

@@ -92,8 +92,8 @@ def run_warmup(given: argparse.Namespace) -> int:
     began = time.perf_counter()
     names = building.families()
     missing = {f for f in names if not library.is_kept(f)}
-    with building.workers() as pool:
-        building.start(pool, names)
+    with building.Workers() as workers:
+        building.start(workers, names)
         for family in names:
             at = time.perf_counter()
             if family in missing:

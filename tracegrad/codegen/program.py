@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any, Protocol
 
 from tracegrad.codegen.entry import Entry
 from tracegrad.codegen.module import Module
@@ -25,6 +26,12 @@ from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
 from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, Region
+
+
+class Workers(Protocol):
+    """Threads that compile."""
+
+    def submit(self, function: Callable[..., bytes], *arguments: Any) -> Future[bytes]: ...
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,10 @@ def emit(
     plan: Plan,
     donate: Sequence[int],
     threads: int,
-    workers: Executor,
+    workers: Workers,
     *,
     profile: bool = False,
-    announce: Callable[[Executor, Sequence[str]], object] = lambda workers, families: None,
+    announce: Callable[[Any, Sequence[str]], object] = lambda workers, families: None,
 ) -> Emitted:
     """Place the buffers of a plan, write its modules and let `workers` compile them; with `profile`, every step is
     timed.

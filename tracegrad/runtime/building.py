@@ -5,14 +5,14 @@ LLVM runs without Python's lock (`codegen.native`), so threads are enough.
 
 from __future__ import annotations
 
-import concurrent.futures
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracegrad import lazy
 from tracegrad.config import config
@@ -29,10 +29,11 @@ SECONDS = {
 }  # fmt: skip
 """About how long a family takes to compile, by the first part of its name; 0.1 for the others."""
 
+T = TypeVar("T")
 Built = tuple[list[str], bytes]
 
 _LOCK = Lock()
-_UNDER_WAY: dict[str, tuple[Executor, Future[Built]]] = {}
+_UNDER_WAY: dict[str, tuple[Workers, Future[Built]]] = {}
 _ANNOUNCED: set[str] = set()
 
 
@@ -41,27 +42,42 @@ def families() -> list[str]:
     return list(source.FAMILIES)
 
 
-@contextmanager
-def workers() -> Iterator[Executor]:
-    """Threads that compile; what has not begun when they are left is not done."""
-    pool = ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tracegrad-compile")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+class Workers:
+    """Threads that compile; where none can start, because there are too many or the interpreter ends, the caller."""
+
+    def __init__(self) -> None:
+        self.pool: futures.ThreadPoolExecutor | None = None
+        with suppress(RuntimeError):
+            self.pool = futures.ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tracegrad-compile")
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Begin a call; what has not begun when the workers are left is not done."""
+        if self.pool is not None:
+            with suppress(RuntimeError):
+                return self.pool.submit(function, *arguments)
+        done: Future[T] = Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
         with _LOCK:
-            for family in [f for f, (owner, _) in _UNDER_WAY.items() if owner is pool]:
+            for family in [f for f, (owner, _) in _UNDER_WAY.items() if owner is self]:
                 del _UNDER_WAY[family]
 
 
-def start(pool: Executor, families: Sequence[str]) -> None:
+def start(workers: Workers, families: Sequence[str]) -> None:
     """Begin to compile what is neither loaded nor in the cache, the longest first."""
     for family in sorted(families, key=lambda f: -SECONDS.get(f.split("_")[0], 0.1)):
         if not library.is_at_hand(family):
             with _LOCK:
                 if family not in _UNDER_WAY:
                     announce(family)
-                    _UNDER_WAY[family] = pool, pool.submit(build, family)
+                    _UNDER_WAY[family] = workers, workers.submit(build, family)
 
 
 def finish(family: str) -> Built:
@@ -82,7 +98,7 @@ def wait(families: Sequence[str]) -> float:
     began = time.perf_counter()
     with _LOCK:
         found = [_UNDER_WAY[f][1] for f in families if f in _UNDER_WAY]
-    concurrent.futures.wait(found)
+    futures.wait(found)
     return time.perf_counter() - began
 
 

@@ -60,8 +60,8 @@ def compile_graph(
     began = time.perf_counter()
     emitter = importlib.import_module("tracegrad.codegen.program")  # imports Numba: only on a cache miss
     timings["import"] = time.perf_counter() - began
-    with building.workers() as pool:
-        emitted = emitter.emit(plan, donate, config.threads, pool, profile=profile, announce=building.start)
+    with building.Workers() as workers:
+        emitted = emitter.emit(plan, donate, config.threads, workers, profile=profile, announce=building.start)
         families = ["pool", *emitted.families]
         timings["library"] = library.ensure(families) if load else building.wait(families)
     memory = emitted.memory
