@@ -39,6 +39,7 @@ def copies(x: Any) -> Any:
         np.array(y), np.copy(y), y.flatten(), y.astype(float), np.clip(y, -99, 99), np.concatenate([y]), np.roll(y, 0),
         +y, np.repeat(y, 1, axis=0), y[[0, 1, 2, 3]], y.T.ravel(), np.take(y, [0], axis=0), np.pad(y, 0), y**1,
         np.meshgrid(y[0], y[1])[0], np.nan_to_num(y), y.sum(axis=()), np.where(True, y, 0.0), np.tile(y, 1),
+        y[:, ::5].ravel(),
     ]  # fmt: skip
     y[...] = 0.0
     return made

@@ -65,16 +65,29 @@ def reshapes_in_place(source: Tracer, shape: tuple[int, ...]) -> bool:
     """Say whether NumPy reshapes without a copy: what was made by an operation lies in order, views of it may not."""
     if not source._steps or [n for n in source.shape if n != 1] == [n for n in shape if n != 1]:
         return True
-    start = source._memory.node.aval.shape if source._memory else source.shape
-    strides = np.cumprod((1, *start[:0:-1]), dtype=np.intp)[::-1]
-    stand_in = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), start, tuple(strides[: len(start)]))
     try:
-        for prim, params in source._steps:
-            stand_in = stepped(stand_in, prim, params)
-        stand_in.reshape(shape, copy=False)
+        stand_in(source).reshape(shape, copy=False)
     except ValueError:
         return False
     return True
+
+
+def lies_in_order(source: Tracer) -> bool:
+    """Say whether the elements of NumPy's array would lie in order in memory, without gaps."""
+    try:
+        return not source._steps or stand_in(source).flags.c_contiguous
+    except ValueError:
+        return False
+
+
+def stand_in(source: Tracer) -> np.ndarray[Any, Any]:
+    """Return an array with the strides of NumPy's, whose elements must not be read; raises ValueError if it repeats."""
+    start = source._memory.node.aval.shape if source._memory else source.shape
+    strides = np.cumprod((1, *start[:0:-1]), dtype=np.intp)[::-1]
+    found = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), start, tuple(strides[: len(start)]))
+    for prim, params in source._steps:
+        found = stepped(found, prim, params)
+    return found
 
 
 def stepped(x: np.ndarray[Any, Any], prim: Callable[..., Any], params: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tracegrad import tree
+from tracegrad import memory, tree
 from tracegrad.captured import Capture, picture, without_unused
 from tracegrad.errors import (
     ArgumentError,
@@ -30,18 +30,7 @@ from tracegrad.errors import (
 )
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
-from tracegrad.memory import (
-    BUFFER_FIX,
-    LOCAL,
-    VIEWS,
-    Memory,
-    Step,
-    change,
-    note_view,
-    refuse_storing,
-    shares,
-    write_out,
-)
+from tracegrad.memory import BUFFER_FIX, LOCAL, VIEWS, Memory, Step
 from tracegrad.record import record, replace
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
@@ -160,7 +149,7 @@ class Trace:
             self.builder.nodes.append(node)
             found = Tracer(self, node)
         if prim.name in VIEWS and type(operands[0]) is Tracer:
-            note_view(operands[0], found, prim, params)
+            memory.note_view(operands[0], found, prim, params)
         return found
 
     def user_line(self) -> Where | None:
@@ -272,7 +261,7 @@ class Tracer:
 
     def apart(self, operands: Any) -> Tracer:
         """Return a result as one that shares no memory with the operands it was computed from."""
-        return self if self._memory is None and not shares(self, operands) else self.owned()
+        return self if self._memory is None and not memory.shares(self, operands) else self.owned()
 
     def can_change(self) -> bool:
         """Say whether operators like `+=` work in place; in a traced branch or loop they give a new value instead."""
@@ -284,11 +273,11 @@ class Tracer:
     def changed(self, value: Tracer, what: str) -> None:
         """Take the value of another tracer, of this shape and dtype, in place."""
         self.check_live()
-        change(self, value, what)
+        memory.change(self, value, what)
 
     def contiguous(self) -> Tracer:
-        """Return the array with its elements in order in memory; traced values have no memory."""
-        return self
+        """Return the array, or a copy where NumPy's would not lie in order in memory."""
+        return self if memory.lies_in_order(self) else self.owned()
 
     def concrete(self, what: str, fix: str, error: type[TracerError] = TracerError) -> Any:
         """Return the value behind an eager tracer; a graph tracer has none."""
@@ -303,12 +292,12 @@ class Tracer:
         return bool(self.concrete("the truth value", fix, TracerBoolError))
 
     def __int__(self) -> int:
-        refuse_storing(self)
+        memory.refuse_storing(self)
         return int(self.concrete("int()", "use x.astype(np.int64), or make the argument static", TracerValueError))
 
     def __float__(self) -> float:
         fix = "use x.astype(np.float64), or return the value from the function"
-        refuse_storing(self)
+        memory.refuse_storing(self)
         return float(self.concrete("float()", fix, TracerValueError))
 
     def __index__(self) -> int:
@@ -359,7 +348,7 @@ class Tracer:
             )
         found = function(*args, **{k: v for k, v in kwargs.items() if k != "out"})
         out = kwargs.get("out")
-        return found if out is None else write_out(found, out[0] if isinstance(out, tuple) else out, shown)
+        return found if out is None else memory.write_out(found, out[0] if isinstance(out, tuple) else out, shown)
 
     def __repr__(self) -> str:
         return f"Tracer<{self.aval}>"

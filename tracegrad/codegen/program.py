@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Protocol
@@ -28,10 +27,16 @@ from tracegrad.schedule.memory import Memory, assign_memory
 from tracegrad.schedule.plan import Plan, Region
 
 
+class Job(Protocol):
+    """A call that may have begun."""
+
+    def result(self) -> Any: ...
+
+
 class Workers(Protocol):
     """Threads that compile."""
 
-    def submit(self, function: Callable[..., bytes], *arguments: Any) -> Future[bytes]: ...
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Job: ...
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ def emit(
     profile: bool = False,
     announce: Callable[[Any, Sequence[str]], object] = lambda workers, families: None,
 ) -> Emitted:
-    """Place the buffers of a plan, write its modules and let `workers` compile them; with `profile`, every step is
-    timed.
+    """Place the buffers of a plan, write its modules and compile them, all but the first by `workers`.
 
-    `announce` is told them, and the library families that the program needs, before it is compiled.
+    With `profile`, every step is timed. `announce` is told the library families that the program needs, and who may
+    compile them, before the program is compiled.
     """
     began = time.perf_counter()
     module = Module(threads)
@@ -68,8 +73,8 @@ def emit(
     written = time.perf_counter()
     announce(workers, ["pool", *module.families])
     spents: list[dict[str, float]] = [{} for _ in parts]
-    found = [workers.submit(compile_ir, *one) for one in zip(parts, repeat("tracegrad_program"), spents)]
-    objects = [one.result() for one in found]
+    jobs = [workers.submit(compile_ir, *one) for one in zip(parts[1:], repeat("tracegrad_program"), spents[1:])]
+    objects = [compile_ir(parts[0], "tracegrad_program", spents[0]), *(job.result() for job in jobs)]
     return Emitted(
         objects,
         entry.memory,

@@ -6,13 +6,12 @@ LLVM runs without Python's lock (`codegen.native`), so threads are enough.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tracegrad import lazy
 from tracegrad.config import config
@@ -25,7 +24,7 @@ else:
 
 SECONDS = {
     "gemm": 0.3, "conv": 0.5, "convw": 0.5, "winograd2": 0.5, "winograd4": 0.5, "winogradw2": 0.6, "winogradw4": 0.6,
-    "planes": 0.4, "convp": 0.2, "gemv": 0.2,
+    "planes": 0.4, "convg": 0.4, "convp": 0.2, "gemv": 0.2,
 }  # fmt: skip
 """About how long a family takes to compile, by the first part of its name; 0.1 for the others."""
 
@@ -33,7 +32,7 @@ T = TypeVar("T")
 Built = tuple[list[str], bytes]
 
 _LOCK = Lock()
-_UNDER_WAY: dict[str, tuple[Workers, Future[Built]]] = {}
+_UNDER_WAY: dict[str, tuple[Workers, Job[Built]]] = {}
 _ANNOUNCED: set[str] = set()
 
 
@@ -42,22 +41,41 @@ def families() -> list[str]:
     return list(source.FAMILIES)
 
 
+class Job(Generic[T]):
+    """A call that a worker may have begun."""
+
+    def __init__(self, begun: Future[T] | None, function: Callable[..., T], arguments: Sequence[Any]) -> None:
+        self.begun = begun
+        self.function = function
+        self.arguments = arguments
+
+    def result(self) -> T:
+        """Return what the call returns; where no worker has begun it, the caller does it."""
+        if self.begun is None or self.begun.cancel():
+            return self.function(*self.arguments)
+        return self.begun.result()
+
+
 class Workers:
-    """Threads that compile; where none can start, because there are too many or the interpreter ends, the caller."""
+    """Threads that compile beside their caller, so there is one less than `config.threads`.
+
+    What has not begun when they are left is not done. Where no thread can start, because there are too many or the
+    interpreter ends, the caller does all.
+    """
 
     def __init__(self) -> None:
         self.pool: futures.ThreadPoolExecutor | None = None
-        with suppress(RuntimeError):
-            self.pool = futures.ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tracegrad-compile")
+        if config.threads > 1:
+            with suppress(RuntimeError):
+                self.pool = futures.ThreadPoolExecutor(config.threads - 1, thread_name_prefix="tracegrad-compile")
 
-    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Begin a call; what has not begun when the workers are left is not done."""
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Job[T]:
+        """Let a worker begin a call."""
+        begun = None
         if self.pool is not None:
             with suppress(RuntimeError):
-                return self.pool.submit(function, *arguments)
-        done: Future[T] = Future()
-        done.set_result(function(*arguments))
-        return done
+                begun = self.pool.submit(function, *arguments)
+        return Job(begun, function, arguments)
 
     def __enter__(self) -> Workers:
         return self
@@ -83,23 +101,11 @@ def start(workers: Workers, families: Sequence[str]) -> None:
 def finish(family: str) -> Built:
     """Return symbols and object code of a family: once it is compiled, where that is under way."""
     with _LOCK:
-        _, found = _UNDER_WAY.get(family, (None, None))
-    try:
-        if found is not None:
-            return found.result()
-    except CancelledError:  # another thread left its workers
-        pass
+        _, job = _UNDER_WAY.get(family, (None, None))
+    if job is not None:
+        return job.result()
     announce(family)
     return build(family)
-
-
-def wait(families: Sequence[str]) -> float:
-    """Wait until these families are compiled, as far as that is under way; return the seconds."""
-    began = time.perf_counter()
-    with _LOCK:
-        found = [_UNDER_WAY[f][1] for f in families if f in _UNDER_WAY]
-    futures.wait(found)
-    return time.perf_counter() - began
 
 
 def build(family: str) -> Built:

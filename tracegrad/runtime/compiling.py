@@ -63,7 +63,11 @@ def compile_graph(
     with building.Workers() as workers:
         emitted = emitter.emit(plan, donate, config.threads, workers, profile=profile, announce=building.start)
         families = ["pool", *emitted.families]
-        timings["library"] = library.ensure(families) if load else building.wait(families)
+        if load:
+            timings["library"] = library.ensure(families)
+        else:  # they stay in the cache, for the file that is written
+            for family in families:
+                library.object_of(family)
     memory = emitted.memory
     timings.update(emitted.timings)
     checks = []
