@@ -16,6 +16,7 @@ from tracegrad.ir import PRIMITIVES, Aval, Primitive, interpret, parse, verify
 from tracegrad.ops import elementwise as ew
 from tracegrad.ops import index, pool, reduce, shape
 from tracegrad.ops.contract import dot
+from tracegrad.ops.custom import Written
 from tracegrad.testing import check_grads
 from tracegrad.trace import trace
 
@@ -68,8 +69,8 @@ def order_of(prim: Primitive, sample: dict[str, Any]) -> int:
 
 def test_every_primitive_has_samples_or_its_own_tests() -> None:
     elsewhere = ("control", "item")  # tests/test_control_*.py
-    names = [p.name for p in PRIMITIVES.values() if not p.samples and p.name not in ROUTED and p.kind not in elsewhere]
-    assert names == []
+    left = [p for p in PRIMITIVES.values() if not p.samples and p.name not in ROUTED and p.kind not in elsewhere]
+    assert [p.name for p in left if not isinstance(p, Written)] == []  # these: tests/test_linalg.py
 
 
 @pytest.mark.parametrize(("prim", "sample"), SAMPLES)

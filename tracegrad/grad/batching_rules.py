@@ -65,9 +65,8 @@ def next_axis(axis: int, n: int) -> int:
     return axis + 1
 
 
-KINDS.update(elementwise=elementwise, reduce=reduce, window=leading)
+KINDS.update(elementwise=elementwise, opaque=leading, reduce=reduce, window=leading)
 RULES.update(
-    argsort=leading,
     broadcast=changed(shape=prefixed(), axes=lambda axes, n: (0, *shifted(axes))),
     reshape=changed(shape=prefixed()),
     transpose=changed(perm=lambda perm, n: (0, *shifted(perm))),

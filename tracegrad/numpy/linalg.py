@@ -1,17 +1,18 @@
-"""`tracegrad.numpy.linalg`: norms and products by their names in `numpy.linalg`."""
+"""`tracegrad.numpy.linalg`: norms, products, and what needs a factorisation, by their names in `numpy.linalg`."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
+from typing import Any, NamedTuple
 
 from tracegrad.errors import ArgumentError, ShapeError
-from tracegrad.ir.aval import is_float
-from tracegrad.numpy import arithmetic, elementwise as ew, reductions, shaping
+from tracegrad.ir import Aval
+from tracegrad.ir.aval import is_float, is_half
+from tracegrad.numpy import arithmetic, elementwise as ew, factorisations, reductions, shaping
 from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.products import cross, matmul, matrix_power, outer, tensordot, trace, vecdot
-from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, Axis, array, cast, settle_axes, shown
+from tracegrad.numpy.promote import FLOAT32, FLOAT64, Array, ArrayLike, Axis, array, broadcast_array, cast, common_shape
+from tracegrad.numpy.promote import float_dtype, mark, result_dtype, settle_axes, shown
 from tracegrad.numpy.selecting import diagonal
 from tracegrad.numpy.shaping import matrix_transpose
 
@@ -95,7 +96,88 @@ def multi_dot(arrays: list[ArrayLike]) -> Array:
     return found
 
 
+def matrices(name: str, *xs: ArrayLike) -> list[Array]:
+    """Accept stacks of matrices as floats of one dtype."""
+    dtype = float_dtype(result_dtype([array(name, x) for x in xs]))
+    return [cast(name, array(name, x), FLOAT32 if is_half(dtype) else dtype) for x in xs]
+
+
+def cholesky(a: ArrayLike, /, *, upper: bool = False) -> Array:
+    """Return the lower L with L @ L.T = a, or its transpose with `upper`, as `numpy.linalg.cholesky`.
+
+    Only that triangle of a is read; the gradient is the one of a symmetric matrix, and symmetric. A matrix that is not
+    positive definite gives NaN. Raises ShapeError where a is not square.
+
+    >>> cholesky(np.array([[4.0, 2.0], [2.0, 5.0]]))
+    array([[2., 0.],
+           [1., 2.]])
+    """
+    (x,) = matrices("cholesky", a)
+    return matrix_transpose(factorisations.cholesky(matrix_transpose(x))) if upper else factorisations.cholesky(x)
+
+
+def solve(a: ArrayLike, b: ArrayLike, /) -> Array:
+    """Return x with a @ x = b, for a vector or (stacks of) matrices b, as `numpy.linalg.solve`.
+
+    A singular matrix gives inf or NaN. Raises ShapeError where a is not square or b does not fit.
+
+    >>> solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.array([2.0, 2.0]))
+    array([1. , 0.5])
+    """
+    x, y = matrices("solve", a, b)
+    factorisations.square("solve", Aval(x.shape, x.dtype))
+    vector = len(y.shape) == 1
+    y = y[:, None] if vector else y
+    if y.shape[-2] != x.shape[-1]:
+        raise ShapeError(f"solve: {shown(y)} does not fit {shown(x)}", fix="check the right side's shape")
+    lead = common_shape(x.shape[:-2], y.shape[:-2])
+    if lead is None:
+        raise ShapeError(f"solve: {shown(y)} does not fit {shown(x)}", fix="check the axes before the last two")
+    x, y = (broadcast_array(v, (*lead, *v.shape[-2:])) for v in (x, y))
+    found = factorisations.solve(x, y)
+    return found[..., 0] if vector else found
+
+
+def inv(a: ArrayLike) -> Array:
+    """Return the inverse of (stacks of) square matrices, as `numpy.linalg.inv`; a singular one gives inf or NaN.
+
+    >>> inv(np.array([[2.0, 0.0], [0.0, 4.0]]))
+    array([[0.5 , 0.  ],
+           [0.  , 0.25]])
+    """
+    (x,) = matrices("inv", a)
+    factorisations.square("inv", Aval(x.shape, x.dtype))
+    return factorisations.inverse(x)
+
+
+def det(a: ArrayLike) -> Array:
+    """Return the determinant, as `numpy.linalg.det`; its gradient is NaN or inf where the matrix is singular.
+
+    >>> det(np.array([[1.0, 2.0], [3.0, 5.0]])).round(9)
+    np.float64(-1.0)
+    """
+    (x,) = matrices("det", a)
+    return mark(factorisations.det(x), False)
+
+
+class SlogdetResult(NamedTuple):
+    """The sign of a determinant, and the logarithm of its size."""
+
+    sign: Array
+    logabsdet: Array
+
+
+def slogdet(a: ArrayLike) -> SlogdetResult:
+    """Return the sign of the determinant and the logarithm of its size, as `numpy.linalg.slogdet`.
+
+    >>> slogdet(np.array([[2.0, 0.0], [0.0, 0.5]]))
+    SlogdetResult(sign=np.float64(1.0), logabsdet=np.float64(0.0))
+    """
+    (x,) = matrices("slogdet", a)
+    return SlogdetResult(mark(factorisations.sign_of_det(x), False), mark(factorisations.logabsdet(x), False))
+
+
 __all__ = [
-    "cross", "diagonal", "matmul", "matrix_norm", "matrix_power", "matrix_transpose", "multi_dot", "norm", "outer",
-    "tensordot", "trace", "vecdot", "vector_norm",
+    "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power", "matrix_transpose",
+    "multi_dot", "norm", "outer", "slogdet", "solve", "tensordot", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip

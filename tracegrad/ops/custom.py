@@ -3,7 +3,7 @@
     custom(*operands, *outside; body, rule)    the results of `body`; `item` picks one
 
 The node lives as long as gradients may be asked for; after that `passes.custom` puts its body in its place. The vjp
-rule is written in `grad.custom`.
+rule is written in `grad.custom`. A `Written` primitive has rules like any other, and a graph in place of code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from tracegrad.ir import Graph, interpret
 from tracegrad.ir.aval import Aval, Avals
+from tracegrad.ir.primitive import Primitive
 from tracegrad.ops.control import Control, check_inputs, results_of
+from tracegrad.trace import trace
 
 
 class Rule:
@@ -42,6 +44,22 @@ class Rule:
 
     def __repr__(self) -> str:
         return repr(self.name)
+
+
+class Written(Primitive):
+    """A primitive without code of its own: its `program`, written in others, takes its place in compiled code."""
+
+    kind = "opaque"
+
+    def program(self, *operands: Any, **params: Any) -> Any:
+        """Compute the result on traced values."""
+        raise NotImplementedError(f"{self.name} has no program")
+
+    def body(self, *operands: Aval, **params: Any) -> Graph:
+        """Return the program as a graph."""
+        traced = trace(lambda *xs: self.program(*xs, **params), operands, name=self.name)
+        assert not traced.captures, f"the program of {self.name} reads arrays"
+        return traced.graph
 
 
 class Custom(Control):
