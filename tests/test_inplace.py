@@ -99,7 +99,13 @@ def numbers(x: Any) -> Any:
     total = x[0, 0]
     before = total
     total += 1.0
-    return total, before
+    y = x[1] * 1.0
+    y[0], y[1] = y[1], y[0]
+    first, second, *_ = y
+    last = np.unstack(y)[-1]
+    whole = y[2:3].reshape(())[...]
+    y[...] = 0.0
+    return total, before, first, second, last, whole
 
 
 def recorded(program: Program) -> Program:
@@ -204,6 +210,16 @@ def in_a_scan(x: Any) -> Any:
     return tg.scan(lambda c, row: (c, assign(y, 0, row)), 0.0, x)
 
 
+def in_a_branch(x: Any) -> Any:
+    y = x + 1.0
+
+    def change() -> Any:
+        y[0] = 0.0
+        return y
+
+    return tg.cond(x.sum() > 0.0, change, lambda: y)
+
+
 def test_refusals() -> None:
     refused(TracerError, "iadd.*would change the argument x in place", lambda x: x.__iadd__(1.0))
     refused(TracerError, "the argument x", lambda x: assign(x.T, 0, 1.0))
@@ -215,4 +231,5 @@ def test_refusals() -> None:
     refused(ShapeError, r"iadd.*f64\[4, 5\], which does not fit into f64\[5\]", lambda x: (x[0] + 1).__iadd__(x))
     refused(DTypeError, r"iadd.*f64\[4, 5\], which cannot be stored", lambda x: x.astype(int).__iadd__(x))
     refused(TracerError, "made outside of this loop", in_a_scan)
+    refused(TracerError, "made outside of this loop", in_a_branch)
     assert (OUTSIDE == 0.0).all()

@@ -146,7 +146,7 @@ def change(x: Tracer, value: Tracer, what: str) -> None:
     if value._trace is not x._trace:
         raise TracerError(
             f"{what}: it would change {x.aval} in place, which was made outside of this loop, branch or function",
-            fix="assign a new array to a variable: x = x.at[index].set(v); tg.scan collects a value per round",
+            fix="give a variable a new array: x = x.at[index].set(v)",
         )
     if memory is None:
         x._node = value._node

@@ -237,7 +237,14 @@ def getitem(x: ArrayLike, index: Any) -> Array:
     x = array("index", x)
     how = plan(index, x)
     found = read(x, how)
-    return found.apart((x,)) if how.points and isinstance(found, Tracer) else found
+    if how.points and isinstance(found, Tracer):
+        return found.apart((x,))
+    number = how.shape == () and type(found) is Tracer and not has_ellipsis(index)
+    return found.owned() if number else found  # an element is a number in NumPy, and no view
+
+
+def has_ellipsis(index: Any) -> bool:
+    return any(part is Ellipsis for part in (index if isinstance(index, tuple) else (index,)))
 
 
 def as_key(index: Any) -> Any:

@@ -144,6 +144,8 @@ def unstack(x: ArrayLike, axis: int = 0) -> tuple[Array, ...]:
     x = array("unstack", x)
     at = one_axis("unstack", axis, len(x.shape), x)
     rest = tuple(n for a, n in enumerate(x.shape) if a != at)
+    if type(x) is Tracer and not rest:
+        return tuple(x)  # numbers, not views
     return tuple(shaping.as_shape(part(x, at, i, i + 1), rest) for i in range(x.shape[at]))
 
 
