@@ -154,6 +154,20 @@ def test_arrays_of_numpy_are_filled() -> None:
     np.testing.assert_allclose(gradient, tg.grad(lambda x: filled(x)[0].sum())(X))
 
 
+def test_results_go_where_out_says_in_converted_functions() -> None:
+    def fn(x: Any) -> Any:
+        y = np.asarray(x.copy())
+        if x.sum() > 0.0:
+            z = y + 1.0
+        else:
+            z = y - 1.0
+        np.add(y, z, out=y)
+        return np.multiply(y, 2.0, out=y)
+
+    for x in (np.arange(3.0), -np.ones(3)):
+        np.testing.assert_array_equal(tg.jit(fn)(x), fn(x))
+
+
 def test_a_buffer_that_changes_is_another_constant() -> None:
     def steps(x: Any) -> Any:
         buffer, total = np.zeros(3), 0.0

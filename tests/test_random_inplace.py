@@ -1,0 +1,80 @@
+"""Random programs of views and changes in place, traced, against NumPy itself.
+
+    TRACEGRAD_INPLACE=2000 pytest -q tests/test_random_inplace.py        tries more of them
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tracegrad as tg
+
+PROGRAMS = int(os.environ.get("TRACEGRAD_INPLACE", "60"))
+COMPILED = 6
+"""One program of so many is compiled; all are traced."""
+SHAPE = (4, 6)
+VIEWS = (
+    "{0}[1:]", "{0}[::-1]", "{0}.T", "{0}.reshape(-1)", "{0}[0]", "{0}[:, ::2]", "{0}.ravel()", "{0}[None]",
+    "{0}.swapaxes(0, 1)", "np.squeeze({0})", "{0}.copy()", "np.asarray({0})", "{0}.flatten()", "np.flip({0}, 0)",
+)  # fmt: skip
+CHANGES = (
+    "{0} += 1.5", "{0} += 0.25 * {0}", "{0} += {0}.sum()", "{0} += {0}[::-1]", "{0}[0] = 3.0", "{0}[...] = a.sum()",
+    "{0}[::2] = 7", "{0}[1:] -= 1.0", "{0}[[0, 0]] += 3.0", "{0}[np.array([0, -1])] *= 2.0", "{0}[{0} > 1.0] = 0.5",
+    "{0}[:] = {1}", "{0} *= {1}", "np.add({0}, {1}, out={0})", "np.maximum.at({0}, 0, 0.1)",
+)  # fmt: skip
+
+
+def source_of(seed: int) -> str:
+    """Write a program that NumPy can run, statement by statement."""
+    rng = random.Random(seed)
+    lines = ["def f(a, b):", "    x = a.copy()", "    y = x * 2.0", "    z = b + 0.0"]
+    arrays = {name: np.ones(SHAPE) for name in "xyz"}
+    for number in range(rng.randrange(4, 14)):
+        name = rng.choice(list(arrays))
+        if rng.random() < 0.4:
+            made = f"v{number}"
+            text = f"{made} = {rng.choice(VIEWS).format(name)}"
+        else:
+            made = ""
+            alike = [n for n, v in arrays.items() if v.shape == arrays[name].shape]
+            text = rng.choice(CHANGES).format(name, rng.choice(alike))
+        try:
+            exec(text, {"np": np, "a": np.ones(SHAPE)}, arrays)
+        except (IndexError, ValueError):
+            continue
+        if made and arrays[made].ndim == 0:
+            del arrays[made]
+            continue
+        lines.append(f"    {text}")
+    return "\n".join([*lines, f"    return {', '.join(arrays)}"])
+
+
+def function_of(source: str, seed: int) -> Callable[..., Any]:
+    name = f"<in place {seed}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    found: dict[str, Any] = {"np": np}
+    exec(compile(source, name, "exec"), found)
+    function: Callable[..., Any] = found["f"]
+    return function
+
+
+@pytest.mark.parametrize("seed", range(PROGRAMS))
+def test_as_numpy_does(seed: int) -> None:
+    source = source_of(seed)
+    function = function_of(source, seed)
+    a, b = np.random.default_rng(seed).normal(size=(2, *SHAPE))
+    expected = function(a.copy(), b.copy())
+    if seed % COMPILED:
+        with tg.eager():
+            found = tg.vjp(function, a, b)[0]
+    else:
+        found = tg.jit(function)(a, b)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=source)
