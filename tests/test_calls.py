@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,18 @@ class Pair(NamedTuple):
     second: Any
 
 
+class Stack(nn.Module):
+    """Modules in a list and in a dict, and something static."""
+
+    def __init__(self, n: int, slope: float = 0.5, end: Any = None):
+        self.layers = [nn.Linear(4, 3), *[nn.Linear(3, 3) for _ in range(n - 1)]]
+        self.more = {"end": end or nn.ReLU(), "shift": np.ones(3, np.float32)}
+        self.slope = slope
+
+    def __call__(self, x: Any) -> Any:
+        return self.more["end"](self.layers[0](x) * self.slope + self.more["shift"])
+
+
 # --- the same results by both ways ------------------------------------------------------------------------------------
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -40,6 +53,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "nested": (lambda t: [t[0][0] * t[1]["k"], (t[2],)], (([X], {"k": X, "none": None}, X, ()),)),
     "named": (lambda p: Pair(p.second * 1.0, [p.first]), (Pair(X, X + 1.0),)),
     "module": (lambda m, x: m(x), (nn.Linear(4, 2), X.astype(np.float32))),
+    "model": (lambda m, p, x: m.layers[1](m(x)) * p["scale"], (Stack(3), {"scale": X[0, :3]}, X.astype(np.float32))),
+    "returned": (lambda m: tree.map(lambda a: a * a.dtype.type(0.5), m), (Stack(2),)),
     "float": (lambda x, s: x * s, (X, 2.5)),
     "int": (lambda x, n: x * n, (X, 3)),
     "bool": (lambda x, b: np.where(b, x, -x), (X, True)),
@@ -71,7 +86,7 @@ def check_same(found: Any, expected: Any) -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("name", [n for n in CASES if n != "module"])
+@pytest.mark.parametrize("name", CASES)
 def test_the_short_way_is_taken(name: str) -> None:
     fn, args = CASES[name]
     compiled = tg.compile(fn, *args)
@@ -112,6 +127,76 @@ def test_what_native_code_must_refuse() -> None:
     for args in refused:
         assert direct(args) is MISS, args
     np.testing.assert_array_equal(direct(({"a": X}, 2.0)), X * 2.0)
+
+
+@needs_native
+def test_modules_that_native_code_must_refuse() -> None:
+    """Another class, static value, structure, shape or dtype, and what is no module."""
+    model, x = Stack(2), X.astype(np.float32)
+    compiled = tg.compile(lambda m, x: m(x), model, x)
+    compiled(model, x)
+    direct = compiled._specialised.direct
+    layer = model.layers[0]
+    layers = [
+        [layer], [*model.layers, layer], tuple(model.layers), [layer, None], [layer, layer], [layer, nn.ReLU()],
+        [layer.replace(weight=np.ones((3, 5), np.float32)), model.layers[1]],
+        [layer.replace(weight=layer.weight.astype(np.float64)), model.layers[1]],
+        [layer.replace(bias=None), model.layers[1]],
+    ]  # fmt: skip
+    refused = [model.replace(layers=layers) for layers in layers]
+    refused += [Stack(2, 0.25), Stack(2, end=nn.Tanh()), Stack(3), layer, vars(model), None, x, type(model)]
+    for other in refused:
+        assert direct((other, x)) is MISS, other
+    expected = model(x)
+    np.testing.assert_array_equal(direct((model, x)), expected)
+    other = model.replace(layers=[nn.Linear(4, 3), model.layers[1]])
+    np.testing.assert_allclose(compiled(other, x), other(x), rtol=1e-6)
+
+
+@needs_native
+def test_all_models_of_one_structure_take_the_short_way(tmp_path: Path) -> None:
+    """Made in the same way, changed and back, put together from other arrays, returned, or called from a file."""
+    step = tg.compile(lambda m: tree.map(lambda a: a * a.dtype.type(0.5), m), Stack(2))
+    step.save(tmp_path / "step.tgx")
+    for program in (step, tg.load(tmp_path / "step.tgx")):
+        program(Stack(2))  # takes memory
+        for model in (Stack(2), Stack(2, 0.25).replace(slope=0.5), tree.map(np.copy, Stack(2)), program(Stack(2))):
+            assert program._specialised.direct((model,)) is not MISS
+
+
+def test_equal_static_values_of_other_types_are_told_apart() -> None:
+    """1, True and 1.0 are equal; so are zeros of both signs."""
+    x = np.arange(3)
+    for values in ((1, 1.0, True, (1,), (1.0,), 1), (0.0, -0.0, 0)):
+        f = tg.jit(lambda x, n: x / n if n == 0 else x * np.asarray(n), static=("n",))
+        g = tg.jit(lambda m, x: x / m.slope if m.slope == 0 else x * np.asarray(m.slope))
+        for n in values:
+            expected = tg.jit(lambda x, n=n: x / n if n == 0 else x * np.asarray(n))(x)
+            model = Stack(1, n)
+            for found in (f(x, n), g(model, x), g(tree.map(np.copy, model), x)):
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(found, expected)
+            assert repr(tree.map(np.copy, model).slope) == repr(n)
+        assert f.traces == g.traces == len({repr(n) for n in values})
+    compiled = tg.compile(lambda x, n: x * n, x, 1, static=("n",))
+    with pytest.raises(ArgumentError, match="n=1 but called with n=1.0"):
+        compiled(x, 1.0)
+
+
+def test_a_changed_module_is_seen_at_every_call() -> None:
+    model, x = Stack(2), X.astype(np.float32)
+    f = tg.jit(lambda m, x: m(x))
+    for slope in (0.5, 0.25, 0.5, -3.0, 0.25):
+        model = model.replace(slope=slope)
+        for _ in range(3):
+            np.testing.assert_allclose(f(model, x), model(x), rtol=1e-6)
+    model.layers[0] = nn.Linear(4, 3)  # a list in a module can be changed
+    np.testing.assert_allclose(f(model, x), model(x), rtol=1e-6)
+    model.more["shift"] = np.zeros(3, np.float32)
+    np.testing.assert_allclose(f(model, x), model(x), rtol=1e-6)
+    model.layers[0] = nn.Linear(4, 3, bias=False)
+    np.testing.assert_allclose(f(model, x), model(x), rtol=1e-6)
+    assert f.traces == 4
 
 
 def test_what_python_makes_of_it() -> None:
@@ -190,6 +275,24 @@ def test_references_are_given_up() -> None:
     before = counts()
     work()
     assert max(abs(a - b) for a, b in zip(counts(), before, strict=True)) < 40
+
+
+@needs_native
+def test_references_to_modules_are_given_up() -> None:
+    model = Stack(2)
+    f = tg.compile(lambda m: m.layers[0].bias * 2.0, model)
+
+    def counts() -> list[int]:
+        gc.collect()
+        held = (model, vars(model), model.layers[0], model.layers[0].weight, vars(model)["_layout"])
+        return [sys.getrefcount(o) for o in held]
+
+    f(model)
+    before = counts()
+    for _ in range(300):
+        f(model)
+        assert f._specialised.direct((Stack(3),)) is MISS
+    assert counts() == before
 
 
 def test_donated_arrays_are_checked_at_every_call() -> None:
@@ -309,4 +412,4 @@ def test_a_bound_program_raises_its_errors() -> None:
 
 def test_objects_lie_where_the_tables_say() -> None:
     assert caller.as_expected() or caller.method() is None
-    assert at.PROCESS_WORDS == at.NONE + 1 and at.CALL_WORDS == at.OBJECTS + 1
+    assert at.PROCESS_WORDS == at.STATIC_NAME + 1 and at.CALL_WORDS == at.OBJECTS + 1

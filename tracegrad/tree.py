@@ -23,6 +23,9 @@ else:
 
 NAMESPACE = "tracegrad"
 COMPILED = "optree._C"
+STATIC = "_layout"
+FROZEN: set[type] = set()
+"""Classes that are registered as frozen."""
 PyTree = Any
 
 
@@ -135,13 +138,42 @@ def register(
     cls: type,
     flatten_fn: Callable[[Any], tuple[Iterable[Any], Any]],
     unflatten_fn: Callable[[Any, Any], Any],
+    *,
+    is_frozen: bool = False,
 ) -> type:
-    """Register `cls` as a pytree node: flatten to (children, static data), unflatten from (static data, children)."""
+    """Register `cls` as a pytree node: flatten to (children, static data), unflatten from (static data, children).
+
+    is_frozen: an instance has its static data as the attribute STATIC, and its children as attributes, whose names are
+    a third part of what `flatten_fn` returns; so native code can take it apart.
+    """
     optree.register_pytree_node(cls, flatten_fn, unflatten_fn, namespace=NAMESPACE)
+    if is_frozen:
+        FROZEN.add(cls)
     return cls
+
+
+def static_data(treedef: TreeDef) -> Any:
+    """Return the static data of the root of a structure."""
+    return treedef.walk([None] * treedef.num_leaves, lambda kind, data, children: data, lambda leaf: None)
 
 
 def registration(cls: type) -> Callable[[Any, Any], Any] | None:
     """Return what puts an instance of a registered class together from (static data, children), or None."""
     entry = optree.register_pytree_node.get(cls, namespace=NAMESPACE)
     return None if entry is None else entry.unflatten_func
+
+
+def exact_key(value: Any) -> Any:
+    """Return what two values have in common only where nothing tells them apart, or None.
+
+    1, True and 1.0 are equal, but no substitutes; what else is equal by a rule of its own may be no substitute, either.
+    """
+    kind: Any = type(value)
+    if kind is tuple:
+        parts = [exact_key(v) for v in value]
+        return None if None in parts else (kind, *parts)
+    if kind is float:
+        return kind, value.hex()
+    if value is None or kind in (bool, int, str) or kind.__eq__ is object.__eq__:
+        return kind, value
+    return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracegrad import lazy, tree
 from tracegrad.api import retrace
 from tracegrad.api.function import MISS, Function, Parts, Static
-from tracegrad.api.signature import Arguments, without_layout
+from tracegrad.api.signature import Arguments, exact_keys, without_layout
 from tracegrad.api.transform import Jit
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Graph
@@ -61,7 +61,8 @@ class Compiled:
     def matching(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Take a call apart, and refuse it when its structure or static values are not those compiled for."""
         arguments = self._parameters.split(args, kwargs)
-        if arguments.treedef != self._treedef or arguments.static != self._static:
+        static = arguments.static, exact_keys(arguments.static)
+        if arguments.treedef != self._treedef or static != (self._static, exact_keys(self._static)):
             raise self.refusal(arguments)
         return arguments
 

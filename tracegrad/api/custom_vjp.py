@@ -9,7 +9,7 @@ from typing import Any
 
 from tracegrad import tree
 from tracegrad.api.custom import Operand, Recipe, State, Values, backward_inputs, call, checked_gradient, line_of
-from tracegrad.api.signature import Arguments, Parameters
+from tracegrad.api.signature import Arguments, Parameters, exact_keys
 from tracegrad.errors import ArgumentError, GradientError, ShapeError
 from tracegrad.ir import Aval
 from tracegrad.ir.aval import has_gradient
@@ -88,7 +88,7 @@ class VjpRecipe(Recipe):
             for leaf, name in zip(arguments.leaves, names, strict=True)
         ]
         avals = tuple((o.aval, o.weak) for o in self.operands)
-        self.key = (function, arguments.treedef, avals, arguments.static)
+        self.key = (function, arguments.treedef, avals, exact_keys(arguments.static), arguments.static)
         self.nondiff = [v for i, v in enumerate(args) if function.parameters.name(i) in function.parameters.static]
         self.out_tree: tree.TreeDef
         self.state: State

@@ -33,7 +33,7 @@ def announce(name: str, reason: str, known: int, *, stacklevel: int) -> None:
 def reason(parameters: Parameters, known: Iterable[Any], key: Any) -> str:
     """Compare a signature with the one among `known` that is nearest to it; "" if there is none.
 
-    A signature is ((structure, leaves, static values), captured values), as `Function` keeps it.
+    A signature is ((structure, leaves, ..., static values), captured values), as `Function` keeps it.
     """
     found = [list(differences(parameters, old, key)) for old in known]
     fewest = min((len(texts) for texts in found), default=0)

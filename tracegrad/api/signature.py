@@ -115,7 +115,12 @@ class Arguments:
 
     @property
     def key(self) -> Any:
-        return self.treedef, tuple([leaf_key(leaf) for leaf in self.leaves]), self.static
+        return self.treedef, tuple([leaf_key(leaf) for leaf in self.leaves]), exact_keys(self.static), self.static
+
+
+def exact_keys(static: tuple[tuple[str, Any], ...]) -> tuple[Any, ...]:
+    """Return what tells equal static values apart that are no substitutes, such as 1 and 1.0."""
+    return tuple([tree.exact_key(value) for _, value in static])
 
 
 def absent(*args: Any, **kwargs: Any) -> Any:

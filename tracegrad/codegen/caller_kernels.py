@@ -47,6 +47,7 @@ from tracegrad.codegen.caller_layout import (
     FLOAT_TYPE,
     FORM,
     FROM_LONG,
+    GET_ATTRIBUTES,
     INC_REF,
     INPUT_COUNT,
     INPUT_WORDS,
@@ -57,6 +58,7 @@ from tracegrad.codegen.caller_layout import (
     LAST,
     LEAF,
     LEAVES_AT,
+    LIST,
     LIST_ITEMS,
     LIST_NEW,
     LONG_TYPE,
@@ -71,6 +73,7 @@ from tracegrad.codegen.caller_layout import (
     NUMBER,
     NUMBER_VALUE,
     NUMBERS_AT,
+    OBJECT,
     OBJECT_SIZE,
     OBJECT_TYPE,
     OBJECTS,
@@ -94,6 +97,7 @@ from tracegrad.codegen.caller_layout import (
     SIZE,
     SOURCE,
     STAMPS,
+    STATIC_NAME,
     STRIDES,
     TRUE,
     TUPLE,
@@ -189,15 +193,26 @@ def leaf_data(process: int, spec: int, leaf: int, place: int) -> int:
 
 
 def child(process: int, family: int, parent: int, place: int) -> int:
-    """Return an entry of a container whose size was checked, 0 if a dict has no such key."""
+    """Return an entry of a container whose size was checked, 0 if a dict, or that of an object, has no such key."""
     if family == TUPLE:
         return load_word(parent, TUPLE_ITEMS + place)
-    if family == DICT:
-        found = call(load_word(process, DICT_GET), parent, place)
-        if found == 0:
-            call(load_word(process, ERROR_CLEAR), 0)
-        return found
-    return load_word(load_word(parent, LIST_ITEMS), place)
+    if family == LIST:
+        return load_word(load_word(parent, LIST_ITEMS), place)
+    found = call(load_word(process, DICT_GET), parent, place)
+    if found == 0:
+        call(load_word(process, ERROR_CLEAR), 0)
+    return found
+
+
+def attributes_of(process: int, node: int, found: int) -> int:
+    """Return the dict of an object's attributes, 0 if its static data is another object than when it was compiled."""
+    attributes = call(load_word(process, GET_ATTRIBUTES), found, 0)
+    if attributes == 0:
+        call(load_word(process, ERROR_CLEAR), 0)
+        return 0
+    call(load_word(process, DEC_REF), attributes)  # the object has another reference
+    static = child(process, DICT, attributes, load_word(process, STATIC_NAME))
+    return attributes if static == load_word(node, SIZE) else 0
 
 
 def find_leaves(words: int, root: int, block: int) -> bool:
@@ -229,7 +244,11 @@ def find_leaves(words: int, root: int, block: int) -> bool:
         else:
             if load_word(found, OBJECT_TYPE) != load_word(node, TYPE):
                 return False
-            if kind != EMPTY_NODE and load_word(found, OBJECT_SIZE) != load_word(node, SIZE):
+            if kind == OBJECT:
+                found = attributes_of(process, node, found)
+                if found == 0:
+                    return False
+            elif kind != EMPTY_NODE and load_word(found, OBJECT_SIZE) != load_word(node, SIZE):
                 return False
             store_word(objects, i, found)
     return True

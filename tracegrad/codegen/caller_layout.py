@@ -7,8 +7,8 @@ from __future__ import annotations
 
 # --- one table per process: addresses of Python's and NumPy's objects and functions ---
 (ARRAY_TYPE, FLOAT_TYPE, LONG_TYPE, TRUE, FALSE, SAVE_THREAD, RESTORE_THREAD, INC_REF, DEC_REF, LIST_NEW, TUPLE_NEW,
- FROM_LONG, AS_LONG, DICT_GET, ERROR_CLEAR, CALL, EMPTY, SCALAR, NONE) = range(19)  # fmt: skip
-PROCESS_WORDS = 19
+ FROM_LONG, AS_LONG, DICT_GET, ERROR_CLEAR, CALL, EMPTY, SCALAR, NONE, GET_ATTRIBUTES, STATIC_NAME) = range(21)
+PROCESS_WORDS = 21
 
 # --- one table per program and structure of arguments ---
 (PROCESS, ENTRY, NODES, NODE_COUNT, INPUTS, INPUT_COUNT, OUTPUTS, OUTPUT_COUNT, DONATED, DONATED_COUNT, BLOCKS,
@@ -19,8 +19,9 @@ CALL_WORDS = 23
 # --- one record per node of the tree of arguments, parents first ---
 PARENT, PLACE, FAMILY, TYPE, SIZE = range(5)
 NODE_WORDS = 5
-LEAF, TUPLE, LIST, DICT, EMPTY_NODE = range(5)
-"""Families of nodes. PLACE is the index in a tuple or list, the key's address in a dict."""
+LEAF, TUPLE, LIST, DICT, EMPTY_NODE, OBJECT = range(6)
+"""Families of nodes. PLACE is the index in a tuple or list, the address of the key in a dict, of the name in an object.
+SIZE of an object is the address of its static data, which it has under STATIC_NAME."""
 
 # --- one record per argument ---
 KIND, DESCR, NDIM, SHAPE, SCALAR_TYPE, FLAGS, NBYTES, INSTEAD, STRIDES = range(9)

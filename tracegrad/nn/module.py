@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError
@@ -25,30 +26,52 @@ class Layout:
     """What is static about a module: the names of its children, and its other attributes with their values.
 
     Every call takes models apart and puts them together again, so hash and template are made once, and a module without
-    children, which never differs from its like, is kept in `shared`.
+    children, which never differs from its like, is kept in `shared`. There is one layout for all modules that have the
+    same: native code tells them by its address.
     """
 
-    __slots__ = ("children", "hash", "shared", "static", "template")
+    __slots__ = ("__weakref__", "children", "hash", "key", "shared", "static", "template")
     static_fields = ("children", "static")
     """What the class is made of again when a saved program is loaded (`tracegrad.structure`)."""
 
-    def __init__(self, children: tuple[str, ...], static: tuple[tuple[str, Any], ...]):
-        self.children = children
-        self.static = static
-        self.hash = hash((children, static))
-        self.template: dict[str, Any] = {**dict(static), "_layout": self}
-        self.shared: Module | None = None
+    children: tuple[str, ...]
+    static: tuple[tuple[str, Any], ...]
+    key: Any
+    hash: int
+    template: dict[str, Any]
+    shared: dict[type, Module]
+
+    def __new__(cls, children: tuple[str, ...], static: tuple[tuple[str, Any], ...]) -> Layout:
+        key = tree.exact_key((children, static))
+        found = None if key is None else LAYOUTS.get(key)
+        if found is not None:
+            return found
+        found = object.__new__(cls)
+        found.children = children
+        found.static = static
+        found.key = key
+        found.hash = hash((children, static))
+        found.template = {**dict(static), tree.STATIC: found}
+        found.shared = {}
+        if key is not None:
+            LAYOUTS[key] = found
+        return found
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Layout) and (self.children, self.static) == (other.children, other.static)
+        return isinstance(other, Layout) and (self.key, self.children, self.static) == (
+            other.key, other.children, other.static
+        )  # fmt: skip
 
     def __hash__(self) -> int:
         return self.hash
 
     def __repr__(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.static)
+
+
+LAYOUTS: WeakValueDictionary[Any, Layout] = WeakValueDictionary()
 
 
 def layout(module: Module) -> Layout:
@@ -65,7 +88,7 @@ def layout(module: Module) -> Layout:
             ) from None
     found = Layout(children, static)
     if not children:
-        found.shared = module
+        found.shared.setdefault(type(module), module)
     return found
 
 
@@ -81,13 +104,13 @@ def holds_arrays(value: Any) -> bool:
 def take_apart(module: Module) -> tuple[list[Any], Layout, tuple[str, ...]]:
     """Flatten: children, static data, names of the children."""
     attributes = module.__dict__
-    found: Layout = attributes["_layout"]
+    found: Layout = attributes[tree.STATIC]
     return [attributes[name] for name in found.children], found, found.children
 
 
 def put_together(cls: type, static: Layout, children: Any) -> Any:
-    if type(static.shared) is cls:
-        return static.shared
+    if (shared := static.shared.get(cls)) is not None:
+        return shared
     module: Any = object.__new__(cls)
     attributes = module.__dict__
     attributes.update(static.template)
@@ -101,12 +124,12 @@ class ModuleType(type):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]):
         super().__init__(name, bases, namespace)
         flatten: Any = take_apart  # also names the children, which optree takes as a third part
-        tree.register(cls, flatten, lambda static, children: put_together(cls, static, children))
+        tree.register(cls, flatten, lambda static, children: put_together(cls, static, children), is_frozen=True)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         module = super().__call__(*args, **kwargs)
-        if "_layout" not in module.__dict__:
-            module.__dict__["_layout"] = layout(module)
+        if tree.STATIC not in module.__dict__:
+            module.__dict__[tree.STATIC] = layout(module)
         return module
 
 
@@ -127,7 +150,7 @@ class Module(metaclass=ModuleType):
     buffer_names: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_layout" in self.__dict__:
+        if tree.STATIC in self.__dict__:
             raise AttributeError(
                 f"{type(self).__name__}.{name} cannot be assigned: modules are immutable."
                 f"\n  fix: module = module.replace({name}=...)"
@@ -149,11 +172,11 @@ class Module(metaclass=ModuleType):
             )
         copy = object.__new__(type(self))
         copy.__dict__.update(self.attributes() | changes)
-        copy.__dict__["_layout"] = layout(copy)
+        copy.__dict__[tree.STATIC] = layout(copy)
         return copy
 
     def attributes(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_layout"}
+        return {name: value for name, value in self.__dict__.items() if name != tree.STATIC}
 
     def named_parameters(self) -> dict[str, Any]:
         """Return the parameters by dotted name, as in PyTorch; buffers are not among them.

@@ -43,6 +43,7 @@ PYTHON_FUNCTIONS = {
     at.DICT_GET: "PyDict_GetItemWithError",
     at.ERROR_CLEAR: "PyErr_Clear",
     at.CALL: "PyObject_CallNoArgs",
+    at.GET_ATTRIBUTES: "PyObject_GenericGetDict",
 }
 NUMPY_ARRAY_TYPE, NUMPY_SCALAR, NUMPY_EMPTY = 2, 60, 184
 """Places in NumPy's table of C functions."""
@@ -131,6 +132,7 @@ def process_table() -> Any:
     table = words_of([0] * at.PROCESS_WORDS)
     table[at.ARRAY_TYPE], table[at.FLOAT_TYPE], table[at.LONG_TYPE] = id(np.ndarray), id(float), id(int)
     table[at.TRUE], table[at.FALSE], table[at.NONE] = id(True), id(False), id(None)
+    table[at.STATIC_NAME] = id(tree.STATIC)
     table[at.EMPTY], table[at.SCALAR] = functions[NUMPY_EMPTY], functions[NUMPY_SCALAR]
     for place, name in PYTHON_FUNCTIONS.items():
         table[place] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
@@ -301,7 +303,10 @@ def node(parent: int, place: int, family: int, kind: type | None, size: int) -> 
 
 
 class Structure:
-    """The nodes of a tree of arguments, or of a pair of it and the captured arrays."""
+    """The nodes of a tree of arguments, or of a pair of it and the captured arrays.
+
+    Frozen objects are known by their static data, which must be the same object, as it is for all that are alike.
+    """
 
     def __init__(self, treedef: tree.TreeDef, captures: int):
         arguments, keywords = treedef.children()
@@ -331,14 +336,18 @@ class Structure:
         family = CONTAINERS.get(kind, 0)
         if not family and issubclass(kind, tuple) and hasattr(kind, "_fields"):
             family = at.TUPLE
+        if not family and kind in tree.FROZEN:
+            family = at.OBJECT
         self.known = self.known and bool(family)
         inner = spec.children()
-        self.nodes += node(parent, place, family, kind, len(inner))
+        size = id(tree.static_data(spec)) if family == at.OBJECT else len(inner)
+        self.nodes += node(parent, place, family, kind, size)
+        by_name = family in (at.DICT, at.OBJECT)
         for i, (entry, below) in enumerate(zip(spec.entries(), inner, strict=True)):
-            if family == at.DICT:
+            if by_name:
                 self.known = self.known and type(entry) in (str, int)
                 self.keys.append(entry)
-            self.walk(below, here, id(entry) if family == at.DICT else i)
+            self.walk(below, here, id(entry) if by_name else i)
 
 
 def tree_caller(
