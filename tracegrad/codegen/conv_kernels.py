@@ -140,6 +140,7 @@ def chunk_runs(bits: int, shape: TileShape) -> Any:
     It computes all runs, the first of which is `runs`, for rows x columns of the result, which begin at `target`.
     """
     size = bits // 8
+    lanes = shape.lanes(size)
     tile_columns = shape.columns(size)
     sweep_run = run_sweep(bits, shape)
     place_rows = result_rows(bits, shape)
@@ -170,6 +171,8 @@ def chunk_runs(bits: int, shape: TileShape) -> Any:
             for b in range(run_columns):
                 run = runs + (a * run_columns + b) * words.RUN_WORDS * WORD
                 positions = (run_rows - 1) * pitch + (columns - b + step_w - 1) // step_w
+                if in_place == 0:  # Y has room for whole vectors: no store is masked
+                    positions = (positions + lanes - 1) // lanes * lanes
                 sweep_run(plan, run, scratch, group, padded, y + b * outputs * y_pitch * size, y_pitch, positions)
             if in_place == 0:
                 place_rows(plan, y, y_pitch, target, a, run_rows, columns)
