@@ -28,7 +28,7 @@ from tracegrad.codegen.addresses import (
     task_address,
 )
 from tracegrad.codegen.finish import finish
-from tracegrad.codegen.gemm_tile import product_tile_intrinsic, product_tile_part
+from tracegrad.codegen.gemm_tile import product_tile_intrinsic, product_tile_part, product_tiles_intrinsic
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.tile_moves import copy_rows_intrinsic, transpose_intrinsic, transpose_part
@@ -140,6 +140,7 @@ def panel_product(bits: int, shape: TileShape) -> Any:
     lanes = shape.lanes(size)
     columns = shape.columns(size)
     tile = product_tile_intrinsic(bits)
+    tiles = product_tiles_intrinsic(bits)
 
     @kernel
     def multiply(
@@ -163,8 +164,15 @@ def panel_product(bits: int, shape: TileShape) -> Any:
                 rows = row_start(m, even, taller, q + 1) - row
                 left = a + ((q - q0) * a_pitch if a_pitch else row * a_row)
                 target = c + row * c_row
-                for j in range(start, minimum(n, start + strip), columns):
-                    width = minimum(columns, n - j)
+                end = minimum(n, start + strip)
+                whole = (end - start) // columns
+                if whole > 0:
+                    step = b_pitch if b_pitch else columns * size
+                    panel = b + start // columns * step
+                    place = target + start * size
+                    tiles(rows, depth, left, a_row, a_k, panel, b_k, place, c_row, whole, step, accumulate)
+                for j in range(start + whole * columns, end, columns):
+                    width = n - j
                     if row + rows <= spilling:
                         width = lanes
                     first = j

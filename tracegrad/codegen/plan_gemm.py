@@ -8,10 +8,10 @@
 When an operand is narrow enough (`_is_narrow`), and what it brought (GF/s of one core with AVX2, float32):
 
 | shape     | layout of the other      | when                       | m x n x k: tile, narrow                      |
-| few rows  | B in columns (x @ w.T)   | m <= 16, k >= 16 m         | 4 x 512 x 1024: 30, 63; 16 x 512 x 512: 59, 76 |
+| few rows  | B in columns (x @ w.T)   | m <= 16, k >= 24 vectors   | 4 x 512 x 1024: 30, 63; 16 x 512 x 512: 59, 76 |
 | few rows  | B in rows                | m <= 8, n >= 512           | 4 x 2048 x 2048: 22, 36; 2 x 4096 x 64: 12, 42 |
 | few cols. | A in rows                | n < a vector, k >= 32 n    | 4096 x 3 x 512: 17, 43; 512 x 5 x 512: 29, 45  |
-| few cols. | A in columns (x.T @ y)   | n < a vector, m >= 32 n    | 4096 x 3 x 512: 13, 40; 96 x 2 x 200: 10, 22   |
+| few cols. | A in columns (x.T @ y)   | n < a vector, m >= 16 n    | 4096 x 3 x 512: 13, 40; 96 x 2 x 200: 10, 22   |
 
 What the tile does, and what it brought (GF/s of one core with AVX2, float32, where the peak is 102):
 
@@ -214,14 +214,15 @@ def _is_narrow(m: int, n: int, k: int, a_strides: Strides, b_strides: Strides, s
     """Say whether one operand has so few rows or columns that reading the other once is all that counts."""
     if min(m, n) == 1:
         return True
+    lanes = shape.lanes(size)
     if m < n:
         if b_strides[1] == 1:
-            return m <= 16 and k >= 16 * m
+            return m <= 16 and k >= lanes * (2 * m if m <= 4 else 12 if m <= 8 else 24)
         return b_strides[2] == 1 and m <= 8 and n >= 512
     if a_strides[2] == 1:
-        return n < shape.lanes(size) and k >= 32 * n
-    few = n < shape.lanes(size) or (n <= 8 and m * k * size >= 4 * A_BYTES)
-    return a_strides[1] == 1 and few and m >= 32 * n and k >= (16 if n <= 4 else 16 * (n - 1))
+        return n < lanes and k >= (16 if n <= 3 else 32) * n
+    few = n < lanes or (n <= 8 and m * k * size >= 4 * A_BYTES)
+    return a_strides[1] == 1 and few and (m >= 8 * n and k >= 16 if n <= 4 else m >= 16 * n and k >= 16 * (n - 1))
 
 
 def _plan_narrow(

@@ -132,7 +132,8 @@ def stacked_rows_are_a_batch(r: Rewriter, node: Node) -> Operand | None:
             break
     else:
         return None
-    if prod(shape[axis] for axis in each) < FEWEST_ROWS:
+    columns = prod(b.aval.shape[axis] for axis in free(b.aval.ndim, contract[1], ()))
+    if prod(shape[axis] for axis in each) < min(FEWEST_ROWS, 8 * columns):
         return None
     axes = tuple(range(len(outer), len(outer) + b.aval.ndim))
     shared = r.add(broadcast, b, shape=(*(shape[axis] for axis in outer), *b.aval.shape), axes=axes)
