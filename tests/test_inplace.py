@@ -104,6 +104,8 @@ def numbers(x: Any) -> Any:
     first, second, *_ = y
     last = np.unstack(y)[-1]
     whole = y[2:3].reshape(())[...]
+    whole += 7.0
+    y.sum().reshape(-1)[0] = 3.0
     y[...] = 0.0
     return total, before, first, second, last, whole
 
@@ -246,4 +248,5 @@ def test_refusals() -> None:
     refused(DTypeError, r"iadd.*f64\[4, 5\], which cannot be stored", lambda x: x.astype(int).__iadd__(x))
     refused(TracerError, "made outside of this loop", in_a_scan)
     refused(TracerError, "made outside of this loop", in_a_branch)
+    refused(TracerError, "a number is not changed in place", lambda x: assign(x.sum(), ..., 1.0))
     assert (OUTSIDE == 0.0).all()

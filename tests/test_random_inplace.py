@@ -23,6 +23,9 @@ SHAPE = (4, 6)
 VIEWS = (
     "{0}[1:]", "{0}[::-1]", "{0}.T", "{0}.reshape(-1)", "{0}[0]", "{0}[:, ::2]", "{0}.ravel()", "{0}[None]",
     "{0}.swapaxes(0, 1)", "np.squeeze({0})", "{0}.copy()", "np.asarray({0})", "{0}.flatten()", "np.flip({0}, 0)",
+    "np.rot90({0})", "np.moveaxis({0}, 0, -1)", "np.split({0}, 2)[0]", "np.array_split({0}, 2)[1]", "np.tile({0}, 1)",
+    "np.unstack({0})[0]", "{0}[..., 0]", "np.roll({0}, 0)", "{0}[[0, 1]]", "np.concatenate([{0}])", "{0}.astype(float)",
+    "np.take({0}, [0], 0)", "np.where({0} > 0, {0}, 1.0)", "np.nan_to_num({0})", "np.cumsum({0}, 0)", "np.pad({0}, 0)",
 )  # fmt: skip
 CHANGES = (
     "{0} += 1.5", "{0} += 0.25 * {0}", "{0} += {0}.sum()", "{0} += {0}[::-1]", "{0}[0] = 3.0", "{0}[...] = a.sum()",

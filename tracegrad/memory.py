@@ -5,6 +5,9 @@ see the change is pointed at it: the tracer itself, the array it is a view of, a
 
     y = x[1:]       y is x's memory, by the steps [slice]
     y[0] = 5.0      x becomes set_slice(x, new y), and every other view of x takes its steps from the new x
+
+What an operation makes is taken to lie in row-major order. NumPy keeps the order of transposed operands, so that
+`(x.T * 2).reshape(-1)` is a copy there and a view here: the one place known where the two differ.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ def name_of(step: Callable[..., Any]) -> str:
 
 def note_view(source: Tracer, found: Tracer, prim: Callable[..., Any], params: dict[str, Any]) -> None:
     """Let `found`, which `prim` made of `source`, share its memory where NumPy's arrays would."""
+    if not source.shape and not source._steps:
+        return  # a number of NumPy's is copied
     if name_of(prim) == "reshape" and not reshapes_in_place(source, params["shape"]):
         return
     memory = source._memory or Memory(source)
@@ -138,6 +143,8 @@ def shares(tracer: Tracer, values: Any) -> bool:
 def change(x: Tracer, value: Tracer, what: str) -> None:
     """Make `value`, of x's shape and dtype, what x is from now on."""
     memory = x._memory
+    if not x.shape and not x._steps:
+        raise TracerError(f"{what}: a number is not changed in place", fix="give the variable a new one: x = v")
     if memory is not None and memory.given:
         raise TracerError(
             f"{what}: it would change {memory.given} in place, and a traced function cannot do that",

@@ -68,7 +68,8 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[[Tracer, Any],
     shown_name = f"{name.strip('_')}"
 
     def operator(self: Tracer, other: Any) -> Any:
-        if not self.shape or not self.can_change() or other is None or isinstance(other, (str, bytes, dict, set)):
+        number = not self.shape and not self._steps
+        if number or not self.can_change() or other is None or isinstance(other, (str, bytes, dict, set)):
             return NotImplemented  # a number of NumPy's is not changed: the variable gets a new one
         found = function(self, other)
         if found.shape != self.shape:
