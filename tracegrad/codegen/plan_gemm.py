@@ -110,7 +110,7 @@ def plan_gemm(
     if dtype not in ("float32", "float64"):
         return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner, repeated)
     shape, size, repeats = tile_shape(isa), ITEM_SIZES[dtype], repeated[0]
-    if repeats == 1 and k > 0 and _is_narrow(m, n, k, a_strides, b_strides, size, shape):
+    if repeats == 1 and min(m, n, k) > 0 and _is_narrow(m, n, k, a_strides, b_strides, size, shape):
         return _plan_narrow(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
     row_blocks, column_blocks, splits = _cut(m, n, k, repeats, batch, threads, shape, size)
     tasks = min(batch * row_blocks * column_blocks * splits, 8 * threads if batch > 1 else 1 << 19)
