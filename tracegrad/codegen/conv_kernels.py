@@ -29,6 +29,7 @@ from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE, panel_start
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import SHORT_NAMES
+from tracegrad.codegen.plan_conv_runs import depth_blocks
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.row_moves import row_wipe
 from tracegrad.codegen.tile import tile_intrinsic, tile_part
@@ -50,7 +51,7 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
         positions: int,
     ) -> None:  # fmt: skip
         """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: for each strip of positions all panels of weights."""
-        blocks = (depth + depth_limit - 1) // depth_limit
+        blocks = depth_blocks(depth, depth_limit)
         panels = (outputs + panel_rows - 1) // panel_rows
         for block in range(blocks):
             k0 = depth * block // blocks

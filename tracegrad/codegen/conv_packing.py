@@ -8,6 +8,7 @@ from tracegrad.codegen import conv_layout as words
 from tracegrad.codegen.addresses import KERNEL_TYPES, load_word, loader, minimum, store_word, storer
 from tracegrad.codegen.gemm_kernels import packing, panel_start
 from tracegrad.codegen.kernel import kernel
+from tracegrad.codegen.plan_conv_runs import depth_blocks
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.row_loops import row_probe
 from tracegrad.codegen.tile_shape import TileShape
@@ -37,7 +38,7 @@ def panel_packing(bits: int, shape: TileShape) -> Any:
         first = panel_start(outputs, panel, panels)
         rows = panel_start(outputs, panel + 1, panels) - first
         depth = load_word(plan, words.CHANNELS) * load_word(run, words.TAPS)
-        blocks = (depth + depth_limit - 1) // depth_limit
+        blocks = depth_blocks(depth, depth_limit)
         source = weights + first * output_stride * size
         for block in range(blocks):
             k0 = depth * block // blocks
@@ -87,7 +88,7 @@ def channel_packing(bits: int, shape: TileShape) -> Any:
         taps = load_word(run, words.TAPS)
         tap_table = plan + load_word(run, words.TAP_TABLE) * WORD
         depth = load_word(plan, words.CHANNELS) * taps
-        blocks = (depth + depth_limit - 1) // depth_limit
+        blocks = depth_blocks(depth, depth_limit)
         block_bytes = panels * load_word(run, words.PANEL_BYTES)
         output_stride = load_word(plan, words.W_OUTPUT)
         channel_stride = load_word(plan, words.W_CHANNEL)

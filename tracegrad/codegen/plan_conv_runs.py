@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from tracegrad.codegen.conv_geometry import Geometry, Triple
 from tracegrad.codegen.conv_layout import ROW_BY_ROW, RUN_TABLE, RUN_WORDS
+from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.tile_shape import TileShape
@@ -27,6 +28,15 @@ LEAST_COLUMNS = 128  # of a chunk, where a row is cut
 
 Pair = tuple[int, int]
 Places = list[Pair]  # taps along an axis, and where they read
+
+
+@kernel
+def depth_blocks(depth: int, limit: int) -> int:
+    """Return into how many blocks the terms of a sum are cut, for what the tile reads to stay in the L1 cache.
+
+    A little more than one block is not cut: 32 channels by 9 taps, whose rows share cache lines, are a tenth faster so.
+    """
+    return 1 if 4 * depth <= 5 * limit else (depth + limit - 1) // limit
 
 
 @dataclass(frozen=True)
@@ -255,7 +265,7 @@ def run_words(
     for run in sweep.runs:
         depth = sweep.channels * len(run.taps)
         panel = panel_items(depth, size, shape)
-        group_bytes = round_up(ceil_div(depth, K_BLOCK[size]) * ceil_div(sweep.outputs, shape.rows) * panel * size)
+        group_bytes = round_up(depth_blocks(depth, K_BLOCK[size]) * ceil_div(sweep.outputs, shape.rows) * panel * size)
         tap_table = start + len(tables)
         offset_table = tap_table + len(run.taps)
         words += [len(run.taps), tap_table, offset_table, len(run.slices), offset_table + depth]
@@ -268,4 +278,5 @@ def run_words(
 
 def panel_items(depth: int, size: int, shape: TileShape) -> int:
     """Return the elements of a packed panel of weights, with slack for full-vector stores."""
-    return round_up((min(depth, K_BLOCK[size]) + 4 + shape.columns(size) // shape.rows) * shape.rows, 16)
+    rows = ceil_div(depth, depth_blocks(depth, K_BLOCK[size]))
+    return round_up((rows + 4 + shape.columns(size) // shape.rows) * shape.rows, 16)
