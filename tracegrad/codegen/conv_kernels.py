@@ -32,18 +32,48 @@ from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_conv_runs import depth_blocks
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.row_moves import row_wipe
-from tracegrad.codegen.tile import tile_intrinsic, tile_part
+from tracegrad.codegen.tile import (
+    THIN_ROWS,
+    THIN_SUMS,
+    THIN_VECTORS,
+    thin_tile_intrinsic,
+    thin_tile_part,
+    tile_intrinsic,
+    tile_part,
+)
 from tracegrad.codegen.tile_moves import transpose_part
 from tracegrad.codegen.tile_shape import TileShape
+
+
+def strip_product(tile: Any) -> Any:
+    """Return the kernel multiply(packed, panel_bytes, outputs, panels, depth, padded, table, y, y_bytes, n, block)."""
+
+    @kernel
+    def multiply(
+        packed: int, panel_bytes: int, outputs: int, panels: int, depth: int, padded: int, table: int, y: int,
+        y_bytes: int, n: int, block: int,
+    ) -> None:  # fmt: skip
+        """Run the tile over all panels of weights, for one strip of positions."""
+        a = packed
+        first = 0
+        for panel in range(panels):
+            end = panel_start(outputs, panel + 1, panels)
+            tile(end - first, depth, a, padded, table, y + first * y_bytes, y_bytes, n, block)
+            a += panel_bytes
+            first = end
+
+    return multiply
 
 
 def chunk_sweep(bits: int, shape: TileShape) -> Any:
     """Return the kernel sweep(packed, panel_bytes, outputs, depth, padded, offsets, y, y_pitch, positions)."""
     size = bits // 8
+    lanes = shape.lanes(size)
     columns = shape.columns(size)
     panel_rows = shape.rows
     depth_limit = K_BLOCK[size]
-    tile = tile_intrinsic(bits, indirect=True)
+    multiply = strip_product(tile_intrinsic(bits, indirect=True))
+    multiply_thin = strip_product(thin_tile_intrinsic(bits))
 
     @kernel
     def sweep(
@@ -53,19 +83,23 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
         """Y[m, p] = sum_k A[m, k] * padded[offsets[k] + p]: for each strip of positions all panels of weights."""
         blocks = depth_blocks(depth, depth_limit)
         panels = (outputs + panel_rows - 1) // panel_rows
+        rows = minimum(outputs, 2 * (((outputs + 1) // 2 + panels - 1) // panels))  # of the tallest panel
         for block in range(blocks):
             k0 = depth * block // blocks
             k_count = depth * (block + 1) // blocks - k0
             table = offsets + k0 * WORD
-            for p in range(0, positions, columns):
-                a = packed + block * panels * panel_bytes
-                first = 0
-                for panel in range(panels):
-                    end = panel_start(outputs, panel + 1, panels)
-                    c = y + (first * y_pitch + p) * size
-                    tile(end - first, k_count, a, padded + p * size, table, c, y_pitch * size, positions - p, block)
-                    a += panel_bytes
-                    first = end
+            a = packed + block * panels * panel_bytes
+            p = 0
+            if rows <= THIN_ROWS:
+                width = lanes * minimum(THIN_VECTORS, THIN_SUMS // rows)
+                while p + width <= positions:
+                    multiply_thin(a, panel_bytes, outputs, panels, k_count, padded + p * size, table, y + p * size,
+                                  y_pitch * size, width, block)  # fmt: skip
+                    p += width
+            while p < positions:
+                multiply(a, panel_bytes, outputs, panels, k_count, padded + p * size, table, y + p * size,
+                         y_pitch * size, positions - p, block)  # fmt: skip
+                p += columns
 
     return sweep
 
@@ -261,4 +295,4 @@ def conv_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
 
 def conv_parts(bits: int, shape: TileShape) -> list[ir.Module]:
     """Return the finished modules that the convolution calls."""
-    return [tile_part(bits, shape, indirect=True), transpose_part(bits, shape)]
+    return [tile_part(bits, shape, indirect=True), thin_tile_part(bits, shape), transpose_part(bits, shape)]

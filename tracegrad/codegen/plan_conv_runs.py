@@ -278,5 +278,5 @@ def run_words(
 
 def panel_items(depth: int, size: int, shape: TileShape) -> int:
     """Return the elements of a packed panel of weights, with slack for full-vector stores."""
-    rows = ceil_div(depth, depth_blocks(depth, K_BLOCK[size]))
+    rows = depth if depth_blocks(depth, K_BLOCK[size]) == 1 else K_BLOCK[size]
     return round_up((rows + 4 + shape.columns(size) // shape.rows) * shape.rows, 16)

@@ -223,11 +223,30 @@ class TileEmitter:
         """Add to the sums what elements of A, each spread over a vector, and a row of B give."""
         lanes = self.lanes
         vector_bytes = lanes.count * lanes.item_size
-        b_vectors = [lanes.load(builder, offset(builder, row, word(j * vector_bytes))) for j in range(self.vectors)]
-        found = []
-        for i, place in enumerate(elements):
-            spread = lanes.splat(builder, builder.load(place, typ=lanes.element))
-            found += [lanes.fma(builder, spread, x, sums[i * self.vectors + j]) for j, x in enumerate(b_vectors)]
+        found = list(sums)
+
+        def spread(i: int) -> ir.Value:
+            return lanes.splat(builder, builder.load(elements[i], typ=lanes.element))
+
+        def vector(j: int) -> ir.Value:
+            return lanes.load(builder, offset(builder, row, word(j * vector_bytes)))
+
+        def add(i: int, j: int, element: ir.Value, value: ir.Value) -> None:
+            found[i * self.vectors + j] = lanes.fma(builder, element, value, found[i * self.vectors + j])
+
+        # The fewer of both are kept in registers.
+        if self.rows < self.vectors:
+            kept = [spread(i) for i in range(self.rows)]
+            for j in range(self.vectors):
+                value = vector(j)
+                for i, element in enumerate(kept):
+                    add(i, j, element, value)
+        else:
+            kept = [vector(j) for j in range(self.vectors)]
+            for i in range(self.rows):
+                element = spread(i)
+                for j, value in enumerate(kept):
+                    add(i, j, element, value)
         return found
 
     def _emit_store(self, function: ir.Function, done: ir.Block, sums: list[list[ir.Value]]) -> None:
@@ -327,6 +346,48 @@ def switched_part(
             call = builder.call(emitter(rows, vectors).emit(module, f"{name}_{rows}x{vectors}"), function.args)
             call.tail = "tail"
             builder.branch(end)
+    ir.IRBuilder(end).ret_void()
+    return module
+
+
+THIN_ROWS = 4
+THIN_SUMS = 12  # vectors of sums of a thin tile: as many as hide the latency of an FMA, and fit 16 registers
+THIN_VECTORS = 8
+
+
+def thin_vectors(rows: int) -> int:
+    """Return how many vectors wide the thin tile of some rows is."""
+    return min(THIN_VECTORS, THIN_SUMS // rows)
+
+
+def thin_tile_name(bits: int) -> str:
+    """Return the symbol of the thin tile."""
+    return f"tg_tile_f{bits}_thin"
+
+
+def thin_tile_intrinsic(bits: int) -> Any:
+    """Return the intrinsic of the thin tile: it is indirect, n is its full width, and rows may be one fewer."""
+
+    return part_intrinsic(thin_tile_name(bits), 9)
+
+
+def thin_tile_part(bits: int, shape: TileShape) -> ir.Module:
+    """Return the module that defines the thin tile: a switch over functions by their width."""
+    lanes = Lanes(bits, shape.lanes(bits // 8))
+    name = thin_tile_name(bits)
+    module = part_module(name)
+    function = part_function(module, name, 9)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    end = function.append_basic_block("end")
+    switch = builder.switch(function.args[7], end)
+    for rows in range(1, THIN_ROWS + 1):
+        vectors = thin_vectors(rows)
+        block = function.append_basic_block("case")
+        switch.add_case(word(vectors * lanes.count), block)
+        builder.position_at_end(block)
+        emitter = TileEmitter(lanes, shape.rows, rows, vectors, indirect=True)
+        builder.call(emitter.emit(module, f"{name}_{rows}x{vectors}"), function.args).tail = "tail"
+        builder.branch(end)
     ir.IRBuilder(end).ret_void()
     return module
 
