@@ -18,13 +18,13 @@ from tracegrad.codegen.addresses import load_word, minimum, par_for, store_word,
 from tracegrad.codegen.conv_input import padded_copy
 from tracegrad.codegen.conv_packing import WORD
 from tracegrad.codegen.conv_weight_kernels import row_repair
-from tracegrad.codegen.dot_tile import MOST_COLUMNS, ROWS, SUMS, dots_intrinsic, dots_part
+from tracegrad.codegen.dot_tile import dots_intrinsic, dots_part
 from tracegrad.codegen.finish import finish
 from tracegrad.codegen.gemm_kernels import ENTRY_SIGNATURE, TASK_SIGNATURE
 from tracegrad.codegen.kernel import kernel
 from tracegrad.codegen.plan import HEADER_BYTES, SHORT_NAMES
 from tracegrad.codegen.row_moves import row_copy, row_wipe
-from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 
 
 def map_copy(bits: int, shape: TileShape) -> Any:
@@ -65,11 +65,11 @@ def batch_sum(bits: int, shape: TileShape) -> Any:
         offsets = plan + load_word(plan, words.OFFSET_TABLE) * WORD
         plane = load_word(plan, words.MAP_PLANE) * size
         dy_block, x_block = load_word(plan, words.DY_BLOCK) * size, load_word(plan, words.X_BLOCK) * size
-        panels = (maps + ROWS - 1) // ROWS
+        panels = (maps + THIN_ROWS - 1) // THIN_ROWS
         for panel in range(panels):
             o = maps * panel // panels
             rows = maps * (panel + 1) // panels - o
-            columns = minimum(MOST_COLUMNS, SUMS // rows)
+            columns = thin_vectors(rows)
             for k in range(0, depth, columns):
                 dots(rows, minimum(columns, depth - k), dy + o * plane, plane, x, offsets + k * WORD, positions, images,
                      dy_block, x_block, result + (o * depth + k) * size, depth * size, accumulate)  # fmt: skip

@@ -32,17 +32,9 @@ from tracegrad.codegen.plan import SHORT_NAMES
 from tracegrad.codegen.plan_conv_runs import depth_blocks
 from tracegrad.codegen.plan_gemm import K_BLOCK
 from tracegrad.codegen.row_moves import row_wipe
-from tracegrad.codegen.tile import (
-    THIN_ROWS,
-    THIN_SUMS,
-    THIN_VECTORS,
-    thin_tile_intrinsic,
-    thin_tile_part,
-    tile_intrinsic,
-    tile_part,
-)
+from tracegrad.codegen.tile import thin_tile_intrinsic, thin_tile_part, tile_intrinsic, tile_part
 from tracegrad.codegen.tile_moves import transpose_part
-from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 
 
 def strip_product(tile: Any) -> Any:
@@ -91,7 +83,7 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
             a = packed + block * panels * panel_bytes
             p = 0
             if rows <= THIN_ROWS:
-                width = lanes * minimum(THIN_VECTORS, THIN_SUMS // rows)
+                width = lanes * thin_vectors(rows)
                 while p + width <= positions:
                     multiply_thin(a, panel_bytes, outputs, panels, k_count, padded + p * size, table, y + p * size,
                                   y_pitch * size, width, block)  # fmt: skip

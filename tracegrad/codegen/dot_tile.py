@@ -6,8 +6,8 @@
 
 
 left[b][i] is at b * left_block + i * left_pitch, right[b] at b * right_block.  Both are read in whole vectors:
-`positions` is a multiple of one.  i < rows <= ROWS, and j < columns <= `widest(rows)`: as many sums as hide the latency
-of an FMA.  The table of offsets is read to the full width.
+`positions` is a multiple of one.  i < rows <= THIN_ROWS, and j < columns <= `thin_vectors(rows)`: as many sums as hide
+the latency of an FMA.  The table of offsets is read to the full width.
 
 Each number of rows is a function of its own, reached through one switch.
 """
@@ -22,17 +22,9 @@ from llvmlite import ir
 from tracegrad.codegen.addresses import I32, POINTER
 from tracegrad.codegen.plane_taps import counted, word_at
 from tracegrad.codegen.tile import Lanes, offset, part_function, part_intrinsic, part_module, word
-from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 
-ROWS = 4
-SUMS = 12  # vectors of sums: they and what they are made of fill 16 registers
-MOST_COLUMNS = 8  # their addresses fill the other registers
 ARGUMENTS = 13
-
-
-def widest(rows: int) -> int:
-    """Return how many columns are computed with so many rows."""
-    return min(MOST_COLUMNS, SUMS // rows)
 
 
 def dots_name(bits: int) -> str:
@@ -54,7 +46,7 @@ def dots_part(bits: int, shape: TileShape) -> ir.Module:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     end = function.append_basic_block("end")
     switch = builder.switch(function.args[0], end)
-    for rows in range(1, ROWS + 1):
+    for rows in range(1, THIN_ROWS + 1):
         callee = part_function(module, f"{name}_{rows}", ARGUMENTS)
         callee.linkage = "internal"
         Dots(Lanes(bits, shape.lanes(bits // 8)), rows, callee).emit()
@@ -77,7 +69,7 @@ class Dots:
 
     @property
     def columns(self) -> int:
-        return widest(self.rows)
+        return thin_vectors(self.rows)
 
     def emit(self) -> None:
         """Fill the function: blocks, in them vectors of positions; then the sums of lanes."""

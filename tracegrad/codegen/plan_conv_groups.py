@@ -15,11 +15,10 @@ import math
 from dataclasses import replace
 
 from tracegrad.codegen.conv_geometry import Geometry
-from tracegrad.codegen.dot_tile import MOST_COLUMNS, ROWS
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
 from tracegrad.codegen.plan_conv_runs import cut_rows, forward_sweep, padded_copy
 from tracegrad.codegen.plan_conv_weight import plane_sweep
-from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 
 # Words of the plan; tables are places in it, offsets in the copies are in elements.
 IMAGES, GROUPS, CHANNELS, DEPTH, HEIGHT, WIDTH, OUTPUTS, TAPS = range(8)
@@ -42,7 +41,7 @@ def are_groups_small(g: Geometry, threads: int) -> bool:
     group: 5.9 (2), 2.7 (4), 1.8 (8), 1.15 (16), 1.0 (32), 0.88 (64); 1 x 1: 1.7, 2.8, 1.7, 1.1, 1.0, 0.8.  Summing up
     the lanes takes as long as some vectors of products: for one image of 7 x 7 1.3 (8) and 0.95 (16).
     """
-    if g.groups == 1 or g.groups * ceil_div(g.outputs, ROWS) < threads or g.channels * g.outputs >= MOST_PAIRS:
+    if g.groups == 1 or g.groups * ceil_div(g.outputs, THIN_ROWS) < threads or g.channels * g.outputs >= MOST_PAIRS:
         return False
     return g.channels < FEW_CHANNELS or g.images // g.groups * math.prod(g.out) * g.taps >= LEAST_PRODUCTS
 
@@ -51,7 +50,7 @@ def cut_maps(g: Geometry, threads: int) -> int:
     """Return into how many blocks a group's maps are cut, so that threads have as much to do: each copies x again."""
     if g.groups % threads == 0 or g.groups >= 4 * threads:
         return 1
-    return min(ceil_div(g.outputs, ROWS), ceil_div(4 * threads, g.groups))
+    return min(ceil_div(g.outputs, THIN_ROWS), ceil_div(4 * threads, g.groups))
 
 
 def plan_groups(
@@ -80,7 +79,7 @@ def plan_groups(
     dy_offset = round_up((batch * planes * plane + 2 * lanes) * size)
     work = dy_offset + round_up((batch * maps * map_plane + 2 * lanes) * size)
     offsets = [place * size for place in pad.offsets(sweep, sweep.runs[0], sweep.channels, plane)]
-    offsets += offsets[-1:] * (MOST_COLUMNS - 1)
+    offsets += offsets[-1:] * (thin_vectors(1) - 1)
     phase_table = GROUP_WORDS + len(offsets)
     slice_table = phase_table + 2 * len(pad.phases)
     plan = (

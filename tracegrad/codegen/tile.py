@@ -23,7 +23,7 @@ from llvmlite import binding, ir
 
 from tracegrad.codegen import types
 from tracegrad.codegen.addresses import I8, I32, I64, POINTER, VOID, declare, intrinsic
-from tracegrad.codegen.tile_shape import TileShape
+from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 from tracegrad.codegen.unrolled_loop import UNROLLED, UnrolledLoop
 
 I1 = ir.IntType(1)
@@ -348,16 +348,6 @@ def switched_part(
             builder.branch(end)
     ir.IRBuilder(end).ret_void()
     return module
-
-
-THIN_ROWS = 4
-THIN_SUMS = 12  # vectors of sums of a thin tile: as many as hide the latency of an FMA, and fit 16 registers
-THIN_VECTORS = 8
-
-
-def thin_vectors(rows: int) -> int:
-    """Return how many vectors wide the thin tile of some rows is."""
-    return min(THIN_VECTORS, THIN_SUMS // rows)
 
 
 def thin_tile_name(bits: int) -> str:

@@ -10,6 +10,10 @@ import functools
 from dataclasses import dataclass
 
 from tracegrad.codegen.cpu import target
+from tracegrad.codegen.kernel import kernel
+
+THIN_ROWS = 4  # of tiles that are wider, and those of dot products
+THIN_SUMS = 12  # vectors of sums: as many as hide the latency of an FMA, and fit 16 registers with what is added
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class TileShape:
     def columns(self, item_size: int) -> int:
         """Columns of C that a tile covers."""
         return self.vectors * self.lanes(item_size)
+
+
+@kernel
+def thin_vectors(rows: int) -> int:
+    """Return how many vectors wide a tile of few rows is: places of more than 8 would not fit the registers."""
+    return THIN_SUMS // rows if rows > 1 else 8
 
 
 SHAPES = {
