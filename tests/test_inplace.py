@@ -250,3 +250,101 @@ def test_refusals() -> None:
     refused(TracerError, "made outside of this loop", in_a_branch)
     refused(TracerError, "a number is not changed in place", lambda x: assign(x.sum(), ..., 1.0))
     assert (OUTSIDE == 0.0).all()
+
+
+# --- after traced conditions and loops --------------------------------------------------------------------------------
+
+
+def chosen_then_changed(x: Any) -> Any:
+    y, w = x.copy(), x * 2.0
+    z = y if x.sum() > 0.0 else w
+    z[0] = 9.0
+    return y, w, z
+
+
+def source_of_a_choice_changed(x: Any) -> Any:
+    y, w = x.copy(), x * 2.0
+    if x.sum() > 0.0:
+        z = y[1:]
+    else:
+        z = w[1:]
+    y[1] = 9.0
+    return y, z
+
+
+def copied_in_one_branch(x: Any) -> Any:
+    y = x * 2.0
+    z = y if y.sum() > 100.0 else y.copy()
+    z[0] = 4.0
+    return y, z
+
+
+def one_array_in_two_variables(x: Any) -> Any:
+    if x.sum() > 0.0:
+        a = x * 2.0
+        b = a
+    else:
+        a = x * 3.0
+        b = a[::-1]
+    a[0] = 7.0
+    return a, b
+
+
+def loop_without_a_round(x: Any) -> Any:
+    y = x.copy()
+    z, i = y, 0
+    while i < x.sum():
+        z, i = z + 1.0, i + 1
+    y[0] = 9.0
+    return y, z
+
+
+def view_from_a_loop(x: Any) -> Any:
+    y = x.copy()
+    row, i = y[0:1], 0
+    while i < x.sum():
+        row, i = y[1:2], i + 1
+    y[1] = 50.0
+    return y, row
+
+
+def turned_in_a_loop(x: Any) -> Any:
+    a, b = x * 2.0, x * 3.0
+    v, i = a, 0
+    while i < x.sum():
+        a, b, i = b, a, i + 1
+    a[0] = 5.0
+    return a, b, v
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        chosen_then_changed, source_of_a_choice_changed, copied_in_one_branch, one_array_in_two_variables,
+        loop_without_a_round, view_from_a_loop, turned_in_a_loop,
+    ],
+)  # fmt: skip
+def test_an_array_that_may_be_another_one_is_not_changed(program: Program) -> None:
+    pytest.importorskip("malt")
+    with pytest.raises(TracerError, match="which may be the array of another variable as well"):
+        tg.jit(program)(np.array([1.0, 2.0, 3.0]))
+
+
+def test_what_a_loop_or_branch_has_made_is_changed() -> None:
+    pytest.importorskip("malt")
+
+    def fn(x: Any) -> Any:
+        h = x * 1.0
+        for row in x:
+            h = np.tanh(h + row)
+        h += 1.0
+        h[0] = 2.0
+        y = x * 2.0
+        if y.sum() > 0.0:
+            y = y - 1.0
+        y += 1.0
+        return h, y
+
+    x = np.array([1.0, 2.0, 3.0])
+    for ours, theirs in zip(tg.jit(fn)(x), fn(x), strict=True):
+        np.testing.assert_allclose(ours, theirs)

@@ -35,15 +35,23 @@ LOCAL = "a variable of a traced loop or branch"
 
 
 class Memory:
-    """One array of the user's, by the node that it is now; `given` says what it is if it must not be changed."""
+    """One array of the user's, by the node that it is now; `given` says what it is if it must not be changed.
 
-    __slots__ = ("given", "members", "node")
+    `links` are memories that may be this one: a traced condition decides, so that no change can reach the right ones.
+    """
+
+    __slots__ = ("__weakref__", "given", "links", "members", "node")
 
     def __init__(self, owner: Tracer, given: str = ""):
         self.node: Operand = owner._node
         self.given = given
         self.members: list[weakref.ref[Tracer]] = []
+        self.links: list[weakref.ref[Memory]] = []
         self.add(owner, ())
+
+    def alive(self) -> bool:
+        """Say whether the trace that the array belongs to is still going on."""
+        return any(member._trace.live for ref in self.members if (member := ref()) is not None)
 
     def add(self, tracer: Tracer, steps: tuple[Step, ...]) -> None:
         tracer._memory = self
@@ -140,11 +148,51 @@ def shares(tracer: Tracer, values: Any) -> bool:
     return False
 
 
+def memories_of(values: Sequence[Any]) -> list[Memory]:
+    """Return the memories of arrays that live on outside of the branch or loop which has come upon these values."""
+    found = []
+    for value in values:
+        if hasattr(value, "_memory") and value.shape:
+            if value._memory is None and value._trace.live:
+                Memory(value)
+            if value._memory is not None and value._memory.alive():
+                found.append(value._memory)
+    return found
+
+
+def link(found: Tracer, memories: Sequence[Memory]) -> Tracer:
+    """Note that a result of a traced branch or loop may be one of some arrays, or a view; return it."""
+    if memories and found.shape:
+        own = found._memory or Memory(found)
+        for other in memories:
+            if other is not own:
+                own.links.append(weakref.ref(other))
+                other.links.append(weakref.ref(own))
+    return found
+
+
+def entangle(results: Sequence[Any], origins: Sequence[Sequence[Any]]) -> None:
+    """Link the results of a branch or loop that are one array there: `origins` are the values that each may be."""
+    owners: dict[int, Tracer] = {}
+    for result, values in zip(results, origins, strict=True):
+        for value in values:
+            if hasattr(result, "_memory") and hasattr(value, "_memory"):
+                other = owners.setdefault(id(value if value._memory is None else value._memory), result)
+                if other is not result:
+                    link(result, [other._memory or Memory(other)])
+
+
 def change(x: Tracer, value: Tracer, what: str) -> None:
     """Make `value`, of x's shape and dtype, what x is from now on."""
     memory = x._memory
     if not x.shape and not x._steps:
         raise TracerError(f"{what}: a number is not changed in place", fix="give the variable a new one: x = v")
+    if memory is not None and any(ref() is not None for ref in memory.links):
+        raise TracerError(
+            f"{what}: it would change {x.aval} in place, which may be the array of another variable as well: a traced "
+            "condition or loop decides",
+            fix="change a copy: x = x.copy()",
+        )
     if memory is not None and memory.given:
         raise TracerError(
             f"{what}: it would change {memory.given} in place, and a traced function cannot do that",

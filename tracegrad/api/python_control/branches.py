@@ -34,6 +34,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, TracerError, user_line
 from tracegrad.ir import Node
+from tracegrad.memory import entangle, link, memories_of
 from tracegrad.numpy.elementwise import logical_and, logical_not, logical_or
 from tracegrad.ops.elementwise import logical_not as not_primitive
 from tracegrad.trace import STATE, Tracer
@@ -71,10 +72,11 @@ def knowing(values: tuple[Any, ...], predicate: Any, holds: bool) -> tuple[Any, 
 
 @dataclass(frozen=True)
 class Choice:
-    """A leaf that `cond` gives: its place among its result, and whether it is weak."""
+    """A leaf that `cond` gives: its place among its results, whether it is weak, and what the branches have there."""
 
     place: int
     weak: bool
+    values: tuple[Any, Any]
 
 
 class Merge:
@@ -120,15 +122,18 @@ class Merge:
         return found if guards is None else Guarded(name, reason, found, guards)
 
     def leaf(self, name: str, x: Any, y: Any, a: Any, b: Any) -> Any:
-        if same(x, y):
+        if x is y:
             return x
+        if same(x, y):
+            memories = memories_of((x, y))
+            return link(x.owned(), memories) if memories else x
         if (x is True and y is False) or (x is False and y is True):
             return truth(self.predicate) if x else not_(self.predicate)
         found = joined(x, y) if is_number(x) and is_number(y) else None
         if found is None:
             raise self.refusal(name, a, b)
         self.dtypes.append(found[0].dtype)
-        return Choice(len(self.dtypes) - 1, found[1])
+        return Choice(len(self.dtypes) - 1, found[1], (x, y))
 
     def refusal(self, name: str, a: Any, b: Any) -> Mismatch:
         what = "the result" if name.startswith("retval_") else name
@@ -156,10 +161,15 @@ class Merge:
     def put(self, results: list[Any]) -> tuple[Any, ...]:
         """Put the results of `cond` in place."""
 
+        choices: list[Choice] = []
+        chosen: list[Any] = []
+
         def leaf(target: Any) -> Any:
             if not isinstance(target, Choice):
                 return target
-            return as_weak(results[target.place], target.weak)
+            choices.append(target)
+            chosen.append(link(as_weak(results[target.place], target.weak), memories_of(target.values)))
+            return chosen[-1]
 
         found = [v if isinstance(v, Undefined) else tree.map(leaf, v) for v in self.merged]
         for place, value in enumerate(self.merged):
@@ -167,6 +177,7 @@ class Merge:
                 flags = [*found, self.predicate]
                 guards = [fact(flags[i], holds) for i, holds in value.guards if isinstance(flags[i], Tracer)]
                 found[place] = Guarded(value.name, value.reason, tree.map(leaf, value.value), guards)
+        entangle(chosen, [choice.values for choice in choices])
         return tuple(found)
 
 

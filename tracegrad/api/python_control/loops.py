@@ -48,6 +48,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, TracerBoolError, TracerError, user_line
 from tracegrad.ir import Aval
+from tracegrad.memory import LOCAL, Memory, entangle, link, memories_of
 from tracegrad.trace import Tracer
 
 UNROLL_LIMIT = 256
@@ -198,18 +199,27 @@ class Carry:
             found += [] if isinstance(value, Undefined) else leaves
         return tuple(cast(x, a.dtype) for x, a in zip(found, self.avals, strict=True))
 
+    def may_be(self, first: Any, end: Any, start: Sequence[Any], ends: Sequence[Any]) -> list[Memory]:
+        """Return the arrays that a variable may be after the loop, `first` before it and `end` after a round."""
+        if end is None:
+            return memories_of([*start, *ends])
+        if isinstance(end, Tracer) and end._memory is not None and end._memory.given == LOCAL:
+            return memories_of(start)
+        return memories_of([end] if self.certain else [first, end])
+
     def finish(self, region: Region, results: Sequence[Any]) -> tuple[Any, ...]:
         """Return what the variables hold after the loop: what no round changes is what it was."""
-        outputs = [
-            o._node if isinstance(o, Tracer) else o for v in region.values for o in tree.flatten(v)[0] if is_number(o)
-        ]
+        ends = [x for v in region.values for x in tree.flatten(v)[0] if is_number(x)]
         inputs = region.traced.graph.inputs
         start = [x for v in self.values for x in tree.flatten(v)[0] if is_number(x)]
-        keep = not self.lost and not self.filled and len(outputs) == len(start)
-        leaves = []
+        keep = not self.lost and not self.filled and len(ends) == len(start)
+        leaves, origins = [], []
         for i, (first, result, weak) in enumerate(zip(start, results, self.weak, strict=True)):
-            unchanged = keep and outputs[i] is inputs[i]
-            leaves.append(first if unchanged else as_weak(result, weak))
+            end = ends[i] if keep else None
+            unchanged = isinstance(end, Tracer) and end._node is inputs[i]
+            leaves.append(first if unchanged else link(as_weak(result, weak), self.may_be(first, end, start, ends)))
+            origins.append(() if unchanged else (end,))
+        entangle(leaves, origins)
         refuse_unset(self.what, self.names, [self.lost.get(i) for i in range(len(self.names))])
         return tuple(self.lost.get(i, v) for i, v in enumerate(self.rebuilt(leaves)))
 
