@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import tracegrad as tg
-from tracegrad.errors import DTypeError, ShapeError, TracerError
+from tracegrad import tree
+from tracegrad.errors import DTypeError, ShapeError, TracegradError, TracerError
 from tracegrad.testing import check_grads
 
 X = np.arange(20.0).reshape(4, 5) / 7.0 - 1.0
@@ -348,3 +349,143 @@ def test_what_a_loop_or_branch_has_made_is_changed() -> None:
     x = np.array([1.0, 2.0, 3.0])
     for ours, theirs in zip(tg.jit(fn)(x), fn(x), strict=True):
         np.testing.assert_allclose(ours, theirs)
+
+
+# --- in traced conditions and loops -----------------------------------------------------------------------------------
+
+
+def recurrence(x: Any, n: Any) -> Any:
+    y, i = x.copy(), 1
+    while i < n:
+        y[i] = y[i - 1] * 0.5 + x[i]
+        i += 1
+    return y
+
+
+def other_names_follow(x: Any, n: Any) -> Any:
+    y = x.copy()
+    v, z = y[1:], y
+    for i in range(n):
+        y[i] = y[i] * 2.0
+        v[i] += y[0]
+    z *= 2.0
+    return y, v, z
+
+
+def nested_loops(x: Any, n: Any) -> Any:
+    out, s = np.zeros((5, 3)), x[:3] * 1.0
+    for i in range(n):
+        for j in range(3):
+            s[j] += out[i - 1, j] + x[j]
+            out[i, j] = s.sum()
+        s += 1.0
+    return out, s
+
+
+def branches_in_a_loop(x: Any, n: Any) -> Any:
+    y = x.copy()
+    for i in range(n):
+        if y[i] > 1.5:
+            y[i] = 0.0
+            y[i + 1] += 1.0
+        elif y[i] > 0.5:
+            y[0] -= 0.1
+    return y
+
+
+def condition_reads_another_name(x: Any, n: Any) -> Any:
+    y = x.copy()
+    v, i = y, 0
+    while v[i] < 3.0 and i < n:
+        y[i] *= 1.5
+        i += 1
+    return y, v
+
+
+def exchanged(x: Any, n: Any) -> Any:
+    a, b, i = x * 1.0, x * 2.0, 0
+    while i < n:
+        a[i], b[i] = b[i], a[i]
+        part = a[0:2]
+        part += 1.0
+        i += 1
+    return a, b
+
+
+def rows(x: Any, n: Any) -> Any:
+    m = np.ones((3, 5)) * x
+    for row in m:
+        row += x
+    i = 0
+    while i < n:
+        r = m[i]
+        r[0] = -1.0
+        m[i].reshape(5, 1)[4, 0] = 3.0
+        m[i] += r
+        m[0] += m[1]
+        i += 1
+    return m
+
+
+def under_a_condition(x: Any, n: Any) -> Any:
+    y, w = x.copy(), x * 2.0
+    z = y
+    if n > 1:
+        y[...] = w
+        y += 1.0
+    if n > 100:
+        y[:2] = 0.0
+        np.copyto(y, x)
+    return y, z
+
+
+def given_a_new_array(x: Any, n: Any) -> Any:
+    total, i = x * 0.0, 0
+    while i < n:
+        total += x
+        total = np.clip(total, 0.0, 3.3)
+        i += 1
+    return total
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        recurrence, other_names_follow, nested_loops, branches_in_a_loop, condition_reads_another_name, exchanged, rows,
+        under_a_condition, given_a_new_array,
+    ],
+)  # fmt: skip
+def test_loops_and_branches_change_arrays_as_numpy_does(program: Program) -> None:
+    pytest.importorskip("malt")
+    x = np.array([1.0, 2.0, 0.7, 1.2, 0.1])
+    compiled = tg.jit(program)
+    for n in (0, 1, 3):
+        for ours, theirs in zip(tree.leaves(compiled(x, n)), tree.leaves(program(x.copy(), n)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    check_grads(lambda x: sum((leaf**2).sum() for leaf in tree.leaves(compiled(x, 3))), (x,))
+
+
+def with_a_second_name(x: Any) -> Any:
+    total = x * 0.0
+    first, i = total, 0
+    while i < x.sum():
+        total += x
+        total = total * 1.0
+        i += 1
+    return total, first
+
+
+def named_again_in_the_loop(x: Any) -> Any:
+    y, z, i = x.copy(), x * 2.0, 0
+    while i < x.sum():
+        y += 1.0
+        z = y
+        i += 1
+    return y, z
+
+
+@pytest.mark.parametrize("program", [with_a_second_name, named_again_in_the_loop])
+def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:
+    pytest.importorskip("malt")
+    with pytest.raises(TracegradError, match="is read by another name|has two names"):
+        tg.jit(program)(np.array([1.0, 2.0, 3.0]))

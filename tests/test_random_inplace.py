@@ -59,6 +59,46 @@ def source_of(seed: int) -> str:
     return "\n".join([*lines, f"    return {', '.join(arrays)}"])
 
 
+BLOCKS = ("if a[0, 0] > 0.0:", "if n > 2:", "for k in range(n):", "while k < n:", "for k in range(2):")
+IN_BLOCKS = (
+    *CHANGES, "{0} = {0} * 0.5", "{0}[k] += 1.0", "{0}[k] = 0.5 * {0}[k - 1]", "{0}[0][k] = 2.0", "{0}[-1] += {0}[k]",
+    "{2} = {0}[k]\n{2} += 1.0", "{2} = {0}[1:]\n{2}[0] = 5.0", "{2} = {0}[k]\n{2}[0] = {0}[0, k]", "{0} = {1}",
+    "{2} = {0}.T\n{2} *= 1.5", "if {0}.sum() > 3.0:\n    {0}[k] = 1.0", "{0}[k], {0}[0] = {0}[0] * 1.0, {0}[k] * 1.0",
+)  # fmt: skip
+
+
+def nested_source(seed: int) -> str:
+    """Write a program whose arrays are changed in loops and under conditions that are traced."""
+    rng = random.Random(seed)
+    lines = ["def f(a, b, n):", "    x = a.copy()", "    y = x * 2.0", "    z = b + 0.0"]
+    arrays: dict[str, Any] = {name: np.ones(SHAPE) for name in "xyz"}
+    for number in range(rng.randrange(2, 6)):
+        name = rng.choice(list(arrays))
+        made = f"v{number}"
+        if rng.random() < 0.4:
+            block = f"{made} = {rng.choice(VIEWS[:12]).format(name)}"
+        else:
+            inside = []
+            for part in range(rng.randrange(1, 4)):
+                name = rng.choice(list(arrays))
+                alike = [n for n, v in arrays.items() if v.shape == arrays[name].shape]
+                inside += rng.choice(IN_BLOCKS).format(name, rng.choice(alike), f"r{number}{part}").split("\n")
+            head = rng.choice(BLOCKS)
+            inside += ["k += 1"] if head.startswith("while") else []
+            block = "\n".join([f"k = {rng.randrange(2)}", head, *(f"    {line}" for line in inside)])
+        found = {n: v.copy() for n, v in arrays.items()}
+        try:
+            exec(block, {"np": np, "a": np.ones(SHAPE), "n": 3}, found)
+        except (IndexError, TypeError, ValueError):
+            continue
+        if made in found and found[made].ndim:
+            arrays[made] = found[made]
+        elif made in found:
+            continue
+        lines += [f"    {line}" for line in block.split("\n")]
+    return "\n".join([*lines, f"    return {', '.join(arrays)}"])
+
+
 def function_of(source: str, seed: int) -> Callable[..., Any]:
     name = f"<in place {seed}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
@@ -79,5 +119,28 @@ def test_as_numpy_does(seed: int) -> None:
             found = tg.vjp(function, a, b)[0]
     else:
         found = tg.jit(function)(a, b)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=source)
+
+
+REFUSED = (
+    "which may be the array of another variable", "is read by another name after", "has two names, one of which gets",
+    "before a round and", "in one branch and", "the variable", "is set", "in place, under a traced condition",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(PROGRAMS // 2))
+def test_as_numpy_does_in_traced_blocks(seed: int) -> None:
+    pytest.importorskip("malt")
+    source = nested_source(seed)
+    function = function_of(source, seed)
+    a, b = np.random.default_rng(seed).normal(size=(2, *SHAPE))
+    expected = function(a.copy(), b.copy(), 3)
+    try:
+        found = tg.jit(function)(a, b, 3)
+    except tg.TracegradError as refusal:
+        if not any(text in str(refusal) for text in REFUSED):
+            pytest.fail(f"{refusal}\n{source}")
+        return
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, err_msg=source)

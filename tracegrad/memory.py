@@ -15,12 +15,13 @@ from __future__ import annotations
 import opcode
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tracegrad.errors import TracerError, TracerValueError
+from tracegrad.errors import Mismatch, TracerError, TracerValueError
 from tracegrad.ir import PRIMITIVES, Operand, Primitive
 
 Tracer: TypeAlias = Any
@@ -29,25 +30,78 @@ Step = tuple[Callable[..., Any], dict[str, Any]]
 VIEWS = frozenset(("broadcast", "reshape", "slice", "transpose"))
 """Primitives whose results NumPy makes without copying."""
 BUFFER_FIX = "tnp.zeros(n), np.zeros_like(x) for an array to fill"
+WRITERS: dict[str, Callable[..., Any]] = {}
+"""How values are written through steps that are functions, by their names."""
 STORE_ITEM = opcode.opmap["STORE_SUBSCR"]
 LOCAL = "a variable of a traced loop or branch"
 """What is given to the body of Python's own loops: `+=` gives the variable a new value, in the next round, too."""
+
+
+ROW = "a row of the array that a traced loop goes over"
+
+
+class Written(BaseException):
+    """A traced loop or branch changes an array from outside of it, which it must carry in and out: none of the user's
+    handlers may see this."""
+
+    def __init__(self, memory: Memory):
+        super().__init__()
+        self.memory = memory
 
 
 class Memory:
     """One array of the user's, by the node that it is now; `given` says what it is if it must not be changed.
 
     `links` are memories that may be this one: a traced condition decides, so that no change can reach the right ones.
+    `origin` is the memory of the variable that a loop carries, as it was before the loop. `stale` says what has changed
+    the array in a way that no graph holds: nobody may read it any more. `touched` says that a variable of a loop is
+    changed in place.
     """
 
-    __slots__ = ("__weakref__", "given", "links", "members", "node")
+    __slots__ = ("__weakref__", "given", "links", "make", "members", "node", "origin", "stale", "touched", "trace")
 
     def __init__(self, owner: Tracer, given: str = ""):
+        self.make = type(owner)
+        self.trace: Any = owner._trace
         self.node: Operand = owner._node
         self.given = given
+        self.origin: Memory | None = None
+        self.stale = ""
+        self.touched = False
         self.members: list[weakref.ref[Tracer]] = []
         self.links: list[weakref.ref[Memory]] = []
         self.add(owner, ())
+
+    def refuse(self) -> None:
+        """Refuse to read an array that is stale."""
+        raise TracerError(
+            f"an array {self.node.aval} is read by another name after {self.stale}, which changes it in place and then "
+            "gives the variable a new array",
+            fix="write x = x + v in the loop, or copy the array before it: x = x.copy()",
+        )
+
+    def value(self) -> Tracer:
+        """Return the array as a value of its trace, with memory of its own."""
+        return self.make(self.trace, self.node)
+
+    def current(self) -> list[tuple[weakref.ref[Tracer], Operand]]:
+        """Return the members that are there, with their nodes; views that an inner trace has made are no members."""
+        found = [(ref, ref()) for ref in self.members]
+        return [(ref, member._node) for ref, member in found if member is not None and member._trace is self.trace]
+
+    def become(self, value: Tracer) -> None:
+        """Let the array be another value of its trace from now on: its own tracer and its views follow."""
+        kept = []
+        for ref in self.members:
+            member = ref()
+            if member is not None and member._trace.live:
+                kept.append(ref)
+                found: Any = self.make(value._trace, value._node)
+                for prim, params in member._steps:
+                    found = prim(found, **params)
+                member._trace, member._node = value._trace, found._node
+        self.members = kept
+        self.node = value._node
 
     def alive(self) -> bool:
         """Say whether the trace that the array belongs to is still going on."""
@@ -113,6 +167,11 @@ def stepped(x: np.ndarray[Any, Any], prim: Callable[..., Any], params: dict[str,
         case "slice":
             ranges = zip(params["start"], params["size"], params["step"], strict=True)
             return x[tuple(slice(a, a + n * s if a + n * s >= 0 else None, s) for a, n, s in ranges)]
+        case "place":  # the strides are those of any index
+            how = params["at"].how
+            parts = zip(how.start, how.size, how.step, range(len(how.size)), strict=True)
+            part = x[tuple(0 if axis in how.axes else slice(a, a + n * s, s) for a, n, s, axis in parts)]
+            return part.reshape(how.shape, copy=False)
     raise ValueError("repeated elements have no place of their own")
 
 
@@ -146,6 +205,19 @@ def shares(tracer: Tracer, values: Any) -> bool:
         ):
             return True
     return False
+
+
+def one_place(a: Any, b: Any) -> bool:
+    """Say whether two traced arrays are one, or the same view of one."""
+    return a is b or (a._memory is not None and a._memory is b._memory and a._steps == b._steps)
+
+
+def known_as(carry: Tracer, value: Any, apart: Sequence[Memory]) -> None:
+    """Remember the array that a loop's variable holds before the loop: changes in place are its, unless it is apart."""
+    if hasattr(value, "_memory") and value.shape and carry._memory is not None:
+        origin = value._memory or Memory(value)
+        if not origin.given and origin not in apart:
+            carry._memory.origin = origin
 
 
 def memories_of(values: Sequence[Any]) -> list[Memory]:
@@ -182,42 +254,82 @@ def entangle(results: Sequence[Any], origins: Sequence[Sequence[Any]]) -> None:
                     link(result, [other._memory or Memory(other)])
 
 
+def can_change(x: Tracer, here: Any) -> bool:
+    """Say whether an operator like `+=` changes x in place in the trace `here` (`Tracer.can_change`)."""
+    owner = x._memory
+    if owner is not None and owner.given == LOCAL:
+        if owner.origin is not None and here.carries:
+            raise Written(owner.origin)
+        owner.touched = True
+        return False
+    if here.carries and (here is not x._trace if owner is None else here is not owner.trace):
+        owner = owner or Memory(x)
+        if not owner.given:
+            raise Written(owner)
+    return here is x._trace or bool(here.computes)
+
+
 def change(x: Tracer, value: Tracer, what: str) -> None:
-    """Make `value`, of x's shape and dtype, what x is from now on."""
-    memory = x._memory
+    """Make `value`, of x's shape and dtype and of the innermost trace, what x is from now on."""
     if not x.shape and not x._steps:
         raise TracerError(f"{what}: a number is not changed in place", fix="give the variable a new one: x = v")
-    if memory is not None and any(ref() is not None for ref in memory.links):
+    write(x._memory or Memory(x), x._steps, value, what)
+
+
+def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> None:
+    """Write `value`, of the innermost trace, where the steps lead."""
+    if memory.origin is not None and value._trace.carries:
+        raise Written(memory.origin)
+    if any(ref() is not None for ref in memory.links):
         raise TracerError(
-            f"{what}: it would change {x.aval} in place, which may be the array of another variable as well: a traced "
-            "condition or loop decides",
+            f"{what}: it would change {memory.node.aval} in place, which may be the array of another variable as well: "
+            "a traced condition or loop decides",
             fix="change a copy: x = x.copy()",
         )
-    if memory is not None and memory.given:
-        raise TracerError(
+    if memory.given == LOCAL:
+        memory.touched = True
+    elif memory.given:
+        error = Mismatch if memory.given == ROW else TracerError  # a loop over rows may be unrolled instead
+        raise error(
             f"{what}: it would change {memory.given} in place, and a traced function cannot do that",
             fix="change a copy, x = x.copy(), and return it",
         )
-    if value._trace is not x._trace:
+    if value._trace is not memory.trace:
+        if value._trace.carries:
+            raise Written(memory)
         raise TracerError(
-            f"{what}: it would change {x.aval} in place, which was made outside of this loop, branch or function",
+            f"{what}: it would change {memory.node.aval} in place, which was made outside of this loop, branch or "
+            "function",
             fix="give a variable a new array: x = x.at[index].set(v)",
         )
-    if memory is None:
-        x._node = value._node
-        return
-    make = type(x)
-    memory.node = put(make(x._trace, memory.node), x._steps, value)._node
-    kept = []
-    for ref in memory.members:
-        member = ref()
-        if member is not None:
-            kept.append(ref)
-            found: Any = make(x._trace, memory.node)
-            for prim, params in member._steps:
-                found = prim(found, **params)
-            member._node = found._node
-    memory.members = kept
+    memory.become(put(memory.value(), steps, value))
+
+
+@contextmanager
+def carried(memories: Sequence[Memory], values: Sequence[Tracer]) -> Iterator[None]:
+    """Within the body of a loop or branch, let memories from outside be values of its trace."""
+    before = [(m, m.trace, m.node, m.current()) for m in memories]
+    try:
+        for memory, value in zip(memories, values, strict=True):
+            memory.trace = value._trace
+            memory.become(value)
+        yield
+    finally:
+        for memory, trace, node, members in before:
+            memory.trace, memory.node = trace, node
+            memory.members = [ref for ref, _ in members]
+            for ref, old in members:
+                member = ref()
+                if member is not None:
+                    member._trace, member._node = trace, old
+
+
+def settle(memories: Sequence[Memory], found: Sequence[Any]) -> tuple[Any, ...]:
+    """After a loop or branch, let the memories it has carried be the last of what it has found; return the rest."""
+    first = len(found) - len(memories)
+    for memory, value in zip(memories, found[first:], strict=True):
+        write(memory, (), value, "in place")
+    return tuple(found[:first])
 
 
 def put(x: Any, steps: Sequence[Step], value: Any) -> Any:
@@ -233,6 +345,8 @@ def put(x: Any, steps: Sequence[Step], value: Any) -> Any:
             return prim(inside, perm=tuple(int(p) for p in np.argsort(params["perm"])))
         case "slice":
             return PRIMITIVES["set_slice"](x, inside, start=params["start"], step=params["step"])
+        case name if name in WRITERS:
+            return WRITERS[name](x, inside, **params)
     raise TracerError(
         f"in place: the array that {name_of(prim)} gives is part of another one, and NumPy's is read-only",
         fix="change a copy: x = x.copy()",

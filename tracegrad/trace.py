@@ -30,7 +30,7 @@ from tracegrad.errors import (
 )
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
-from tracegrad.memory import BUFFER_FIX, LOCAL, VIEWS, Memory, Step
+from tracegrad.memory import BUFFER_FIX, VIEWS, Memory, Step
 from tracegrad.record import record, replace
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
@@ -99,6 +99,7 @@ class Trace:
         self.level = level
         self.computes = computes
         self.live = True
+        self.carries = False
         self.line: Where | None = None
         self.captures: list[Capture] = []
         self.captured: dict[int, Capture] = {}
@@ -174,6 +175,8 @@ class Trace:
     def lift(self, value: Any, what: str = "") -> Operand:
         """Return the operand that stands for `value` here, capturing arrays and outer tracers."""
         if isinstance(value, Tracer):
+            if value._memory is not None and value._memory.stale:
+                value._memory.refuse()
             if value._trace is self and self.live:
                 return value._node
             value.check_live()
@@ -264,15 +267,16 @@ class Tracer:
         return self if self._memory is None and not memory.shares(self, operands) else self.owned()
 
     def can_change(self) -> bool:
-        """Say whether operators like `+=` work in place; in a traced branch or loop they give a new value instead."""
+        """Say whether operators like `+=` work in place; in a branch or loop, arguments get a new value."""
         here = current_trace()
-        if self._memory is not None and self._memory.given == LOCAL:
-            return False
-        return here is not None and (here is self._trace or here.computes)
+        return here is not None and memory.can_change(self, here)
 
     def changed(self, value: Tracer, what: str) -> None:
         """Take the value of another tracer, of this shape and dtype, in place."""
         self.check_live()
+        here = current_trace()
+        if here is not None and value._trace is not here:
+            value = Tracer(here, here.lift(value))
         memory.change(self, value, what)
 
     def contiguous(self) -> Tracer:
@@ -390,9 +394,14 @@ def trace(
     names: Sequence[str] = (),
     weak: Sequence[bool] = (),
     given: str = "",
+    carries: bool = False,
 ) -> Traced:
-    """Trace `fn(*tracers)`, which returns a pytree, once; with `names` or `given`, it cannot change its arguments."""
+    """Trace `fn(*tracers)`, which returns a pytree, once; with `names` or `given`, it cannot change its arguments.
+
+    `carries`: where it changes an array from outside in place, Written is raised, to be traced anew with that carried.
+    """
     with new_trace(name) as this:
+        this.carries = carries
         arguments = [
             this.input(
                 aval,

@@ -17,7 +17,7 @@ import numpy as np
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds
 from tracegrad.ir import Aval
 from tracegrad.numpy.promote import BOOL, Array, ArrayLike, array, array_of, broadcast_array, broadcast_shape, known
-from tracegrad.numpy.promote import shown
+from tracegrad.numpy.promote import readonly_view, shown
 from tracegrad.numpy.shaping import as_shape, permuted
 from tracegrad.ops import index as index_ops
 from tracegrad.ops import shape as ops
@@ -238,9 +238,34 @@ def getitem(x: ArrayLike, index: Any) -> Array:
     how = plan(index, x)
     found = read(x, how)
     if how.points and isinstance(found, Tracer):
-        return found.apart((x,))
+        view = found.shape and any(type(p) is Tracer for p in how.points) and how.points[0].shape == ()
+        return readonly_view(x, found.owned(), place, at=Place(how)) if view else found.apart((x,))
     number = how.shape == () and type(found) is Tracer and not has_ellipsis(index)
     return found.owned() if number else found  # an element is a number in NumPy, and no view
+
+
+class Place:
+    """The place of x[i] for traced numbers i; equal to another one at the same numbers."""
+
+    __slots__ = ("how",)
+
+    def __init__(self, how: Plan):
+        self.how = how
+
+    def fields(self) -> tuple[Any, ...]:
+        how = self.how
+        points = tuple(p._node if isinstance(p, Tracer) else int(p) for p in how.points)
+        return how.source, how.start, how.size, how.step, points, how.axes, how.perm, how.shape
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self.fields() == other.fields()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def place(x: Array, at: Place) -> Array:
+    """Return x[i] for traced numbers i: a view in NumPy, and a step of one here."""
+    return read(x, at.how)
 
 
 def has_ellipsis(index: Any) -> bool:

@@ -13,7 +13,7 @@ from tracegrad.numpy.creation import astype
 from tracegrad.numpy.promote import Array, shown
 from tracegrad.numpy.updates import Update
 from tracegrad.numpy.shaping import as_shape, ndim
-from tracegrad.memory import write_out
+from tracegrad.memory import WRITERS, write_out
 from tracegrad.trace import Tracer
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -51,8 +51,10 @@ def masked(x: Tracer, mask: Tracer, value: Any) -> Array:
 
 def is_place(x: Tracer, how: indexing.Plan, value: Any) -> bool:
     """Say whether a value is x[index] itself, changed in place: what `x[index] += v` assigns at its end."""
-    if how.points or not isinstance(value, Tracer) or value._memory is None or value._memory is not x._memory:
+    if not isinstance(value, Tracer) or value._memory is None or value._memory is not x._memory:
         return False
+    if how.points:
+        return bool(value._steps == (*x._steps, (indexing.place, {"at": indexing.Place(how)})))
     there = indexing.read(x, how)
     return isinstance(there, Tracer) and there._memory is x._memory and there._steps == value._steps
 
@@ -124,6 +126,7 @@ def at_method(name: str, method_name: str) -> Callable[..., None]:
     return at
 
 
+WRITERS["place"] = lambda x, value, at: Update(x, at.how).set(value)
 METHODS: dict[str, Callable[..., Any]] = {
     "__setitem__": setitem, **{name: in_place(name, function) for name, function in OPERATORS.items()}
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tracegrad import tree
+from tracegrad import memory, tree
 from tracegrad.api.control import cond
 from tracegrad.api.python_control.effects import Surroundings
 from tracegrad.api.python_control.known import fact, guards_of, learn
@@ -34,7 +35,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, TracerError, user_line
 from tracegrad.ir import Node
-from tracegrad.memory import entangle, link, memories_of
+from tracegrad.memory import Memory, entangle, link, memories_of
 from tracegrad.numpy.elementwise import logical_and, logical_not, logical_or
 from tracegrad.ops.elementwise import logical_not as not_primitive
 from tracegrad.trace import STATE, Tracer
@@ -191,35 +192,50 @@ def choose(
     """Trace both branches; return what the variables hold after the one that the traced predicate takes."""
     where = user_line()
 
+    carried: list[Memory] = []
+
     def deciding(run: Callable[[], tuple[Any, ...]], holds: bool) -> Callable[[], tuple[Any, ...]]:
         def decided() -> tuple[Any, ...]:
             learn(predicate, holds)
             found = run()
             around.check("if")
-            return found
+            return (*found, *(m.value() for m in carried))
 
         return decided
 
-    try:
-        regions = trace_region(deciding(yes, True), "if_true"), trace_region(deciding(no, False), "if_false")
-    except RecursionError:
-        raise TracerError(
-            "recursion: it ends on a traced condition, so tracing it does not end",
-            fix="write it as a loop",
-            where=where,
-        ) from None
-    except Exception as error:
-        error.add_note(f"while tracing the branches of the condition at {where}: it is traced, so both are traced")
-        raise
+    def within(_: Sequence[Tracer]) -> AbstractContextManager[None]:
+        here = STATE.get().traces[-1]
+        return memory.carried(carried, [Tracer(here, here.lift(m.value())) for m in carried])
+
+    while True:
+        try:
+            regions = [
+                trace_region(deciding(run, holds), f"if_{holds}".lower(), carries=True, within=within)
+                for run, holds in ((yes, True), (no, False))
+            ]
+            break
+        except memory.Written as written:
+            carried.append(written.memory)
+        except RecursionError:
+            raise TracerError(
+                "recursion: it ends on a traced condition, so tracing it does not end",
+                fix="write it as a loop",
+                where=where,
+            ) from None
+        except Exception as error:
+            error.add_note(f"while tracing the branches of the condition at {where}: it is traced, so both are traced")
+            raise
+    names = (*names, *(f"array {i}" for i in range(len(carried))))
     merge = Merge(predicate, names, regions[0].values, regions[1].values)
-    if not merge.dtypes:
-        return merge.put([])
-    results = cond(
-        truth(predicate),
-        lambda: merge.chosen(regions[0], merge.yes, regions[0].values),
-        lambda: merge.chosen(regions[1], merge.no, regions[1].values),
-    )
-    return merge.put(results)
+    results: list[Any] = []
+    if merge.dtypes:
+        results = cond(
+            truth(predicate),
+            lambda: merge.chosen(regions[0], merge.yes, regions[0].values),
+            lambda: merge.chosen(regions[1], merge.no, regions[1].values),
+        )
+    found = merge.put(results)
+    return memory.settle(carried, found)
 
 
 def if_stmt(

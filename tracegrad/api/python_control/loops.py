@@ -14,214 +14,35 @@ loops with a known number of rounds are unrolled, up to UNROLL_LIMIT rounds.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from tracegrad import tree
+from tracegrad import memory
 from tracegrad.api.control import scan, while_loop
 from tracegrad.api.python_control.branches import and_, if_stmt, negates, truth
 from tracegrad.api.python_control.calls import Rows, TracedRange
-from tracegrad.api.python_control.effects import Surroundings
+from tracegrad.api.python_control.carry import Carry, Variables
 from tracegrad.api.python_control.state import (
     Getter,
-    Region,
     Setter,
-    Undefined,
-    Unreturned,
-    as_weak,
     aval_of,
     careful,
-    cast,
-    closed,
     is_number,
     is_traced,
-    is_weak,
-    joined,
-    refuse_unset,
     same,
-    show,
     trace_region,
-    zero_like,
 )
-from tracegrad.errors import Mismatch, TracerBoolError, TracerError, user_line
-from tracegrad.ir import Aval
-from tracegrad.memory import LOCAL, Memory, entangle, link, memories_of
+from tracegrad.errors import Mismatch, TracerBoolError, TracerError
 from tracegrad.trace import Tracer
 
 UNROLL_LIMIT = 256
-ATTEMPTS = 12
 Test = Callable[[], Any]
 
 
 def nothing() -> None:
     """Do nothing: the other branch of a guarded round."""
-
-
-@dataclass(frozen=True)
-class Variables:
-    """The variables a loop may change, with how to read and write them."""
-
-    names: tuple[str, ...]
-    get: Getter
-    set: Setter
-    code: tuple[Callable[..., Any], ...]
-    """the loop's body and test"""
-
-
-class Carry:
-    """The numbers in a loop's variables, as the carry of a compiled loop.
-
-    The body is traced until what it is given and what it returns agree: Python numbers take the dtype that the body
-    gives them, and a variable without a value takes zeros if the first round is sure to run (`certain`).
-    """
-
-    def __init__(self, what: str, variables: Variables, certain: bool):
-        self.what = what
-        self.variables = variables
-        self.certain = certain
-        self.where = user_line()
-        self.names = list(variables.names)
-        self.entry = variables.get()
-        self.values = list(self.entry)
-        self.around = Surroundings(variables.code, variables.names)
-        self.filled: set[int] = set()
-        self.lost: dict[int, Undefined] = {}
-        self.measure()
-
-    def measure(self) -> None:
-        leaves = [x for v in self.values for x in tree.flatten(v)[0] if is_number(x)]
-        self.avals = [aval_of(x) for x in leaves]
-        self.weak = [is_weak(x) for x in leaves]
-
-    def rebuilt(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """Put numbers in the place of the carry's."""
-        rest = iter(leaves)
-        return tuple(
-            v if isinstance(v, Undefined) else tree.map(lambda x: next(rest) if is_number(x) else x, v)
-            for v in self.values
-        )
-
-    def trace(self, body: Callable[..., None], extra: Sequence[Aval] = ()) -> Region:
-        """Trace the body, and settle the carry on the way."""
-
-        def run(*tracers: Tracer) -> tuple[Any, ...]:
-            n = len(self.avals)
-            self.variables.set(self.rebuilt(tracers[:n]))
-            body(*tracers[n:])
-            found = self.variables.get()
-            self.variables.set(self.entry)
-            self.around.check(self.what)
-            return tuple(closed(v) for v in found)
-
-        for _ in range(ATTEMPTS):
-            region = trace_region(run, self.what, [*self.avals, *extra], [*self.weak, *(False for _ in extra)])
-            if self.settled(region):
-                return region
-        raise Mismatch(
-            f"{self.what}: the dtypes of its variables change from round to round", fix="convert with .astype"
-        )
-
-    def settled(self, region: Region) -> bool:
-        """Compare what a round gives with what it takes; change what it takes, or refuse."""
-        before, n = list(self.values), 0
-        inputs = region.traced.graph.inputs
-        self.lost = {}
-        for index, (name, value, after) in enumerate(zip(self.names, before, region.values, strict=True)):
-            if isinstance(after, Undefined):
-                if not isinstance(value, Undefined):
-                    raise self.refusal(name, value, after)
-                continue
-            if isinstance(value, Undefined):
-                if self.certain or isinstance(value, Unreturned):
-                    self.values[index] = zero_like(after)
-                    self.filled.add(index)
-                else:
-                    self.lost[index] = Undefined(
-                        name, f"it is set inside the loop at {self.where}, which may run no round"
-                    )
-                continue
-            leaves, treedef = tree.flatten(value)
-            results, after_tree = tree.flatten(after)
-            if treedef != after_tree:
-                raise self.refusal(name, value, after)
-            new = []
-            for leaf, result in zip(leaves, results, strict=True):
-                if is_number(leaf) and is_number(result):
-                    unchanged = isinstance(result, Tracer) and result._node is inputs[n]
-                    new.append(leaf if unchanged else self.adjusted(index, leaf, self.weak[n], result, value, after))
-                    n += 1
-                elif same(leaf, result):
-                    new.append(leaf)
-                else:
-                    raise self.refusal(name, value, after)
-            self.values[index] = tree.unflatten(treedef, new)
-        found = [
-            type(v) is type(w) and all(map(same, *(tree.flatten(x)[0] for x in (v, w))))
-            for v, w in zip(before, self.values, strict=True)
-        ]
-        self.measure()
-        return all(found)
-
-    def adjusted(self, index: int, leaf: Any, weak: bool, result: Any, value: Any, after: Any) -> Any:
-        """Return the leaf to start from, so that the round's result has its dtype."""
-        aval = joined(leaf, result)
-        if aval is None:
-            raise self.refusal(self.names[index], value, after)
-        if aval[0].dtype == aval_of(leaf).dtype and (aval[1] or not weak):
-            return leaf
-        return as_weak(cast(leaf, aval[0].dtype), aval[1])
-
-    def refusal(self, name: str, before: Any, after: Any) -> Mismatch:
-        shown = ["not set" if isinstance(v, Undefined) else show(v) for v in (before, after)]
-        what = "the result" if name.startswith("retval_") else name
-        if shown[0] == shown[1]:
-            shown = [repr(before), repr(after)]
-        return Mismatch(
-            f"{self.what}: {what} is {shown[0]} before a round and {shown[1]} after it",
-            fix="start from a value of the final structure, shape and dtype, for instance np.zeros(3)",
-        )
-
-    def initial(self) -> tuple[Any, ...]:
-        leaves = [x for v in self.values for x in tree.flatten(v)[0] if is_number(x)]
-        return tuple(cast(x, a.dtype) for x, a in zip(leaves, self.avals, strict=True))
-
-    def step(self, region: Region, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """Replay a round on the carry (and what comes beside it); return the new carry."""
-        outputs = iter(region.outputs(inputs))
-        found = []
-        for value, after in zip(self.values, region.values, strict=True):
-            leaves = (
-                [] if isinstance(after, Undefined) else [next(outputs) for x in tree.flatten(after)[0] if is_number(x)]
-            )
-            found += [] if isinstance(value, Undefined) else leaves
-        return tuple(cast(x, a.dtype) for x, a in zip(found, self.avals, strict=True))
-
-    def may_be(self, first: Any, end: Any, start: Sequence[Any], ends: Sequence[Any]) -> list[Memory]:
-        """Return the arrays that a variable may be after the loop, `first` before it and `end` after a round."""
-        if end is None:
-            return memories_of([*start, *ends])
-        if isinstance(end, Tracer) and end._memory is not None and end._memory.given == LOCAL:
-            return memories_of(start)
-        return memories_of([end] if self.certain else [first, end])
-
-    def finish(self, region: Region, results: Sequence[Any]) -> tuple[Any, ...]:
-        """Return what the variables hold after the loop: what no round changes is what it was."""
-        ends = [x for v in region.values for x in tree.flatten(v)[0] if is_number(x)]
-        inputs = region.traced.graph.inputs
-        start = [x for v in self.values for x in tree.flatten(v)[0] if is_number(x)]
-        keep = not self.lost and not self.filled and len(ends) == len(start)
-        leaves, origins = [], []
-        for i, (first, result, weak) in enumerate(zip(start, results, self.weak, strict=True)):
-            end = ends[i] if keep else None
-            unchanged = isinstance(end, Tracer) and end._node is inputs[i]
-            leaves.append(first if unchanged else link(as_weak(result, weak), self.may_be(first, end, start, ends)))
-            origins.append(() if unchanged else (end,))
-        entangle(leaves, origins)
-        refuse_unset(self.what, self.names, [self.lost.get(i) for i in range(len(self.names))])
-        return tuple(self.lost.get(i, v) for i, v in enumerate(self.rebuilt(leaves)))
 
 
 def compiled_while(test: Test, body: Callable[[], None], variables: Variables, certain: bool) -> None:
@@ -232,13 +53,19 @@ def compiled_while(test: Test, body: Callable[[], None], variables: Variables, c
         region = carry.trace(body)
         decided: list[Any] = []
 
+        n = len(carry.avals)
+
         def decide(*tracers: Tracer) -> tuple[Any, ...]:
-            variables.set(carry.rebuilt(tracers))
-            found = test()
+            with memory.carried(carry.arrays, tracers[n:]):
+                variables.set(carry.rebuilt(tracers[:n]))
+                before = [array.node for array in carry.arrays]
+                found = test()
+                if any(a.node is not node for a, node in zip(carry.arrays, before, strict=True)):
+                    raise TracerError("while: its condition changes an array in place", fix="change it in the loop")
             decided.append(found)
             return (truth(found) if is_traced(found) else bool(found),)
 
-        condition = trace_region(decide, "condition", carry.avals, carry.weak)
+        condition = trace_region(decide, "condition", *carry.signature())
         results = while_loop(
             lambda leaves: condition.outputs(leaves)[0], lambda leaves: carry.step(region, leaves), carry.initial()
         )
@@ -248,13 +75,13 @@ def compiled_while(test: Test, body: Callable[[], None], variables: Variables, c
         raise
     found = [Tracer(r._trace, r._node) if isinstance(r, Tracer) else r for r in results]
     ended = (
-        [negates(decided[0], Tracer(decided[0]._trace, n)) for n in condition.traced.graph.inputs[: len(found)]]
+        [negates(decided[0], Tracer(decided[0]._trace, n)) for n in condition.traced.graph.inputs[:n]]
         if is_traced(decided[0])
         else []
     )
     values = carry.finish(region, found)
     if any(ended):
-        flags = [f for f, over in zip(found, ended, strict=True) if over]
+        flags = [f for f, over in zip(found, ended, strict=False) if over]
         values = tuple(True if isinstance(v, Tracer) and any(same(v, f) for f in flags) else v for v in values)
     variables.set(values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,14 +223,24 @@ def numbers(values: Sequence[Any]) -> list[Any]:
 
 
 def trace_region(
-    run: Callable[..., tuple[Any, ...]], name: str, avals: Sequence[Aval] = (), weak: Sequence[bool] = ()
+    run: Callable[..., tuple[Any, ...]],
+    name: str,
+    avals: Sequence[Aval] = (),
+    weak: Sequence[bool] = (),
+    *,
+    carries: bool = False,
+    within: Callable[[Sequence[Tracer]], AbstractContextManager[None]] | None = None,
 ) -> Region:
-    """Trace `run(*tracers)`, which returns what the variables hold afterwards."""
+    """Trace `run(*tracers)`, which returns what the variables hold afterwards; `carries` as in `trace`.
+
+    `within(tracers)` is where it runs, and where its results are read.
+    """
     kept: list[tuple[Any, ...]] = []
 
     def body(*tracers: Tracer) -> list[Any]:
-        kept.append(run(*tracers))
-        return numbers(kept[-1])
+        with within(tracers) if within is not None else nullcontext():
+            kept.append(run(*tracers))
+            return [x.owned() if type(x) is Tracer else x for x in numbers(kept[-1])]
 
-    traced = trace(body, avals, name=name, weak=weak, given=LOCAL)
+    traced = trace(body, avals, name=name, weak=weak, given=LOCAL, carries=carries)
     return Region(kept[-1], traced)

@@ -28,7 +28,7 @@ from malt.converters import (
 )
 from malt.core import converter
 from malt.pyct import anno, cfg, inspect_utils, naming, origin_info, qual_names, transformer, transpiler
-from malt.pyct.static_analysis import activity, reaching_definitions
+from malt.pyct.static_analysis import activity, liveness, reaching_definitions, reaching_fndefs
 
 from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, loops, state, syntax
 from tracegrad.errors import TracerError
@@ -122,6 +122,26 @@ class Expressions(conditional_expressions.ConditionalExpressionTransformer):  # 
         self.generic_visit(node)
         found: ast.AST = super().visit_IfExp(node)
         return found
+
+
+class Blocks(control_flow.ControlFlowTransformer):  # type: ignore[misc] # malt has no types
+    """Leaves out elements whose index changes in the block (`y[i]`, another one in each round): they are no variables.
+
+    Where y is a traced array, it is carried as a whole (`memory.Written`).
+    """
+
+    def _get_block_composite_vars(self, modified: Any, live_in: Any) -> frozenset[Any]:
+        found = super()._get_block_composite_vars(modified, live_in)
+        return frozenset(s for s in found if not (s.support_set - s.owner_set) & modified)
+
+    @classmethod
+    def transform(cls, node: Any, context: Any) -> Any:
+        """Run the analyses that the conversion reads, and the conversion."""
+        graphs = cfg.build(node)
+        node = activity.resolve(qual_names.resolve(node), context, None)
+        for analysis in (reaching_definitions, reaching_fndefs, liveness):
+            node = analysis.resolve(node, context, graphs)
+        return cls(context).visit(node)
 
 
 class Reads(variables.VariableAccessTransformer):  # type: ignore[misc] # malt has no types
@@ -230,7 +250,7 @@ def transform(fn: types.FunctionType) -> tuple[Any, Any]:
     for stage in (break_statements, continue_statements, return_statements):
         node = stage.transform(node, context)
     node = Calls(context).visit(qual_names.resolve(node))
-    node = Expressions(context).visit(control_flow.transform(node, context))
+    node = Expressions(context).visit(Blocks.transform(node, context))
     node = Reads(context).visit(logical_expressions.transform(node, context))
     syntax.start_undefined(node)
     return node, context
