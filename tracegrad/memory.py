@@ -220,6 +220,11 @@ def known_as(carry: Tracer, value: Any, apart: Sequence[Memory]) -> None:
             carry._memory.origin = origin
 
 
+def memory_of(value: Any) -> Memory | None:
+    """Return the memory that a traced value is known to share, None for all else."""
+    return getattr(value, "_memory", None)
+
+
 def memories_of(values: Sequence[Any]) -> list[Memory]:
     """Return the memories of arrays that live on outside of the branch or loop which has come upon these values."""
     found = []

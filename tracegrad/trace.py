@@ -175,7 +175,7 @@ class Trace:
     def lift(self, value: Any, what: str = "") -> Operand:
         """Return the operand that stands for `value` here, capturing arrays and outer tracers."""
         if isinstance(value, Tracer):
-            if value._memory is not None and value._memory.stale:
+            if type(value) is Tracer and value._memory is not None and value._memory.stale:
                 value._memory.refuse()
             if value._trace is self and self.live:
                 return value._node

@@ -10,7 +10,7 @@ import numpy as np
 from tracegrad.errors import ArgumentError, ShapeError, TracerError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, selecting, shaping
 from tracegrad.numpy.promote import Array, ArrayLike, array, broadcast_array, one_axis, result_dtype, shape_of, shown
-from tracegrad.numpy.promote import cast, common_shape
+from tracegrad.numpy.promote import cast, common_shape, computed
 from tracegrad.trace import Tracer
 
 
@@ -75,6 +75,7 @@ def dsplit(x: ArrayLike, sections: int | Sequence[int]) -> list[Array]:
     return joining.split(x, sections, 2)
 
 
+@computed
 def block(arrays: Any) -> Array:
     """Join nested lists of blocks, the innermost along the last axis, as `numpy.block`."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import TapeError
+from tracegrad.numpy.methods import DYNAMIC
 from tracegrad.tape.tensor import Tensor, wrap
 from tracegrad.trace import FUNCTIONS, STATE, UFUNCS, Tracer
 
@@ -33,7 +34,7 @@ def array_ufunc(self: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **kwar
 def array_function(self: Tensor, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     module = (func.__module__ or "numpy").removeprefix("numpy").strip(".")
     name = f"{module}.{func.__name__}" if module else func.__name__
-    if name in FUNCTIONS:
+    if name in FUNCTIONS and name not in DYNAMIC:
         return dispatch(name, f"numpy.{name}", args, kwargs)
     return plain_numpy(func, f"numpy.{name}", args, kwargs)
 

@@ -30,7 +30,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
-from tracegrad.memory import LOCAL, ROW, Memory, entangle, known_as, link, memories_of
+from tracegrad.memory import LOCAL, ROW, Memory, entangle, known_as, link, memories_of, memory_of
 from tracegrad.trace import Tracer
 
 ATTEMPTS = 12
@@ -80,7 +80,7 @@ class Carry:
 
     def is_carried(self, leaf: Any) -> bool:
         """Say whether a number is a variable's own; arrays that are changed in place are carried by themselves."""
-        return is_number(leaf) and not (isinstance(leaf, Tracer) and leaf._memory in self.arrays)
+        return is_number(leaf) and memory_of(leaf) not in self.arrays
 
     def leaves(self) -> list[Any]:
         return [x for v in self.values for x in tree.flatten(v)[0] if self.is_carried(x)]
@@ -113,7 +113,7 @@ class Carry:
             with suppress(memory.Written):  # of an element of an array: it is set again outside
                 self.variables.set(self.entry)
             self.around.check(self.what)
-            self.touched = any(t._memory is not None and t._memory.touched for t in tracers[:n])
+            self.touched = any((own := memory_of(t)) is not None and own.touched for t in tracers[:n])
             return (*(closed(v) for v in found), *ends)
 
         attempts = 0
@@ -156,11 +156,11 @@ class Carry:
             leaves = [x for x, fixed in zip(tree.flatten(after)[0], kept, strict=True) if not fixed]
             ends += [x for x in leaves if isinstance(x, Tracer) and x.shape]
         for end in ends:
-            if end._memory is not None and end._memory in self.arrays:
+            if memory_of(end) in self.arrays:
                 raise self.two_names(end.aval)
         if self.touched or self.replaced:
-            owners = [x if x._memory is None else x._memory for x in ends]
-            outside = [x for x in ends if x._memory is not None and x._memory.given != LOCAL and x._memory.alive()]
+            owners = [memory_of(x) or x for x in ends]
+            outside = [x for x in ends if (m := memory_of(x)) is not None and m.given != LOCAL and m.alive()]
             if outside or len({id(owner) for owner in owners}) < len(owners):
                 raise self.two_names(ends[0].aval)
         nodes = {id(node) for array in self.replaced for _, node in array.current()}
@@ -263,7 +263,8 @@ class Carry:
         """Return the arrays that a variable may be after the loop, `first` before it and `end` after a round."""
         if end is None:
             return memories_of([*start, *ends])
-        if isinstance(end, Tracer) and end._memory is not None and end._memory.given == LOCAL:
+        own = memory_of(end)
+        if own is not None and own.given == LOCAL:
             return memories_of(start)
         return memories_of([end] if self.certain else [first, end])
 
