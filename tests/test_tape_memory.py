@@ -16,8 +16,8 @@ from tracegrad.tape.views import VIEWING
 VIEWS = {
     *VIEWING, "T", "mT", "array_split", "asarray", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays",
     "broadcast_to", "chunk", "contiguous", "detach", "diagonal", "dsplit", "expand_dims", "flatten", "hsplit",
-    "matrix_transpose", "meshgrid", "moveaxis", "permute_dims", "real", "rollaxis", "split", "unbind", "unstack", "view",
-    "vsplit",
+    "matrix_transpose", "meshgrid", "moveaxis", "permute_dims", "real", "rollaxis", "split", "unbind", "unstack",
+    "view", "vsplit",
 }  # fmt: skip
 """Functions and methods that show the memory of their operand, as in NumPy or PyTorch."""
 OWN = {"apart", "in_order", "requires_grad_"}
