@@ -489,3 +489,13 @@ def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:
     pytest.importorskip("malt")
     with pytest.raises(TracegradError, match="is read by another name|has two names"):
         tg.jit(program)(np.array([1.0, 2.0, 3.0]))
+
+
+def test_a_loop_that_fills_an_array_copies_nothing() -> None:
+    pytest.importorskip("malt")
+    compiled = tg.compile(recurrence, np.ones(100), 50)
+    assert "in place, nothing to copy" in compiled.schedule
+    assert "100 rounds" not in compiled.schedule
+    gradient = tg.compile(tg.grad(lambda x, n: (recurrence(x, n) ** 2).sum()), np.ones(100), 50)
+    assert "tape[f64[100]]" not in str(gradient.graph)  # elements are kept for the pullback, not the array
+    assert gradient.schedule.count("in place, nothing to copy") >= 3

@@ -25,7 +25,7 @@ from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.rewind import rewind
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel, rename_buffers
-from tracegrad.schedule.memory import Memory, Place, assign_memory
+from tracegrad.schedule.memory import Memory, Place, assign_memory, copied
 from tracegrad.schedule.plan import Call, Plan, Region
 
 SERIAL_WORK = 24_000
@@ -153,6 +153,9 @@ class Entry:
     def kernel(self, kernel: Kernel, number: int) -> str:
         module = self.module
         kernel = self.without_aliases(kernel)
+        source, copy = copied(kernel.body)
+        if source and source == copy:
+            return f"{kernel.name}: in place, nothing to copy"
         inlined = self.inner and kernel.work <= INLINED_WORK
         symbol = module.kernel(Function(kernel, module.emitter).text(), "alwaysinline" if inlined else "noinline")
         tasks = self.tasks(kernel)
@@ -301,5 +304,4 @@ def same_places(step: Region, plan: Plan) -> tuple[int, ...]:
         return tuple(range(len(plan.outputs)))
     carries = len(step.workspace) - 2
     return tuple(range(carries)) if carries and plan is step.plans[-1] else ()
-
 

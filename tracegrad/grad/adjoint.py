@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import GradientError
+from tracegrad.grad.sums import joined
 from tracegrad.inlining import copied
 from tracegrad.ir import Aval, Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import Avals, TapeAval, has_gradient, is_half
-from tracegrad.ops.control import item, while_loop
+from tracegrad.ops.control import item
 from tracegrad.ops.custom import Rule, custom
-from tracegrad.ops.elementwise import add, bitwise_or, convert, not_equal, where
 from tracegrad.ops.elementwise import bitwise_and as both
+from tracegrad.ops.elementwise import bitwise_or, convert, not_equal, where
 from tracegrad.ops.reduce import kept
 from tracegrad.ops.shape import broadcast
 from tracegrad.record import record
@@ -292,22 +293,6 @@ def selected(node: Any, operand: Any, ct: Any, masks: Masks) -> Any:
         return ct_alone
     mask = masks.found.get(node)
     return ct_alone if mask is None else where(mask, ct_alone, 0.0)
-
-
-def joined(node: Any, held: Any, ct: Any, values: Any) -> Any:
-    """Add another cotangent of a node."""
-    return sum_of_tapes(node, held, ct, values) if isinstance(node.aval, TapeAval) else held + ct
-
-
-def sum_of_tapes(node: Node, a: Any, b: Any, values: Any) -> Any:
-    """Add two cotangents of a tape row by row, in a loop of as many rounds as the one that left the tape has had."""
-    (source,) = node.nodes()
-    assert isinstance(node.aval, TapeAval)
-    builder = Builder("sum_of_rows")
-    rows = [builder.input(node.aval.row), builder.input(node.aval.row)]
-    body = builder.finish([builder.add(add, rows, {})])
-    rounds = item(values.result(source), index=source.params["n_carry"])
-    return item(while_loop(rounds, a, b, condition=None, body=body, n_carry=0, n_xs=2, reverse=False), index=1)
 
 
 def give_part(found: dict[Any, Any], node: Any) -> None:

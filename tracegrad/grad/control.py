@@ -18,21 +18,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tracegrad.grad.adjoint import Masked, flag, joint
-from tracegrad.ir import Builder, Graph, Literal, Node, Operand, Primitive
+from tracegrad.grad.sums import added
+from tracegrad.ir import Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import has_gradient
 from tracegrad.ir.build import mapped
 from tracegrad.ops import control
-from tracegrad.ops.elementwise import add, bitwise_or, where
+from tracegrad.ops.elementwise import bitwise_or, where
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast
 
 COSTLY = ("contract", "opaque")
 """Kinds of primitives whose results in a loop body are kept for the pullback."""
+
+
+SMALL = 4
+"""What is at most one so-many-th of the array that it is read from is kept, so that the array need not be."""
+
+
+def is_small_part(node: Node) -> bool:
+    """Say whether a node reads a small part of an array: `y[i]` in a loop that fills y."""
+    return node.prim.kind == "gather" and SMALL * node.aval.size <= node.operands[0].aval.size
 
 
 def constant_zeros(like: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
@@ -142,7 +153,7 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
     given_ys = [i for i in range(n_ys) if ct[n_carry + i] is not None]
     xs_wanted = [i for i in floats(avals) if n_carry <= i < n_carry + n_xs]
     consts_wanted = [i for i in floats(avals) if i >= n_carry + n_xs]
-    costly = [n for n in body.nodes if n.prim.kind in COSTLY]
+    costly = [n for n in body.nodes if n.prim.kind in COSTLY or is_small_part(n)]
     wanted, given = [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)]
     masked_ys = [i for i in given_ys if masks[n_carry + i] is not None]
     masked = bool(masked_ys) or any(masks[i] is not None for i in carried)
@@ -298,13 +309,18 @@ def backward_body(
     seeds = [*flags[: len(carried)], *seen] if masked_ys is not None else []
     found = builder.inline(pulled, [*first, *xs, *consts, *middle, *cts, *ct_ys, *seeds])
 
-    def sorted_out(prim: Primitive, parts: Sequence[Operand], so_far: Sequence[Node]) -> tuple[list[Any], list[Any]]:
+    def either(a: Operand, b: Operand) -> Operand:
+        return builder.add(bitwise_or, [a, b], {})
+
+    def sorted_out(
+        join: Callable[[Operand, Operand], Operand], parts: Sequence[Operand], so_far: Sequence[Node]
+    ) -> tuple[list[Any], list[Any]]:
         """Return (of carries, of constants with those of earlier rounds), and of x."""
-        sums = [builder.add(prim, [s, c], {}) for s, c in zip(so_far, parts[len(carried) + n_dx :], strict=True)]
+        sums = [join(s, c) for s, c in zip(so_far, parts[len(carried) + n_dx :], strict=True)]
         return [*parts[: len(carried)], *sums], [*parts[len(carried) : len(carried) + n_dx]]
 
-    carry, slices = sorted_out(add, found[:n], sums)
-    carry_flags, slice_flags = sorted_out(bitwise_or, found[n:], flags[len(carried) :]) if seeds else ([], [])
+    carry, slices = sorted_out(partial(added, builder), found[:n], sums)
+    carry_flags, slice_flags = sorted_out(either, found[n:], flags[len(carried) :]) if seeds else ([], [])
     return builder.finish([*carry, *carry_flags, *slices, *slice_flags])
 
 

@@ -139,6 +139,9 @@ class ScatterSet(Scatter):
     def vjp(self, ct: Any, y: Any, x: Any, updates: Any, *indices: Any, axes: Ints) -> Any:
         shape = tuple(updates.shape)
         zeros = broadcast.beside(ct, ct.dtype.type(0), shape=shape, axes=())
+        if math.prod(indices[0].shape) <= 1:  # one place: no update is overwritten by another one
+            found = gather(ct, *indices, axes=axes)  # before the next line, which can then be done in place
+            return (scatter_set(ct, zeros, *indices, axes=axes), found, *(None for _ in indices))
         number = iota.beside(ct, shape=(math.prod(shape),), axis=0, dtype=np.dtype(np.int64))
         number = reshape(number, shape=shape)
         blank = broadcast.beside(ct, np.int64(0), shape=tuple(x.shape), axes=())

@@ -6,11 +6,13 @@ bytes. A result may take over the memory of a donated argument when nothing read
 the one kernel
 that writes the result reads the argument at exactly the element it writes; the epilogue of a library call counts as
 such a kernel. A result of a library call that only its epilogue reads lies where a value of the epilogue replaces it.
+A value that is read for the last time where it is copied (to be scattered to) is that copy: `codegen.entry` leaves out
+the copying.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +72,7 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     for at, step in enumerate(plan.steps):
         for name in touched(step):
             steps.setdefault(name, []).append(at)
+    moved = moves(plan, steps, {*places, *plan.outputs})
     donated = match_donations(plan, donate, steps, carries)
     for slot, name in enumerate(plan.outputs):
         if slot in donated:
@@ -86,7 +89,37 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):
         places[name] = Place("arena", arena.take(round_up(max(sizes[name], 1)), *lifetimes[name]), sizes[name])
     places |= {name: places[other] for name, other in replaced.items()}
+    places |= {name: places[other] for name, other in moved.items()}
     return Memory(places, arena.size, donated)
+
+
+def moves(plan: Plan, steps: dict[str, list[int]], fixed: Container[str]) -> dict[str, str]:
+    """Return, for the values that are read for the last time where they are copied, the copies: they are one buffer.
+
+    The steps of a value are counted as its copy's from then on. `fixed` are arguments and results.
+    """
+    found: dict[str, str] = {}
+    for at in reversed(range(len(plan.steps))):
+        step = plan.steps[at]
+        source, copy = copied(step.body) if isinstance(step, Kernel) else ("", "")
+        if not source or source in fixed or plan.buffers.get(source) != plan.buffers.get(copy):
+            continue
+        home = found.get(copy, copy)
+        if steps[source][-1] == at and steps[home][0] == at:
+            found[source] = home
+            steps[home] = [*steps.pop(source), *steps[home]]
+    return found
+
+
+def copied(body: Sequence[Stmt]) -> tuple[str, str]:
+    """Return which buffer a kernel copies as it is to which other one, empty names if it does anything else."""
+    match body:
+        case [Loop(body=inside)]:
+            return copied(inside)
+        case [Load(guard=None) as load, Store(guard=None) as store]:
+            if (load.index, load.name) == (store.index, store.value):
+                return load.buffer, store.buffer
+    return "", ""
 
 
 def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place]) -> dict[str, str]:
@@ -180,6 +213,8 @@ def is_safe(plan: Plan, given: str, result: str, steps: Mapping[str, list[int]])
         kernel = None if given in {buffer_name(v.node) for v in step.operands} else step.epilogue
     else:
         kernel = step if isinstance(step, Kernel) else None
+        if kernel is not None and copied(kernel.body)[0] == given:
+            return True
     return kernel is not None and same_element(kernel.body, given, result)
 
 
