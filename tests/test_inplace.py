@@ -484,10 +484,19 @@ def named_again_in_the_loop(x: Any) -> Any:
     return y, z
 
 
-@pytest.mark.parametrize("program", [with_a_second_name, named_again_in_the_loop])
+def replaced_by_a_number(x: Any) -> Any:
+    y, i = x.copy(), 0
+    while i < x.sum():
+        y += 1.0
+        y = 3.0
+        i += 1
+    return y
+
+
+@pytest.mark.parametrize("program", [with_a_second_name, named_again_in_the_loop, replaced_by_a_number])
 def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:
     pytest.importorskip("malt")
-    with pytest.raises(TracegradError, match="is read by another name|has two names"):
+    with pytest.raises(TracegradError, match="is read by another name|has two names|before a round and float after"):
         tg.jit(program)(np.array([1.0, 2.0, 3.0]))
 
 

@@ -209,7 +209,8 @@ def shares(tracer: Tracer, values: Any) -> bool:
 
 def one_place(a: Any, b: Any) -> bool:
     """Say whether two traced arrays are one, or the same view of one."""
-    return a is b or (a._memory is not None and a._memory is b._memory and a._steps == b._steps)
+    own = memory_of(a)
+    return a is b or (own is not None and own is memory_of(b) and a._steps == b._steps)
 
 
 def known_as(carry: Tracer, value: Any, apart: Sequence[Memory]) -> None:
