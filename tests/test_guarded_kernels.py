@@ -42,14 +42,14 @@ def test_on_other_cpus(cpu):
     """AVX2 with FMA, and vectors of 128 bits without FMA, as wide as NEON's."""
     if not level(cpu).runs_on(host()):
         pytest.skip(f"code for {cpu} does not run here")
-    run_apart(*FLOAT_KERNELS, TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60")
+    run_apart(*FLOAT_KERNELS, TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="40", RANDOM_PRODUCTS="25")
 
 
 @pytest.mark.skipif("ALL_CPUS" not in os.environ, reason="compiles all kernels for each tile: set ALL_CPUS=1")
 @pytest.mark.parametrize("tile", ["avx512", "neon"])
 def test_tiles_of_other_cpus(tile):
     """The code of other tiles in this machine's instructions."""
-    run_apart(*FLOAT_KERNELS, GUARDED_TILE=tile, TRACEGRAD_CACHE="0", RANDOM_CONVOLUTIONS="100", RANDOM_PRODUCTS="60")
+    run_apart(*FLOAT_KERNELS, GUARDED_TILE=tile, TRACEGRAD_CACHE="0", RANDOM_CONVOLUTIONS="40", RANDOM_PRODUCTS="25")
 
 
 SCRIPT = """
