@@ -14,6 +14,7 @@ Each number of rows is a function of its own, reached through one switch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from llvmlite import ir
 
 from tracegrad.codegen.addresses import I32, POINTER
 from tracegrad.codegen.plane_taps import counted, word_at
-from tracegrad.codegen.tile import Lanes, offset, part_function, part_intrinsic, part_module, word
+from tracegrad.codegen.tile import Lanes, offset, part_function, part_intrinsic, switch_part, word
 from tracegrad.codegen.tile_shape import THIN_ROWS, TileShape, thin_vectors
 
 ARGUMENTS = 13
@@ -40,23 +41,17 @@ def dots_intrinsic(bits: int) -> Any:
 
 def dots_part(bits: int, shape: TileShape) -> ir.Module:
     """Return the module that defines dots."""
-    name = dots_name(bits)
-    module = part_module(name)
-    function = part_function(module, name, ARGUMENTS)
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    end = function.append_basic_block("end")
-    switch = builder.switch(function.args[0], end)
-    for rows in range(1, THIN_ROWS + 1):
-        callee = part_function(module, f"{name}_{rows}", ARGUMENTS)
-        callee.linkage = "internal"
-        Dots(Lanes(bits, shape.lanes(bits // 8)), rows, callee).emit()
-        block = function.append_basic_block("case")
-        switch.add_case(word(rows), block)
-        builder.position_at_end(block)
-        builder.call(callee, function.args).tail = "tail"
-        builder.branch(end)
-    ir.IRBuilder(end).ret_void()
-    return module
+    name, lanes = dots_name(bits), Lanes(bits, shape.lanes(bits // 8))
+
+    def case(rows: int) -> Callable[[ir.Module], ir.Function]:
+        def write(module: ir.Module) -> ir.Function:
+            function = part_function(module, f"{name}_{rows}", ARGUMENTS)
+            Dots(lanes, rows, function).emit()
+            return function
+
+        return write
+
+    return switch_part(name, ARGUMENTS, 0, {rows: case(rows) for rows in range(1, THIN_ROWS + 1)})
 
 
 @dataclass

@@ -25,7 +25,17 @@ from llvmlite import ir
 
 from tracegrad.codegen.addresses import I32, I64, KERNEL_TYPES, POINTER, intrinsic
 from tracegrad.codegen.plan_conv_planes import HEIGHTS, LONGEST, MANY_TAPS, ROWS, TAPS
-from tracegrad.codegen.tile import WORD, Lanes, offset, opaque, part_function, part_intrinsic, part_module, word
+from tracegrad.codegen.tile import (
+    WORD,
+    Lanes,
+    offset,
+    opaque,
+    part_function,
+    part_intrinsic,
+    part_module,
+    switch_part,
+    word,
+)
 from tracegrad.codegen.tile_shape import TileShape
 
 
@@ -104,24 +114,17 @@ def word_at(builder: ir.IRBuilder, table: ir.Value, index: ir.Value) -> ir.Value
 
 def taps_plane_part(bits: int, shape: TileShape) -> ir.Module:
     """Return the module that defines taps_plane: a switch over functions for each height."""
-    lanes = Lanes(bits, shape.lanes(bits // 8))
-    name = taps_plane_name(bits)
-    module = part_module(name)
-    function = part_function(module, name, 9)
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    end = function.append_basic_block("end")
-    switch = builder.switch(function.args[7], end)
-    for height in range(1, HEIGHTS + 1):
-        callee = part_function(module, f"{name}_{height}", 9)
-        callee.linkage = "internal"
-        TapsPlane(lanes, height, callee).emit()
-        block = function.append_basic_block("case")
-        switch.add_case(word(height), block)
-        builder.position_at_end(block)
-        builder.call(callee, function.args).tail = "tail"
-        builder.branch(end)
-    ir.IRBuilder(end).ret_void()
-    return module
+    name, lanes = taps_plane_name(bits), Lanes(bits, shape.lanes(bits // 8))
+
+    def case(height: int) -> Callable[[ir.Module], ir.Function]:
+        def write(module: ir.Module) -> ir.Function:
+            function = part_function(module, f"{name}_{height}", 9)
+            TapsPlane(lanes, height, function).emit()
+            return function
+
+        return write
+
+    return switch_part(name, 9, 7, {height: case(height) for height in range(1, HEIGHTS + 1)})
 
 
 @dataclass

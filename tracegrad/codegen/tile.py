@@ -15,7 +15,7 @@ the machine is to run them, in a module that is linked after the optimiser has r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,30 @@ def part_intrinsic(name: str, argument_count: int) -> Any:
         builder.call(declare(builder.module, name, VOID, [I64] * argument_count), args)
 
     return call_part
+
+
+def switch_part(
+    name: str, argument_count: int, selector: int, cases: Mapping[int, Callable[[ir.Module], ir.Function]]
+) -> ir.Module:
+    """Return the module of a part whose argument number `selector` says which of some functions is meant.
+
+    Another value does nothing. `cases` write the functions.
+    """
+    module = part_module(name)
+    function = part_function(module, name, argument_count)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    end = function.append_basic_block("end")
+    switch = builder.switch(function.args[selector], end)
+    for value, write in cases.items():
+        callee = write(module)
+        callee.linkage = "internal"
+        block = function.append_basic_block("case")
+        switch.add_case(word(value), block)
+        builder.position_at_end(block)
+        builder.call(callee, function.args).tail = "tail"
+        builder.branch(end)
+    ir.IRBuilder(end).ret_void()
+    return module
 
 
 @dataclass(frozen=True)
@@ -365,21 +389,13 @@ def thin_tile_part(bits: int, shape: TileShape) -> ir.Module:
     """Return the module that defines the thin tile: a switch over functions by their width."""
     lanes = Lanes(bits, shape.lanes(bits // 8))
     name = thin_tile_name(bits)
-    module = part_module(name)
-    function = part_function(module, name, 9)
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    end = function.append_basic_block("end")
-    switch = builder.switch(function.args[7], end)
-    for rows in range(1, THIN_ROWS + 1):
-        vectors = thin_vectors(rows)
-        block = function.append_basic_block("case")
-        switch.add_case(word(vectors * lanes.count), block)
-        builder.position_at_end(block)
+
+    def case(rows: int, vectors: int) -> Callable[[ir.Module], ir.Function]:
         emitter = TileEmitter(lanes, shape.rows, rows, vectors, indirect=True)
-        builder.call(emitter.emit(module, f"{name}_{rows}x{vectors}"), function.args).tail = "tail"
-        builder.branch(end)
-    ir.IRBuilder(end).ret_void()
-    return module
+        return lambda module: emitter.emit(module, f"{name}_{rows}x{vectors}")
+
+    widths = [(rows, thin_vectors(rows)) for rows in range(1, THIN_ROWS + 1)]
+    return switch_part(name, 9, 7, {vectors * lanes.count: case(rows, vectors) for rows, vectors in widths})
 
 
 def tile_intrinsic(bits: int, indirect: bool) -> Any:
