@@ -141,6 +141,10 @@ class TracerValueError(TracerBoolError):
     """NumPy or Python asked for the elements of a traced value: converting the function may help."""
 
 
+class MissingAttribute(TracerError, AttributeError):
+    """An attribute of NumPy's arrays that traced values do not have."""
+
+
 class TracerLeakError(TracerError):
     """A traced value was used after its trace had ended."""
 

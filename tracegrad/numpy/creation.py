@@ -174,29 +174,37 @@ def tri(n: int, m: int | None = None, k: int = 0, dtype: DType = np.float64) -> 
     return cast("tri", ew.less_equal(counted(shape, 1, INT64), ew.add(counted(shape, 0, INT64), k)), chosen)
 
 
-def asarray(x: ArrayLike, dtype: DType = None) -> Array:
+def asarray(x: ArrayLike, dtype: DType = None, order: Any = None, *, copy: bool | None = None) -> Array:
     """Return x as an array: inside a trace a traced value, outside a NumPy array, as `numpy.asarray`.
 
-    Lists may hold traced values. Raises ArgumentError for what is not numbers, DTypeError for unsupported dtypes.
+    `order` does not matter to values: arrays are row-major. Lists may hold traced values. Raises ArgumentError for what
+    is not numbers, DTypeError for unsupported dtypes.
 
     >>> asarray([1, 2], dtype=np.float32)
     array([1., 2.], dtype=float32)
     """
+    if copy:
+        return new_array(x, dtype)
     x = operand("asarray", x)
     x = dtype_of(x).type(x) if is_scalar(x) else x
     return array_of(x if dtype is None else cast("asarray", x, settle_dtype(dtype, "asarray")))
 
 
-def new_array(x: ArrayLike, dtype: DType = None, *, copy: bool = True) -> Array:
-    """Return x as a new array, as `numpy.array`; see `asarray`.
+def new_array(
+    x: ArrayLike, dtype: DType = None, *, copy: bool | None = True, order: Any = None, subok: bool = False,
+    ndmin: int = 0,
+) -> Array:
+    """Return x as a new array of `ndmin` axes or more, as `numpy.array`; see `asarray`.
 
     >>> new_array([[1.0, 2.0]]).shape
     (1, 2)
     """
+    del order, subok  # arrays are row-major, and of one class
     found = asarray(x, dtype)
+    found = shaping.as_shape(found, (1,) * (ndmin - len(found.shape)) + found.shape)
     if not copy:
         return found
-    return np.array(found) if isinstance(found, np.ndarray) else found.owned() if found is x else found
+    return np.array(found) if isinstance(found, np.ndarray) else found.apart((x,))
 
 
 def copy(x: ArrayLike) -> Array:

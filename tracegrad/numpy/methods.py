@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, TracerError
-from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, inplace, joining, pieces, products
-from tracegrad.numpy import reductions, selecting, shaping, torch_names
+from tracegrad.numpy import arithmetic, array_methods, creation, elementwise as ew, indexing, inplace, joining, pieces
+from tracegrad.numpy import products, reductions, selecting, shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
@@ -143,11 +143,13 @@ def install() -> None:
         setattr(Tracer, f"__{name}__", forward(function, unknown=True))
     for name, function in UNARY.items():
         setattr(Tracer, f"__{name}__", method(f"__{name}__", function))
-    for name, function in {**METHODS, **torch_names.METHODS}.items():
+    for name, function in {**METHODS, **torch_names.METHODS, **array_methods.METHODS}.items():
         setattr(Tracer, name, method(name, function))
     for name, function in {**torch_names.PLAIN, **inplace.METHODS}.items():
         setattr(Tracer, name, function)
     more: dict[str, Any] = {
+        "__getattr__": array_methods.missing,
+        "flat": array_methods.FLAT,
         "reshape": reshape_method,
         "size": property(torch_names.size_of, doc=torch_names.size_of.__doc__),
         "T": property(shaping.transpose, doc="The array with its axes reversed."),

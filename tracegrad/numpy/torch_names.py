@@ -2,7 +2,8 @@
 
 They are put on `Tracer` beside NumPy's methods. Where both have a name, both work: axes may be named `axis=` or `dim=`,
 `keepdims=` or `keepdim=`. What differs between the two keeps NumPy's meaning, unless `dim=` is written:
-`x.max(dim=0)` gives values and indices, `x.max(axis=0)` and `x.max(0)` the values.
+`x.max(dim=0)` gives values and indices, `x.max(axis=0)` and `x.max(0)` the values; `x.sort(dim=0)` likewise, while
+`x.sort()` of a traced value works in place (`array_methods`).
 """
 
 from __future__ import annotations
@@ -326,9 +327,8 @@ METHODS: dict[str, Function] = {
     "argmin": either(reductions.argmin), "argsort": either(selecting.argsort), "cumprod": either(reductions.cumprod),
     "cumsum": either(reductions.cumsum), "flatten": flatten, "max": extremum(reductions.max, reductions.argmax),
     "mean": either(reductions.mean), "min": extremum(reductions.min, reductions.argmin),
-    "prod": either(reductions.prod), "sort": sort,
-    "squeeze": squeeze, "std": unbiased(reductions.std), "sum": either(reductions.sum),
-    "transpose": transpose, "var": unbiased(reductions.var),
+    "prod": either(reductions.prod), "squeeze": squeeze, "std": unbiased(reductions.std),
+    "sum": either(reductions.sum), "transpose": transpose, "var": unbiased(reductions.var),
 }  # fmt: skip
 """Methods by name, called with the array first."""
 
