@@ -95,3 +95,22 @@ def test_messages_about_loops() -> None:
     assert message(ShapeError, lambda: tg.scan(lambda c, x: (c, None), 1.0, 2.0)) == (
         "scan: xs holds a scalar, which has no first axis\n  fix: pass arrays, or close over the scalar"
     )
+
+
+def number_too_large(fn: Callable[..., Any]) -> None:
+    """A number that does not fit into the int32 that a body computes with is refused, as NumPy refuses it."""
+    x = np.arange(3, dtype=np.int32)
+    with pytest.raises(DTypeError, match="argument n.*out of bounds for int32"):
+        tg.jit(fn)(x, 2**40)
+    with pytest.raises(DTypeError, match="argument n.*out of bounds for int32"):
+        tg.compile(fn, x, 5)(x, 2**40)
+    np.testing.assert_array_equal(tg.jit(fn)(x, 5), fn(x, 5))
+
+
+def test_numbers_that_are_narrowed_in_bodies() -> None:
+    number_too_large(lambda x, n: x + n)
+    number_too_large(lambda x, n: tg.fori_loop(0, 3, lambda i, c: c + n, x))
+    number_too_large(lambda x, n: tg.scan(lambda c, y: (c + n, y * n), x, x)[1])
+    number_too_large(lambda x, n: tg.while_loop(lambda c: c.sum() < 20, lambda c: c + n, x))
+    number_too_large(lambda x, n: tg.while_loop(lambda c: (c < n * np.int32(4)).any(), lambda c: c + 1, x))
+    number_too_large(lambda x, n: tg.cond(x.sum() > 0, lambda: tg.scan(lambda c, y: (c + n, c), x, x)[0], lambda: x))

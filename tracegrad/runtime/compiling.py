@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from tracegrad.codegen.calls import block_grain
 from tracegrad.config import config
-from tracegrad.ir import Graph, Node
+from tracegrad.ir import Graph, Node, Operand
 from tracegrad.ir.aval import NAMES
 from tracegrad.ir.layout import Layout
+from tracegrad.ops.control import cond, scan, while_loop
+from tracegrad.ops.custom import custom
 from tracegrad.ops.elementwise import convert
 from tracegrad.passes.simplify import simplify
 from tracegrad.passes.stored import as_stored
@@ -36,9 +38,37 @@ def planned(graph: Graph, donate: Sequence[int], layouts: Sequence[Layout]) -> t
 
 def narrowed_inputs(graph: Graph) -> list[tuple[int, str]]:
     """Return the integer scalars among the inputs that are converted to a narrower integer dtype, with that dtype."""
-    place = {n: i for i, n in enumerate(graph.inputs) if not n.shape and n.dtype == np.int64}
-    found = [(place[o], n.dtype) for n in graph.nodes if n.prim is convert for o in n.nodes() if o in place]
-    return sorted({(i, NAMES[d]) for i, d in found if d.kind in "iu" and d != np.int64})
+    numbers = {n: i for i, n in enumerate(graph.inputs) if not n.shape and n.dtype == np.int64}
+    return sorted(narrowings(graph, numbers))
+
+
+def narrowings(graph: Graph, numbers: Mapping[Node, int]) -> set[tuple[int, str]]:
+    """Return what `narrowed_inputs` does, for nodes that are inputs of these numbers; bodies are looked into, too."""
+    found = set()
+    for node in graph.nodes:
+        if node.prim is convert and node.dtype.kind in "iu" and node.dtype != np.int64:
+            found |= {(numbers[o], NAMES[node.dtype]) for o in node.nodes() if o in numbers}
+        for inner, operands in inner_graphs(node):
+            pairs = zip(inner.inputs, operands, strict=True)
+            handed_in = {n: numbers[o] for n, o in pairs if isinstance(o, Node) and o in numbers}
+            if handed_in:
+                found |= narrowings(inner, handed_in)
+    return found
+
+
+def inner_graphs(node: Node) -> Iterator[tuple[Graph, Sequence[Operand]]]:
+    """Give the graphs that a primitive of control flow runs, each with the operands of its first round."""
+    operands, params = node.operands, node.params
+    if node.prim is cond:
+        for branch in params["branches"]:
+            yield branch, operands[1:]
+    elif node.prim is scan or node.prim is custom:
+        yield params["body"], operands
+    elif node.prim is while_loop:
+        _, carry, xs, consts = while_loop.parts(operands, params["condition"], params["n_carry"], params["n_xs"])
+        yield params["body"], (*carry, *xs, *consts)
+        if params["condition"] is not None:
+            yield params["condition"], (*carry, *consts)
 
 
 def compile_graph(
