@@ -95,7 +95,7 @@ def test_statuses_and_names(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = tg.compile(lambda x: x + 1.0, tg.spec(3))
-    for name in ("", "int", "a b", "tg_entry", "9"):
+    for name in ("", "int", "a b", "tg_entry", "9", "int64_t", "free", "exp"):  # the last two are functions of C's
         with pytest.raises(ArtefactError, match="is no name for a C function"):
             compiled.export_c(tmp_path, name)
     monkeypatch.setattr(c_face.shutil, "which", lambda name: None)
@@ -106,3 +106,21 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (tmp_path / "file").write_text("")
         with pytest.raises(ArtefactError, match="cannot be written"):
             compiled.export_c(tmp_path / "file", "add")
+
+
+@needs_compiler
+def test_names_that_c_uses_otherwise(tmp_path: Path) -> None:
+    """Names of what the function itself declares and calls, types, macros, and keys that would end a comment."""
+
+    def total(arena: Any, table: Any, status: Any, free: Any, aligned_alloc: Any, int64_t: Any, NULL: Any) -> Any:
+        return arena + 2.0 * table["*/ x"] + 4.0 * status + 8.0 * free + 16.0 * aligned_alloc + 32.0 * int64_t + NULL
+
+    number = tg.spec(())
+    compiled = tg.compile(total, number, {"*/ x": number}, *[number] * 5)
+    library = ctypes.CDLL(str(compiled.export_c(tmp_path)))
+    arguments = [np.float64(i) for i in range(7)]
+    result = np.zeros(())
+    places = [np.array(a) for a in arguments]
+    library.total(*(ctypes.c_void_p(a.ctypes.data) for a in (*places, result)))
+    arguments[1] = {"*/ x": arguments[1]}
+    assert result == total(*arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ def save(parts: Parts, path: str | Path, levels: Sequence[str]) -> None:
 def export_c(parts: Parts, folder: str | Path, name: str) -> Path:
     """Write a program as a shared library and a header for C; return the path of the library."""
     chosen = name or parts.name
-    if not re.fullmatch(r"[A-Za-z]\w*", chosen, re.ASCII) or chosen in c_face.KEYWORDS or chosen.startswith("tg_"):
+    if not c_face.is_name(chosen):
         raise ArtefactError(f"export_c: {chosen!r} is no name for a C function", fix='pass one: name="step"')
     specialised = parts.specialised
     arguments = parts.parameters.leaf_names(parts.treedef)

@@ -3,8 +3,8 @@
     int64_t step(float *w, const float *x, float *loss);
 
 Arguments and results are pointers to arrays, in order, in C order unless the header tells another one; a donated
-argument is also its result. The program
-runs on the caller's thread, needs no Python, and keeps no state: every call has memory of its own.
+argument is also its result. The program runs on the caller's thread, needs no Python, and keeps no state: every call
+has memory of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tracegrad.errors import ArtefactError
 from tracegrad.ir.layout import Layout, describe
 from tracegrad.runtime.artefact import Build
 from tracegrad.runtime.layout import memory_of
+from tracegrad.runtime.objects import address_in_c
 from tracegrad.runtime.sealed import write
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -36,11 +37,13 @@ KEYWORDS = frozenset(
     " false nullptr asm new delete class this template operator private public protected try catch throw".split()
 )
 
+USED = frozenset({*C_TYPES.values(), "NULL", "aligned_alloc", "free", "linux", "unix"})
+"""Names that mean something else in the header, or in the function, than a parameter. All others begin with tg_."""
+
 RUNTIME = """
 /* What long loops ask Python for elsewhere: nobody interrupts them here. */
 int32_t tg_gil_ensure(void) { return 0; }
 int32_t tg_check_signals(void) { return 0; }
-void tg_clear_error(void) {}
 void tg_gil_release(int32_t state) { (void)state; }
 extern int64_t tg_entry(int64_t table);
 """
@@ -67,7 +70,8 @@ class Parameter:
         stored = ""
         if self.layout is not None:
             stored = f", {describe(self.layout, self.shape)}: strides of {self.layout} elements"
-        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {self.path}{bits}{stored}{notes[self.role]}"
+        text = f"{self.path}{bits}{stored}{notes[self.role]}".replace("*/", "* /")  # it stands in a comment
+        return f" *   {self.name:20} {C_TYPES[self.dtype]}{size}: {text}"
 
 
 def identifier(path: str, taken: set[str]) -> str:
@@ -85,7 +89,7 @@ def identifier(path: str, taken: set[str]) -> str:
 def parameters(facts: dict[str, Any], arguments: Sequence[str], results: Sequence[str], name: str) -> list[Parameter]:
     """Return the parameters in order: arguments, then the results that no donated argument holds."""
     donated = {number: results[i] for i, (_, _, number) in enumerate(facts["outputs"]) if number >= 0}
-    taken = {name}
+    taken = {name, *USED}
     found = []
     for i, path in enumerate(arguments):
         dtype, shape = facts["inputs"][i]
@@ -141,7 +145,7 @@ def source(name: str, params: Sequence[Parameter], facts: dict[str, Any], captur
     written = iter([p for p in params if p.role == "result"])
     arguments = [f"(int64_t){next(inputs).name}" for _ in range(len(facts["inputs"]) - captures)]
     arguments += [f"(int64_t)tg_captured{i}" for i in range(captures)]
-    table = ["0", "(int64_t)arena", "0", *arguments]
+    table = ["0", "(int64_t)tg_arena", "0", *arguments]
     for _, _, number in facts["outputs"]:
         table.append(arguments[number] if number >= 0 else f"(int64_t){next(written).name}")
     size = -(-max(facts["arena_bytes"], 64) // 64) * 64
@@ -156,15 +160,21 @@ def source(name: str, params: Sequence[Parameter], facts: dict[str, Any], captur
         RUNTIME,
         *kept,
         f"int64_t {name}({', '.join(p.declaration() for p in params) or 'void'}) {{",
-        f"    char *arena = aligned_alloc(64, {size});",
-        "    if (!arena) return -1;",
-        f"    int64_t table[] = {{{', '.join([*table, '0'])}}};",
-        "    int64_t status = tg_entry((int64_t)table);",
-        "    free(arena);",
-        "    return status;",
+        f"    char *tg_arena = aligned_alloc(64, {size});",
+        "    if (!tg_arena) return -1;",
+        f"    int64_t tg_table[] = {{{', '.join([*table, '0'])}}};",
+        "    int64_t tg_status = tg_entry((int64_t)tg_table);",
+        "    free(tg_arena);",
+        "    return tg_status;",
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def is_name(name: str) -> bool:
+    """Say whether a library may export a function of this name: none of C's, which it would put itself in front of."""
+    is_identifier = bool(re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)) and not name.startswith("tg_")
+    return is_identifier and name not in KEYWORDS | USED and not address_in_c(name)
 
 
 def compiler() -> str:
