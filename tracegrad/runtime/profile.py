@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from tracegrad.runtime.compiling import compile_graph
 from tracegrad.runtime.executable import Executable
 from tracegrad.runtime.layout import laid_out
 from tracegrad.runtime.program import Program
+
+WARM_UP = 3
 
 
 def first_line(step: str) -> str:
@@ -46,14 +48,19 @@ def profile(program: Program, inputs: Sequence[Any], rounds: int = 50) -> Profil
         laid_out(np.array(x), layout) if isinstance(x, np.ndarray) else x
         for x, layout in zip(inputs, program.layouts, strict=True)
     ]
-    cycles = []
-    began, first = time.perf_counter(), 0
-    for number in range(rounds + 3):
-        executable(own)
-        if number == 3:
-            began, first = time.perf_counter(), int(executable.stamps[0])
-        if number >= 3:
-            cycles.append(np.diff(executable.stamps))
-    rate = (int(executable.stamps[-1]) - first) / (time.perf_counter() - began) / 1e6
-    medians = np.median(np.array(cycles), axis=0) / rate
+    medians = medians_of(lambda: executable(own), executable.stamps, rounds)
     return Profile(tuple(facts.steps), tuple(float(m) for m in medians))
+
+
+def medians_of(run: Callable[[], object], stamps: Any, rounds: int) -> Any:
+    """Return the median microseconds between the cycle counts that every run writes, after some runs that warm up."""
+    for _ in range(WARM_UP):
+        run()
+    cycles, first = [], 0
+    began = time.perf_counter()
+    for _ in range(rounds):
+        run()
+        cycles.append(np.diff(stamps))
+        first = first or int(stamps[0])
+    rate = (int(stamps[-1]) - first) / (time.perf_counter() - began) / 1e6
+    return np.median(np.array(cycles), axis=0) / rate
