@@ -201,6 +201,29 @@ def test_a_forked_child_has_its_own_workers(machine):
     assert (machine.count(100) == 1).all()
 
 
+@pytest.mark.parametrize("most", [0, 1])
+def test_where_threads_cannot_start(machine, monkeypatch, most):
+    """The caller does the work of those that lack; once they can start, they do."""
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if len(started) == most:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2):
+        machine.pool.enter()
+        assert (machine.count(100, regions=20) == 20).all()
+        machine.pool.leave()
+    assert machine.pool._words[pool_layout.ENTERED] == 0
+    monkeypatch.undo()
+    machine.count(10)
+    assert len(machine.pool._running) == machine.pool.threads - 1
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.01])
 def test_the_process_ends_in_peace(delay):
     script = f"""

@@ -8,6 +8,7 @@ makes that step slower, never wrong: the caller does whatever tasks nobody claim
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import threading
@@ -76,17 +77,18 @@ class Pool:
         with self._lock:
             if self._words[pool_layout.STOP]:
                 return
-            if not self._running:
+            with contextlib.suppress(RuntimeError):  # there are too many: the caller does the work of those that lack
                 self._start()
             # A worker clears its state before it counts the park; only this method sets the state again.
-            for thread in range(1, self.threads):
+            for thread in range(1, len(self._running) + 1):
                 if not self._words[pool_layout.STATES + thread]:
                     self._words[pool_layout.STATES + thread] = 1
                     self._words[pool_layout.WAKES] += 1
                     self._parking[thread].release()
 
     def _start(self) -> None:
-        for index in range(1, self.threads):
+        """Start the workers that do not run yet."""
+        for index in range(len(self._running) + 1, self.threads):
             arguments = (self._worker, self._words, self._parking[index], index)
             thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"tracegrad-{index}")
             thread.start()
