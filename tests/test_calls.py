@@ -18,8 +18,10 @@ import tracegrad.numpy
 from tracegrad import nn, tree
 from tracegrad.api.function import MISS
 from tracegrad.codegen import caller_layout as at
+from tracegrad.codegen import pool_layout
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, ShapeError
 from tracegrad.runtime import caller
+from tracegrad.runtime.executable import Facts
 
 X = np.arange(12.0).reshape(3, 4)
 needs_native = pytest.mark.skipif(caller.method() is None, reason="another Python: calls go the long way")
@@ -333,6 +335,29 @@ def test_the_gil_is_released_in_the_program() -> None:
     executable.address = ctypes.cast(ctypes.pythonapi.PyGILState_Check, ctypes.c_void_p).value
     native = caller.list_caller(executable).call
     assert type(native([X])) is list  # a status of 1 would come back as an int
+
+
+@needs_native
+def test_arguments_are_kept_while_workers_are_woken() -> None:
+    """Python runs meanwhile, so another thread may take an array out of the list that the call was given."""
+    executable: Any = tg.compile(lambda x: x * 2.0, X)._specialised.program.executable
+    arguments = [X.copy()]
+    executable(arguments)
+    counts: list[int] = []
+
+    class Pool:
+        words = (ctypes.c_int64 * pool_layout.words(1))()
+        ctl = ctypes.addressof(words)
+
+        def wake(self) -> None:
+            counts.append(sys.getrefcount(arguments[0]))
+
+    executable.facts = Facts(**(executable.facts.as_json() | {"parallel": True}))
+    executable.pool = Pool()
+    executable.pool.words[pool_layout.PARKS] = 1  # a worker sleeps
+    executable.pool.wake()
+    np.testing.assert_array_equal(caller.list_caller(executable).call(arguments)[0], X * 2.0)
+    assert counts == [counts[0], counts[0] + 1]
 
 
 def test_many_threads_call_at_once() -> None:

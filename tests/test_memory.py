@@ -315,3 +315,25 @@ for fn in (tg.jit(once), tg.jit(rows), tg.jit(branch), *gradients):
         assert pages(1) - resident < 8 * MIB, (pages(1) - resident) / MIB
         np.testing.assert_array_equal(fn(2, x), expected)
 """)
+
+
+def test_the_exception_of_a_signal_handler_comes_through() -> None:
+    """As timeouts of test runners and of task queues raise theirs; called from native code, and from Python."""
+    alone("""
+def ring(*_):
+    raise TimeoutError("it rings")
+
+signal.signal(signal.SIGALRM, ring)
+endless = tg.compile(loop, tg.spec((), np.int64), tg.spec(3))
+long = tg.compile(lambda n, x: tg.scan(lambda c, _: (c + n, None), x, None, length=10**13)[0], 1, tg.spec(()))
+for program, arguments in ((endless, [np.int64(-1), X[:3]]), (long, [np.int64(1), np.float64(0.5)])):
+    executable = program._specialised.program.executable
+    for call in (lambda: program(*arguments), lambda: executable.run([np.array(a) for a in arguments])):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            call()
+            raise SystemExit("the loop has ended")
+        except TimeoutError as error:
+            assert str(error) == "it rings"
+    assert len(executable.arenas) == 1
+""")

@@ -54,6 +54,7 @@ from tracegrad.codegen.caller_layout import (
     INPUTS,
     INSTEAD,
     INTEGER,
+    INTERRUPTED,
     KIND,
     LAST,
     LEAF,
@@ -354,6 +355,10 @@ def hand_over(words: int, block: int) -> int:
 def run(words: int, block: int) -> int:
     """Enter the program without the GIL; return its status."""
     process = load_word(words, PROCESS)
+    inputs = load_word(words, INPUT_COUNT)
+    leaves = block + load_word(words, LEAVES_AT)
+    for i in range(inputs):  # from here on other threads run: `wake` is Python, and the program does without the GIL
+        call(load_word(process, INC_REF), load_word(leaves, i))
     control = load_word(words, CONTROL)
     parallel = load_word(words, PARALLEL)
     if parallel != 0 and load_word(control, PARKS) != load_word(control, WAKES):
@@ -362,10 +367,6 @@ def run(words: int, block: int) -> int:
             call(load_word(process, ERROR_CLEAR), 0)
         else:
             call(load_word(process, DEC_REF), woken)
-    inputs = load_word(words, INPUT_COUNT)
-    leaves = block + load_word(words, LEAVES_AT)
-    for i in range(inputs):
-        call(load_word(process, INC_REF), load_word(leaves, i))
     store_word(block, 0, control)
     store_word(block, 1, block + load_word(words, ARENA_AT))
     store_word(block, HEADER + inputs + load_word(words, OUTPUT_COUNT), load_word(words, STAMPS))
@@ -394,6 +395,8 @@ def answer(words: int, root: int, block: int) -> int:
     status = run(words, block)
     if status != 0:
         drop(process, block + load_word(words, RESULTS_AT), load_word(words, OUTPUT_COUNT))
+        if status == INTERRUPTED:  # a signal handler has raised an exception, which is set
+            return 0
         return call(load_word(process, FROM_LONG), status)
     return hand_over(words, block)
 

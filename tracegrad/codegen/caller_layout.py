@@ -36,6 +36,9 @@ OUTPUT_WORDS = 4
 NEW, NUMBER = -1, -2
 """SOURCE is the number of the donated argument, or one of these: a new array, a NumPy scalar."""
 
+INTERRUPTED = -2
+"""The status of a program that a signal ended (`region_text`)."""
+
 AS_LIST, AS_TUPLE, BARE = range(3)
 """What a call returns: all results in a list or a tuple, or the only one as it is."""
 

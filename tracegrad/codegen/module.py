@@ -23,23 +23,18 @@ declare ptr @realloc(ptr, i64)
 declare void @free(ptr)
 declare i32 @tg_gil_ensure()
 declare i32 @tg_check_signals()
-declare void @tg_clear_error()
 declare void @tg_gil_release(i32)
 define internal i64 @tg_poll() noinline {
   %state = call i32 @tg_gil_ensure()
   %raised = call i32 @tg_check_signals()
-  %stop = icmp ne i32 %raised, 0
-  br i1 %stop, label %clear, label %done
-clear:
-  call void @tg_clear_error()
-  br label %done
-done:
   call void @tg_gil_release(i32 %state)
+  %stop = icmp ne i32 %raised, 0
   %answer = zext i1 %stop to i64
   ret i64 %answer
 }
 """
-"""What programs may call. `tg_poll` lets Python handle signals in the middle of a loop; 1: a handler raised."""
+"""What programs may call. `tg_poll` lets Python handle signals in the middle of a loop; 1: a handler raised, and its
+exception stays set for the thread until the program has returned."""
 PART = 12_000
 """Characters of kernels that are worth a part of their own: some 30 ms of optimising and code generation."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tracegrad.codegen.caller_layout import INTERRUPTED
 from tracegrad.codegen.table_layout import HEADER
-from tracegrad.ops.control import while_loop
+from tracegrad.ops.control import scan, while_loop
 from tracegrad.ops.rewind import rewind
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.kernel import Kernel
@@ -16,6 +17,10 @@ from tracegrad.schedule.plan import Plan, Region
 POLL_ROUNDS = 1 << 16
 POLL_WORK = 1 << 22
 """Ctrl-C is looked for after this many rounds, or after about this many operations of them."""
+LONG_SCAN = 1 << 30
+SCAN_POLL_WORK = 1 << 28
+"""A scan of about so many operations takes a second: shorter ones are not interrupted. To ask takes Python's lock,
+which other threads may hold for milliseconds, so long scans ask seldom."""
 
 
 class Parent(Protocol):
@@ -38,16 +43,27 @@ def round_work(plan: Plan) -> int:
         match step:
             case Kernel(work=work):
                 total += work
-            case Region(plans=plans):
-                total += 64 * sum(round_work(p) for p in plans)
+            case Region(node=node, plans=plans):
+                rounds = node.params["length"] if node.prim is scan else 64
+                total += rounds * sum(round_work(p) for p in plans)
             case _:
                 total += 1 << 14
     return total
 
 
+def rounds_of(plan: Plan, work: int) -> int:
+    """Return how many runs of a plan take about so many operations: a power of two."""
+    return 1 << max(0, -(-work // round_work(plan)) - 1).bit_length()
+
+
+def is_long(step: Region) -> bool:
+    """Say whether a region is a scan that a user may want to stop."""
+    return step.node.prim is scan and step.node.params["length"] * round_work(step.plans[0]) >= LONG_SCAN
+
+
 def may_stop(step: Region) -> bool:
-    """Say whether a region can end early: with a loop of unknown length in it, which Ctrl-C or a full memory ends."""
-    return step.node.prim in (while_loop, rewind) or any(has_stop(plan) for plan in step.plans)
+    """Say whether a region can end early: with a long loop in it, which Ctrl-C or a full memory ends."""
+    return step.node.prim in (while_loop, rewind) or is_long(step) or any(has_stop(plan) for plan in step.plans)
 
 
 def has_stop(plan: Plan) -> bool:
@@ -144,10 +160,10 @@ class RegionText:
         return name
 
     def poll(self, i: str, after: str, part: str = "") -> None:
-        """Now and then ask whether the user wants to stop: Ctrl-C ends the loop with status -2."""
-        period = 1
-        while period < POLL_ROUNDS and period * round_work(self.step.plans[-1]) < POLL_WORK:
-            period *= 2
+        """Now and then ask whether the user wants to stop: Ctrl-C ends the loop with its own status."""
+        plan = self.step.plans[-1]
+        is_scan = self.step.node.prim is scan
+        period = rounds_of(plan, SCAN_POLL_WORK) if is_scan else min(POLL_ROUNDS, rounds_of(plan, POLL_WORK))
         due, asked, go_on = (f"{self.prefix}.{short}{part}" for short in ("due", "asked", "go"))
         self.add(f"{i}.phase = and i64 {i}, {period - 1}")
         self.add(f"{i}.due = icmp eq i64 {i}.phase, {period - 1}")
@@ -157,6 +173,6 @@ class RegionText:
         self.add(f"{i}.stops = icmp ne i64 {i}.stop, 0")
         self.add(f"br i1 {i}.stops, label %{asked}, label %{go_on}")
         self.start_block(asked)
-        self.add("store i64 -2, ptr %status")
+        self.add(f"store i64 {INTERRUPTED}, ptr %status")
         self.add(f"br label %{after}")
         self.start_block(go_on)

@@ -4,8 +4,7 @@ A region fills the table of the function of its body (pool, arena, status, argum
 
     cond     one call of the branch that the index names
     while    { call condition; call body } with the carries in two places that take turns; what the body leaves for
-    the pullback
-             goes on tapes, which grow by doubling
+             the pullback goes on tapes, which grow by doubling
     scan     a counted loop; slices and stacked results advance by pointer, carries take turns
 
 A carry that the body can update in place has one place only. Scalar carries and the condition have stack slots, whose
@@ -14,7 +13,7 @@ addresses nothing else can have: LLVM turns them into registers wherever the bod
 
 from __future__ import annotations
 
-from tracegrad.codegen.region_text import Parent, RegionText
+from tracegrad.codegen.region_text import Parent, RegionText, is_long
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import cond, while_loop
 
@@ -257,6 +256,8 @@ class RegionWriter(RegionText):
         self.add(f"{i}.more = icmp slt i64 {i}, {length}")
         self.add(f"br i1 {i}.more, label %{inside}, label %{after}")
         self.start_block(inside)
+        if is_long(self.step):
+            self.poll(i, after)
         row = f"{i}.row"
         self.add(f"{row} = sub i64 {length - 1}, {i}" if params["reverse"] else f"{row} = add i64 0, {i}")
         for k in range(n):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -195,16 +196,18 @@ class Blocks:
         self.size = self.arena_at + max(arena_bytes, 64)
         self.free = words_of([0] * BLOCKS)
         self.memory: list[Any] = []
+        self.lock = threading.Lock()
 
     def add(self) -> bool:
         """Make one more call at a time possible; False: enough are."""
-        if len(self.memory) >= BLOCKS:
-            return False
-        raw = np.empty(self.size + 64, np.uint8)
-        self.memory.append(raw)
-        start = raw.ctypes.data
-        self.free[len(self.memory) - 1] = start + -start % 64  # 0 until now, so nobody else writes there
-        return True
+        with self.lock:
+            if len(self.memory) >= BLOCKS:
+                return False
+            raw = np.empty(self.size + 64, np.uint8)
+            self.memory.append(raw)
+            start = raw.ctypes.data
+            self.free[len(self.memory) - 1] = start + -start % 64  # 0 until now, so nobody else writes there
+            return True
 
 
 class Caller:

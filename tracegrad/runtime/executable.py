@@ -24,7 +24,7 @@ from tracegrad.runtime.objects import load_object
 
 Libraries = Mapping[str, tuple[list[str], bytes]]
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-OUT_OF_MEMORY, INTERRUPTED = -1, -2
+OUT_OF_MEMORY = -1
 
 
 @record
@@ -86,22 +86,13 @@ class Executable:
         self.stamps = np.zeros(facts.kernels + 1, np.int64)
         self.stamp_address = int(self.stamps.ctypes.data)
         self.table_type = ctypes.c_int64 * (HEADER + len(self.inputs) + len(self.outputs) + 1)
-        self._blocks: caller.Blocks | None = None
+        self.blocks = caller.Blocks(len(self.inputs), len(self.outputs), facts.arena_bytes)
+        """The memory of calls that native code takes."""
 
     @functools.cached_property
     def native(self) -> Any:
         """What runs the program on a list of inputs, in native code; None where that cannot be."""
         return caller.list_caller(self).call if caller.usable(self) else None
-
-    @property
-    def blocks(self) -> caller.Blocks:
-        """The memory of calls that native code takes."""
-        if self._blocks is None:
-            try:
-                self._blocks = caller.Blocks(len(self.inputs), len(self.outputs), self.facts.arena_bytes)
-            except MemoryError:
-                raise self.out_of_memory() from None
-        return self._blocks
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Run the program on arrays and numbers; return new arrays, or the donated ones."""
@@ -155,10 +146,12 @@ class Executable:
             self.pool.enter()
         try:
             status = self.entry(ctypes.addressof(table))
+        except SystemError as error:  # ctypes found the exception of a signal handler, which has ended a loop
+            raise error.__cause__ or error from None
         finally:
             if self.facts.parallel:
                 self.pool.leave()
-        self.arenas.append(arena)
+            self.arenas.append(arena)
         if status:
             self.fail(status)
         return [r[()] if scalar else r for r, scalar in zip(results, self.scalar, strict=True)]
@@ -261,8 +254,6 @@ class Executable:
 
     def fail(self, status: int) -> None:
         """Raise the error behind a status: an index was out of bounds, or a tape did not fit into memory."""
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
         if status == OUT_OF_MEMORY:
             raise OutOfMemory(
                 "while_loop: there is no memory left to keep the carries of every round for the gradient",

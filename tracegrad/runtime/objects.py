@@ -31,7 +31,6 @@ __all__ = ["ObjectError", "define_symbols", "load_object", "read_symbols"]
 PYTHON = {
     "tg_gil_ensure": ctypes.pythonapi.PyGILState_Ensure,
     "tg_check_signals": ctypes.pythonapi.PyErr_CheckSignals,
-    "tg_clear_error": ctypes.pythonapi.PyErr_Clear,
     "tg_gil_release": ctypes.pythonapi.PyGILState_Release,
 }
 """What a long loop calls to see whether the user wants to stop (`codegen.program`)."""
