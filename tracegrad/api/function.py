@@ -8,7 +8,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from tracegrad import lazy, tree
 from tracegrad.api import retrace
 from tracegrad.api.captures import Source
+from tracegrad.api.draws import no_draws
 from tracegrad.api.environment import Environment
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
 from tracegrad.api.transform import ADJOINT, LIFTED, Argnums, Call, Grad, Jit, Lowered, Transform
@@ -196,6 +197,12 @@ class Function:
             self._environment = None
         return arguments.key, self.environment.key()
 
+    def without_draws(self, arguments: Arguments) -> AbstractContextManager[None]:
+        """Refuse, while the function is traced, random numbers that every call would repeat."""
+        outside = self.environment
+        read = lambda: [*zip(outside.labels, outside.values(), strict=True), *arguments.static]
+        return no_draws(self.__name__, "random" in outside.names, read)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Settle, while the function is traced, what of the outside belongs to its signature.
@@ -238,7 +245,7 @@ class Function:
         noted: list[float] = []
         token = ADJOINT.set(noted)
         try:
-            with self.watching(), uncollected():
+            with self.watching(), self.without_draws(arguments), uncollected():
                 lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
         finally:
             ADJOINT.reset(token)
