@@ -30,7 +30,8 @@ G_PITCH, G_PLANE, G_ROWS, G_CHUNKS, G_HALO, G_WIDE, G_IN_PLACE, G_SHARES = range
 G_SUMS_BYTES, G_WORK_OFFSET, G_WORK_BYTES, G_DY_OFFSET, G_X_OFFSET, G_GROUP_SUMS = range(24, 30)
 G_OFFSET_TABLE, G_PHASE_TABLE, G_PHASES, G_COLUMN_CHUNKS, G_SLICE_TABLE, G_SLICES, G_EXACT_PLAN = range(30, 37)
 G_MAP_BLOCKS = 37  # blocks of output maps that tasks share; each has its share of the positions
-GRADIENT_WORDS = 38
+G_UNITS, G_PARTS = 38, 39  # what the chunks are cut into, group by group, and how many parts of them are summed apart
+GRADIENT_WORDS = 40
 
 # The plain loops.
 D_IMAGES, D_GROUPS, D_CHANNELS, D_DEPTH, D_HEIGHT, D_WIDTH, D_OUTPUTS, D_OUT_D, D_OUT_H, D_OUT_W = range(10)

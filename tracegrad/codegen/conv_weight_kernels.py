@@ -10,7 +10,8 @@ operands have p as their contiguous axis but the tile wants it outermost, so eac
 * Few: vectors run over o, and the panel of A is gathered from the copy: rows (c, tap), whatever their offsets.
 
 Every task takes a fixed share of the chunks and sums into an array of its own; a last region adds them up. Where the
-weights are large, tasks also differ in their block of output maps, and there are fewer arrays of sums.
+weights are large, tasks also differ in their block of output maps, and there are fewer arrays of sums. With many
+groups, tasks take whole groups, and there is one array.
 
 Positions that are no output multiply the input by zero, so an inf or NaN of the input also shows in taps of its
 channel that it does not belong to: sums that are not finite are computed again in plain loops.
@@ -250,26 +251,27 @@ def fold_task(bits: int, shape: TileShape) -> Any:
 
 
 def clearing_task(bits: int) -> Any:
-    """Return the task that clears one share's sums."""
+    """Return the task that clears one share's sums of a group."""
     size = bits // 8
     store = storer(f"float{bits}")
     zero = KERNEL_TYPES[f"float{bits}"](0)
 
     @kernel
     def clear_task(scratch: int, task: int, thread: int) -> None:
-        """Clear one share's sums."""
-        sums_bytes = load_word(load_word(scratch, 0), words.G_SUMS_BYTES)
-        target = scratch + HEADER_BYTES + task * sums_bytes
-        for i in range(sums_bytes // size):
+        plan = load_word(scratch, 0)
+        groups, items = load_word(plan, words.G_GROUPS), load_word(plan, words.G_GROUP_SUMS)
+        target = scratch + HEADER_BYTES + task // groups * load_word(plan, words.G_SUMS_BYTES)
+        target += task % groups * items * size
+        for i in range(items):
             store(target, i, zero)
 
     return clear_task
 
 
 def summing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds its share of all chunks of all images, for its block of maps, to its share's sums.
+    """Return the task that adds its part of all chunks of all images, for its block of maps, to its share's sums.
 
-    Shares are fixed, not claimed: which numbers are added in which order must not depend on timing.
+    Parts are fixed, not claimed: which numbers are added in which order must not depend on timing.
     """
     size = bits // 8
     pad = padded_copy(bits, shape)
@@ -280,14 +282,18 @@ def summing_task(bits: int, shape: TileShape) -> Any:
 
     @kernel
     def add_chunk(scratch: int, task: int, share: int, block: int, thread: int) -> None:
-        """Add one chunk of one image to a share's sums."""
+        """Add one chunk of one image to a share's sums; they are counted by groups, whose sums stay in the cache."""
         plan = load_word(scratch, 0)
         operands = load_word(scratch, 1)
         column_chunks = load_word(plan, words.G_COLUMN_CHUNKS)
         chunks = load_word(plan, words.G_CHUNKS)
         out_d = load_word(plan, words.G_OUT_D)
         slice_ = task // (chunks * column_chunks) % out_d
-        image = task // (chunks * column_chunks * out_d)
+        groups = load_word(plan, words.G_GROUPS)
+        images = load_word(plan, words.G_IMAGES) // groups
+        job = task // (chunks * column_chunks * out_d)
+        group = job // images
+        image = job % images * groups + group
         chunk = task // column_chunks % chunks
         out_h = load_word(plan, words.G_OUT_H)
         out_w = load_word(plan, words.G_OUT_W)
@@ -309,7 +315,6 @@ def summing_task(bits: int, shape: TileShape) -> Any:
         work = scratch + load_word(plan, words.G_WORK_OFFSET) + thread * load_word(plan, words.G_WORK_BYTES)
         turned_dy = work + load_word(plan, words.G_DY_OFFSET)
         turned_x = work + load_word(plan, words.G_X_OFFSET)
-        group = image % load_word(plan, words.G_GROUPS)
         sums = scratch + HEADER_BYTES + share * load_word(plan, words.G_SUMS_BYTES)
         sums += group * load_word(plan, words.G_GROUP_SUMS) * size
         padded = work
@@ -334,12 +339,14 @@ def summing_task(bits: int, shape: TileShape) -> Any:
     @kernel
     def sum_task(scratch: int, index: int, thread: int) -> None:
         plan = load_word(scratch, 0)
-        shares = load_word(plan, words.G_SHARES)
-        blocks = load_word(plan, words.G_MAP_BLOCKS)
-        share = index // blocks
+        blocks, parts = load_word(plan, words.G_MAP_BLOCKS), load_word(plan, words.G_PARTS)
+        part = index // blocks
+        share = part * load_word(plan, words.G_SHARES) // parts
         chunks = load_word(plan, words.G_IMAGES) * load_word(plan, words.G_OUT_D)
         chunks *= load_word(plan, words.G_CHUNKS) * load_word(plan, words.G_COLUMN_CHUNKS)
-        for task in range(chunks * share // shares, chunks * (share + 1) // shares):
+        units = load_word(plan, words.G_UNITS)
+        first, end = units * part // parts, units * (part + 1) // parts
+        for task in range(chunks // units * first, chunks // units * end):
             add_chunk(scratch, task, share, index % blocks, thread)
 
     return sum_task
@@ -356,8 +363,8 @@ def convw_entries(bits: int, shape: TileShape) -> dict[str, tuple[Any, Any]]:
     def convw(plan: int, operands: int, scratch: int, pool: int) -> None:
         store_word(scratch, 0, plan)
         store_word(scratch, 1, operands)
-        par_for(pool, clear_address(), scratch, load_word(plan, words.G_SHARES))
-        par_for(pool, sum_address(), scratch, load_word(plan, words.G_SHARES) * load_word(plan, words.G_MAP_BLOCKS))
+        par_for(pool, clear_address(), scratch, load_word(plan, words.G_SHARES) * load_word(plan, words.G_GROUPS))
+        par_for(pool, sum_address(), scratch, load_word(plan, words.G_PARTS) * load_word(plan, words.G_MAP_BLOCKS))
         par_for(pool, fold_address(), scratch, load_word(plan, words.G_GROUPS) * load_word(plan, words.G_OUTPUTS))
 
     return {

@@ -38,10 +38,11 @@ def are_groups_small(g: Geometry, threads: int) -> bool:
     """Say whether dot products are faster than tiles of a product, and there are enough of them for all threads.
 
     Tiles over dot products, in time (one core with AVX2, 3 x 3 taps, 28 x 28), with as many channels and maps in a
-    group: 5.9 (2), 2.7 (4), 1.8 (8), 1.15 (16), 1.0 (32), 0.88 (64); 1 x 1: 1.7, 2.8, 1.7, 1.1, 1.0, 0.8.  Summing up
-    the lanes takes as long as some vectors of products: for one image of 7 x 7 1.3 (8) and 0.95 (16).
+    group: 5.9 (2), 2.7 (4), 1.8 (8), 1.15 (16), 1.0 (32), 0.88 (64); 1 x 1: 1.7, 2.8, 1.7, 1.1, 1.0, 0.8.  Small maps
+    make the transposes dearer: 32 channels on 14 x 14 1.0 to 1.3.  Summing up the lanes takes as long as some vectors
+    of products: for one image of 7 x 7 1.3 (8) and 0.95 (16).
     """
-    if g.groups == 1 or g.groups * ceil_div(g.outputs, THIN_ROWS) < threads or g.channels * g.outputs >= MOST_PAIRS:
+    if g.groups == 1 or g.groups * ceil_div(g.outputs, THIN_ROWS) < threads or g.channels * g.outputs > MOST_PAIRS:
         return False
     return g.channels < FEW_CHANNELS or g.images // g.groups * math.prod(g.out) * g.taps >= LEAST_PRODUCTS
 

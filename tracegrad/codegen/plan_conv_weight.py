@@ -82,8 +82,12 @@ def plan_gradient(
     dy_bytes = round_up(dy_items * size)
     work = x_bytes + dy_bytes + round_up(turned_items * size) + 64
     sums_bytes = round_up(group_sums * g.groups * size)
-    map_blocks = cut_maps(g, sums_bytes, ceil_div(g.outputs, shape.rows if is_wide else columns), threads, size)
-    shares = threads // map_blocks
+    if g.groups % threads == 0 or g.groups >= 4 * threads:  # 32 groups on two cores: 1.1 to 1.35 times as fast
+        units, map_blocks, shares, parts = g.groups, 1, 1, min(g.groups, 4 * threads)
+    else:
+        units = g.images * g.out[0] * chunks * column_chunks
+        map_blocks = cut_maps(g, sums_bytes, ceil_div(g.outputs, shape.rows if is_wide else columns), threads, size)
+        shares = parts = threads // map_blocks
     work_offset = HEADER_BYTES + sums_bytes * shares
     phase_table = GRADIENT_WORDS + len(offsets)
     slice_table = phase_table + 2 * phases
@@ -92,7 +96,7 @@ def plan_gradient(
         + (pad.pitch, plane, rows, chunks, pad.halo, int(is_wide), int(in_place), shares)
         + (sums_bytes, work_offset, work, x_bytes, x_bytes + dy_bytes, group_sums)
         + (GRADIENT_WORDS, phase_table, phases, column_chunks, slice_table, len(slices))
-        + (slice_table + len(slices), map_blocks)
+        + (slice_table + len(slices), map_blocks, units, parts)
         + (*offsets, *(x for phase in pad.phases for x in phase), *slices, *exact)
     )
     name = SHORT_NAMES[dtype]
