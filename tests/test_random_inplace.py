@@ -59,44 +59,59 @@ def source_of(seed: int) -> str:
     return "\n".join([*lines, f"    return {', '.join(arrays)}"])
 
 
-BLOCKS = ("if a[0, 0] > 0.0:", "if n > 2:", "for k in range(n):", "while k < n:", "for k in range(2):")
+HEADS = (
+    "if a[0, 0] > 0.0:", "if {0}.sum() > 3.0:", "if n > 2:", "for k in range(n):", "while k < n:", "for k in range(2):",
+)  # fmt: skip
 IN_BLOCKS = (
     *CHANGES, "{0} = {0} * 0.5", "{0}[k] += 1.0", "{0}[k] = 0.5 * {0}[k - 1]", "{0}[0][k] = 2.0", "{0}[-1] += {0}[k]",
     "{2} = {0}[k]\n{2} += 1.0", "{2} = {0}[1:]\n{2}[0] = 5.0", "{2} = {0}[k]\n{2}[0] = {0}[0, k]", "{0} = {1}",
-    "{2} = {0}.T\n{2} *= 1.5", "if {0}.sum() > 3.0:\n    {0}[k] = 1.0", "{0}[k], {0}[0] = {0}[0] * 1.0, {0}[k] * 1.0",
+    "{2} = {0}.T\n{2} *= 1.5", "{0}[k], {0}[0] = {0}[0] * 1.0, {0}[k] * 1.0",
 )  # fmt: skip
 
 
 def nested_source(seed: int) -> str:
-    """Write a program whose arrays are changed in loops and under conditions that are traced."""
+    """Write a program whose arrays are changed in loops and under conditions that are traced, one in another."""
     rng = random.Random(seed)
     lines = ["def f(a, b, n):", "    x = a.copy()", "    y = x * 2.0", "    z = b + 0.0"]
     arrays: dict[str, Any] = {name: np.ones(SHAPE) for name in "xyz"}
-    for number in range(rng.randrange(2, 6)):
+
+    def block(number: int, depth: int) -> list[str]:
+        inside = []
+        for part in range(rng.randrange(1, 4)):
+            if depth and rng.random() < 0.3:
+                inside += block(10 * number + part, depth - 1)
+                continue
+            name = rng.choice(list(arrays))
+            alike = [n for n, v in arrays.items() if v.shape == arrays[name].shape]
+            inside += rng.choice(IN_BLOCKS).format(name, rng.choice(alike), f"r{number}{part}").split("\n")
+        head = rng.choice(HEADS).format(rng.choice(list(arrays)))
+        inside += ["k += 1"] if head.startswith("while") else []
+        start = [] if head.startswith("if") and depth < 2 else [f"k = {rng.randrange(2)}"]
+        return [*start, head, *(f"    {line}" for line in inside)]
+
+    for number in range(1, rng.randrange(3, 7)):
         name = rng.choice(list(arrays))
         made = f"v{number}"
         if rng.random() < 0.4:
-            block = f"{made} = {rng.choice(VIEWS[:12]).format(name)}"
+            text = f"{made} = {rng.choice(VIEWS[:12]).format(name)}"
         else:
-            inside = []
-            for part in range(rng.randrange(1, 4)):
-                name = rng.choice(list(arrays))
-                alike = [n for n, v in arrays.items() if v.shape == arrays[name].shape]
-                inside += rng.choice(IN_BLOCKS).format(name, rng.choice(alike), f"r{number}{part}").split("\n")
-            head = rng.choice(BLOCKS)
-            inside += ["k += 1"] if head.startswith("while") else []
-            block = "\n".join([f"k = {rng.randrange(2)}", head, *(f"    {line}" for line in inside)])
+            text = "\n".join(block(number, 2))
         found = {n: v.copy() for n, v in arrays.items()}
         try:
-            exec(block, {"np": np, "a": np.ones(SHAPE), "n": 3}, found)
-        except (IndexError, TypeError, ValueError):
+            exec(limited(text), {"np": np, "a": np.ones(SHAPE), "n": 3, "rounds": iter(range(100))}, found)
+        except (IndexError, TypeError, ValueError, StopIteration):
             continue
         if made in found and found[made].ndim:
             arrays[made] = found[made]
         elif made in found:
             continue
-        lines += [f"    {line}" for line in block.split("\n")]
+        lines += [f"    {line}" for line in text.split("\n")]
     return "\n".join([*lines, f"    return {', '.join(arrays)}"])
+
+
+def limited(text: str) -> str:
+    """Return code that stops a loop which does not end."""
+    return text.replace("while k < n:", "while k < n and next(rounds) >= 0:")
 
 
 def function_of(source: str, seed: int) -> Callable[..., Any]:

@@ -32,6 +32,8 @@ VIEWS = frozenset(("broadcast", "reshape", "slice", "transpose"))
 BUFFER_FIX = "tnp.zeros(n), np.zeros_like(x) for an array to fill"
 WRITERS: dict[str, Callable[..., Any]] = {}
 """How values are written through steps that are functions, by their names."""
+ELEMENT = object()
+"""What a variable like `y[i]` holds where y is a traced array, carried as a whole: assigning this does nothing."""
 STORE_ITEM = opcode.opmap["STORE_SUBSCR"]
 LOCAL = "a variable of a traced loop or branch"
 """What is given to the body of Python's own loops: `+=` gives the variable a new value, in the next round, too."""
@@ -217,8 +219,18 @@ def known_as(carry: Tracer, value: Any, apart: Sequence[Memory]) -> None:
     """Remember the array that a loop's variable holds before the loop: changes in place are its, unless it is apart."""
     if hasattr(value, "_memory") and value.shape and carry._memory is not None:
         origin = value._memory or Memory(value)
-        if not origin.given and origin not in apart:
+        if origin.given in ("", LOCAL) and origin not in apart:
             carry._memory.origin = origin
+
+
+def touch(memory: Memory) -> None:
+    """Note that the variable of a loop is changed in place; the array that it was before must be carried instead."""
+    while memory.given == LOCAL:
+        memory.touched = True
+        if memory.origin is None:
+            return
+        memory = memory.origin
+    raise Written(memory)
 
 
 def memory_of(value: Any) -> Memory | None:
@@ -226,20 +238,26 @@ def memory_of(value: Any) -> Memory | None:
     return getattr(value, "_memory", None)
 
 
+def kin(value: Any) -> list[Memory]:
+    """Return the memory of a traced value and all that may be the same; it gets one while its trace is on."""
+    if not hasattr(value, "_memory") or not value.shape:
+        return []
+    if value._memory is None and value._trace.live:
+        Memory(value)
+    own = value._memory
+    return [] if own is None else [own, *(other for ref in own.links if (other := ref()) is not None)]
+
+
 def memories_of(values: Sequence[Any]) -> list[Memory]:
-    """Return the memories of arrays that live on outside of the branch or loop which has come upon these values."""
-    found = []
-    for value in values:
-        if hasattr(value, "_memory") and value.shape:
-            if value._memory is None and value._trace.live:
-                Memory(value)
-            if value._memory is not None and value._memory.alive():
-                found.append(value._memory)
-    return found
+    """Return the memories that these values may have, of those that live on outside of the branch or loop."""
+    return [memory for value in values for memory in kin(value) if memory.alive()]
 
 
 def link(found: Tracer, memories: Sequence[Memory]) -> Tracer:
-    """Note that a result of a traced branch or loop may be one of some arrays, or a view; return it."""
+    """Note that a result of a traced branch or loop may be one of some arrays, or a view; return it.
+
+    `memories` hold all that may be one of them, too (`kin`): what is linked stays so when a name between them is gone.
+    """
     if memories and found.shape:
         own = found._memory or Memory(found)
         for other in memories:
@@ -250,23 +268,26 @@ def link(found: Tracer, memories: Sequence[Memory]) -> Tracer:
 
 
 def entangle(results: Sequence[Any], origins: Sequence[Sequence[Any]]) -> None:
-    """Link the results of a branch or loop that are one array there: `origins` are the values that each may be."""
-    owners: dict[int, Tracer] = {}
+    """Link the results of a branch or loop that may be one array: `origins` are the values that each may be."""
+    owners: dict[int, list[Tracer]] = {}
     for result, values in zip(results, origins, strict=True):
+        if not hasattr(result, "_memory"):
+            continue
         for value in values:
-            if hasattr(result, "_memory") and hasattr(value, "_memory"):
-                other = owners.setdefault(id(value if value._memory is None else value._memory), result)
-                if other is not result:
-                    link(result, [other._memory or Memory(other)])
+            for key in [id(value), *map(id, kin(value))]:
+                others = owners.setdefault(key, [])
+                for other in others:
+                    if other is not result:
+                        link(result, kin(other))
+                others.append(result)
 
 
 def can_change(x: Tracer, here: Any) -> bool:
     """Say whether an operator like `+=` changes x in place in the trace `here` (`Tracer.can_change`)."""
     owner = x._memory
     if owner is not None and owner.given == LOCAL:
-        if owner.origin is not None and here.carries:
-            raise Written(owner.origin)
-        owner.touched = True
+        if here.carries:
+            touch(owner)
         return False
     if here.carries and (here is not x._trace if owner is None else here is not owner.trace):
         owner = owner or Memory(x)
@@ -284,17 +305,15 @@ def change(x: Tracer, value: Tracer, what: str) -> None:
 
 def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> None:
     """Write `value`, of the innermost trace, where the steps lead."""
-    if memory.origin is not None and value._trace.carries:
-        raise Written(memory.origin)
-    if any(ref() is not None for ref in memory.links):
+    if memory.given == LOCAL and value._trace.carries:
+        touch(memory)
+    if any((other := ref()) is not None and other.alive() for ref in memory.links):
         raise TracerError(
             f"{what}: it would change {memory.node.aval} in place, which may be the array of another variable as well: "
             "a traced condition or loop decides",
             fix="change a copy: x = x.copy()",
         )
-    if memory.given == LOCAL:
-        memory.touched = True
-    elif memory.given:
+    if memory.given and memory.given != LOCAL:
         error = Mismatch if memory.given == ROW else TracerError  # a loop over rows may be unrolled instead
         raise error(
             f"{what}: it would change {memory.given} in place, and a traced function cannot do that",

@@ -13,7 +13,7 @@ from tracegrad.numpy.creation import astype
 from tracegrad.numpy.promote import Array, shown
 from tracegrad.numpy.updates import Update
 from tracegrad.numpy.shaping import as_shape, ndim
-from tracegrad.memory import WRITERS, write_out
+from tracegrad.memory import ELEMENT, WRITERS, write_out
 from tracegrad.trace import Tracer
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -26,6 +26,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 def setitem(self: Tracer, index: Any, value: Any) -> None:
     """x[index] = value: values are converted to x's dtype; where a place repeats, the last value stays."""
+    if value is ELEMENT:
+        return
     if isinstance(index, Tracer) and index.dtype == np.bool_:
         self.changed(masked(self, index, stored(self, value)), "item assignment")
         return

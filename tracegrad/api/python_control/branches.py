@@ -215,6 +215,8 @@ def choose(
             ]
             break
         except memory.Written as written:
+            if written.memory in carried:  # the variable of a loop around: the loop is to carry it
+                raise
             carried.append(written.memory)
         except RecursionError:
             raise TracerError(

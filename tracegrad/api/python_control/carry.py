@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tracegrad import memory, tree
 from tracegrad.api.python_control.effects import Surroundings
 from tracegrad.api.python_control.state import (
@@ -30,7 +32,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
-from tracegrad.memory import LOCAL, ROW, Memory, entangle, known_as, link, memories_of, memory_of
+from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of
 from tracegrad.trace import Tracer
 
 ATTEMPTS = 12
@@ -45,6 +47,14 @@ class Variables:
     set: Setter
     code: tuple[Callable[..., Any], ...]
     """the loop's body and test"""
+
+
+def lives_on(end: Any) -> bool:
+    """Say whether what a variable holds after a round is an array from outside of the loop."""
+    if not isinstance(end, Tracer):
+        return True
+    own = memory_of(end)
+    return end._trace.live if own is None else own.alive()
 
 
 class Rebound(Exception):
@@ -75,6 +85,7 @@ class Carry:
         self.lost: dict[int, Undefined] = {}
         self.arrays: list[Memory] = []
         self.replaced: list[Memory] = []
+        self.inputs: Sequence[Tracer] = ()
         self.touched = False
         self.measure()
 
@@ -103,6 +114,7 @@ class Carry:
 
         def run(*tracers: Tracer) -> tuple[Any, ...]:
             n, m = len(self.avals), len(self.avals) + len(self.arrays)
+            self.inputs = tracers[:n]
             for leaf, tracer in zip(self.leaves(), tracers, strict=False):
                 known_as(tracer, leaf, self.replaced)
             for row in tracers[m:]:
@@ -113,7 +125,7 @@ class Carry:
             with suppress(memory.Written):  # of an element of an array: it is set again outside
                 self.variables.set(self.entry)
             self.around.check(self.what)
-            self.touched = any((own := memory_of(t)) is not None and own.touched for t in tracers[:n])
+            self.touched = any((own := memory_of(t)) is not None and own.touched for t in self.inputs)
             return (*(closed(v) for v in found), *ends)
 
         attempts = 0
@@ -124,6 +136,8 @@ class Carry:
                 self.variables.set(self.entry)
                 if written.memory in self.replaced:
                     raise self.two_names(written.memory.node.aval) from None
+                if written.memory in self.arrays:  # the variable of a loop around: that one is to carry it
+                    raise
                 self.arrays.append(written.memory)
                 self.measure()
                 continue
@@ -154,15 +168,14 @@ class Carry:
             if not isinstance(value, Undefined):
                 kept = [is_number(x) and not self.is_carried(x) for x in tree.flatten(value)[0]]
             leaves = [x for x, fixed in zip(tree.flatten(after)[0], kept, strict=True) if not fixed]
-            ends += [x for x in leaves if isinstance(x, Tracer) and x.shape]
+            ends += [x for x in leaves if is_number(x) and np.shape(x)]
         for end in ends:
             if memory_of(end) in self.arrays:
                 raise self.two_names(end.aval)
         if self.touched or self.replaced:
             owners = [memory_of(x) or x for x in ends]
-            outside = [x for x in ends if (m := memory_of(x)) is not None and m.given != LOCAL and m.alive()]
-            if outside or len({id(owner) for owner in owners}) < len(owners):
-                raise self.two_names(ends[0].aval)
+            if any(map(lives_on, ends)) or len({id(owner) for owner in owners}) < len(owners):
+                raise self.two_names(aval_of(ends[0]))
         nodes = {id(node) for array in self.replaced for _, node in array.current()}
         for value in region.traced.captures:
             if isinstance(value, Tracer) and id(value._node) in nodes:
@@ -261,12 +274,11 @@ class Carry:
 
     def may_be(self, first: Any, end: Any, start: Sequence[Any], ends: Sequence[Any]) -> list[Memory]:
         """Return the arrays that a variable may be after the loop, `first` before it and `end` after a round."""
-        if end is None:
-            return memories_of([*start, *ends])
-        own = memory_of(end)
-        if own is not None and own.given == LOCAL:
-            return memories_of(start)
-        return memories_of([end] if self.certain else [first, end])
+        known = [end] if end is not None else ends
+        inside = {id(memory_of(t)) for t in self.inputs}
+        if end is None or any(id(memory) in inside for value in known for memory in kin(value)):
+            return memories_of([*known, *start])
+        return memories_of(known if self.certain else [first, *known])
 
     def finish(self, region: Region, results: Sequence[Any]) -> tuple[Any, ...]:
         """Return what the variables hold after the loop: what no round changes is what it was."""

@@ -32,6 +32,8 @@ from malt.pyct.static_analysis import activity, liveness, reaching_definitions, 
 
 from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, loops, state, syntax
 from tracegrad.errors import TracerError
+from tracegrad.memory import ELEMENT
+from tracegrad.trace import Tracer
 
 STANDARD = converter.ConversionOptions(recursive=True, optional_features=None)
 PLAIN_CALLS = {"super", "globals", "locals", "vars", "eval", "exec", "print", "breakpoint"}
@@ -73,10 +75,11 @@ def load(value: Any) -> Any:
     return value.read() if isinstance(value, state.Undefined) else value
 
 
-def load_or_undefined(read: Callable[[], Any], name: str) -> Any:
-    """Read an attribute or element that a branch may set, such as `self.x`."""
+def load_or_undefined(read: Callable[[], Any], name: str, owner: Callable[[], Any] | None = None) -> Any:
+    """Read an attribute or element that a branch may set, such as `self.x`; elements of traced arrays are no variables:
+    the array is carried as a whole (`memory.Written`)."""
     try:
-        return read()
+        return ELEMENT if owner is not None and isinstance(owner(), Tracer) else read()
     except (KeyError, AttributeError, NameError, IndexError):
         return state.Undefined(name)
 
@@ -127,12 +130,21 @@ class Expressions(conditional_expressions.ConditionalExpressionTransformer):  # 
 class Blocks(control_flow.ControlFlowTransformer):  # type: ignore[misc] # malt has no types
     """Leaves out elements whose index changes in the block (`y[i]`, another one in each round): they are no variables.
 
-    Where y is a traced array, it is carried as a whole (`memory.Written`).
+    Of the others (`y[0]`), the owner tells whether they are when it runs.
     """
 
     def _get_block_composite_vars(self, modified: Any, live_in: Any) -> frozenset[Any]:
         found = super()._get_block_composite_vars(modified, live_in)
         return frozenset(s for s in found if not (s.support_set - s.owner_set) & modified)
+
+    def _create_state_functions(self, *arguments: Any) -> Any:
+        found = super()._create_state_functions(*arguments)
+        for part in (p for statement in found for p in ast.walk(statement)):
+            if isinstance(part, ast.Call) and isinstance(part.args[0], ast.Lambda):
+                read = part.args[0]
+                if isinstance(read.body, ast.Subscript):
+                    part.args.append(ast.Lambda(copy.deepcopy(read.args), copy.deepcopy(read.body.value)))
+        return found
 
     @classmethod
     def transform(cls, node: Any, context: Any) -> Any:
