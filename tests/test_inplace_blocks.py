@@ -317,6 +317,35 @@ def given_another_name_s_array(x: Any) -> Any:
     return y, z
 
 
+def changed_by_way_of_a_view(x: Any) -> Any:
+    y, i = x.copy(), 0
+    part = y[1:]
+    while i < x.sum():
+        part += 1.5
+        y = y * 0.5
+        i += 1
+    return y, part
+
+
+def argument_by_another_name(x: Any) -> Any:
+    y, i = x, 0
+    while i < 2.0 * x[0]:
+        y += 1.0
+        i += 1
+    return y, x
+
+
+def taken_anew_in_every_round(x: Any) -> Any:
+    y, i = x.copy(), 0
+    while i < x.sum():
+        z = y
+        for _ in range(i):
+            z += 1.0
+            z = z * 2.0
+        i += 1
+    return y
+
+
 def changed_in_an_inner_loop(x: Any) -> Any:
     z, i = x.copy(), 0
     first = z
@@ -332,7 +361,7 @@ def changed_in_an_inner_loop(x: Any) -> Any:
     "program",
     [
         with_a_second_name, named_again_in_the_loop, replaced_by_a_number, given_another_name_s_array,
-        changed_in_an_inner_loop,
+        changed_in_an_inner_loop, changed_by_way_of_a_view, argument_by_another_name, taken_anew_in_every_round,
     ],
 )  # fmt: skip
 def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from python_programs import Function, Programs, X, check_gradient, check_values
 
+import tracegrad as tg
+
 pytest.importorskip("malt")
 
 programs = Programs()
@@ -216,3 +218,17 @@ def test_same_as_plain_python(fn: Function, inputs: list[tuple[Any, ...]]) -> No
 @programs.smooth
 def test_gradient_is_that_of_plain_python(fn: Function, inputs: list[tuple[Any, ...]]) -> None:
     check_gradient(fn, inputs)
+
+
+def test_after_a_loop_its_variable_is_what_the_body_has_left() -> None:
+    def fn(x: Any, n: Any) -> Any:
+        k = 7
+        for k in range(n):
+            k = 0
+            for k in range(n + 1):
+                x = x + k
+        return x, k
+
+    compiled = tg.jit(fn)
+    for n in (0, 1, 3):
+        assert [float(v) for v in compiled(0.0, n)] == [float(v) for v in fn(0.0, n)]

@@ -33,7 +33,7 @@ from tracegrad.api.python_control.state import (
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
 from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of
-from tracegrad.trace import Tracer
+from tracegrad.trace import STATE, Tracer
 
 ATTEMPTS = 12
 
@@ -86,7 +86,7 @@ class Carry:
         self.arrays: list[Memory] = []
         self.replaced: list[Memory] = []
         self.inputs: Sequence[Tracer] = ()
-        self.touched = False
+        self.taken: list[Memory] = []
         self.measure()
 
     def is_carried(self, leaf: Any) -> bool:
@@ -125,7 +125,7 @@ class Carry:
             with suppress(memory.Written):  # of an element of an array: it is set again outside
                 self.variables.set(self.entry)
             self.around.check(self.what)
-            self.touched = any((own := memory_of(t)) is not None and own.touched for t in self.inputs)
+            self.taken = self.changed_by_value()
             return (*(closed(v) for v in found), *ends)
 
         attempts = 0
@@ -172,14 +172,25 @@ class Carry:
         for end in ends:
             if memory_of(end) in self.arrays:
                 raise self.two_names(end.aval)
-        if self.touched or self.replaced:
+        if self.taken:
             owners = [memory_of(x) or x for x in ends]
             if any(map(lives_on, ends)) or len({id(owner) for owner in owners}) < len(owners):
                 raise self.two_names(aval_of(ends[0]))
-        nodes = {id(node) for array in self.replaced for _, node in array.current()}
+        here = STATE.get().traces[-1]
+        starts = [memory_of(leaf) for leaf in self.leaves()]
+        for array in self.taken:
+            if array.trace is not here or starts.count(array) > 1:
+                raise self.two_names(array.node.aval)
+        nodes = {id(node) for array in self.taken for _, node in array.current()}
         for value in region.traced.captures:
             if isinstance(value, Tracer) and id(value._node) in nodes:
                 raise self.two_names(value.aval)
+
+    def changed_by_value(self) -> list[Memory]:
+        """Return the arrays of variables before the loop that the loop changes in place as values of its own."""
+        touched = [(own := memory_of(t)) is not None and own.touched for t in self.inputs]
+        starts = [memory_of(leaf) for leaf, one in zip(self.leaves(), touched, strict=True) if one]
+        return [*self.replaced, *(start for start in starts if start is not None and start not in self.replaced)]
 
     def two_names(self, aval: Aval) -> Mismatch:
         return Mismatch(
@@ -283,7 +294,7 @@ class Carry:
     def finish(self, region: Region, results: Sequence[Any]) -> tuple[Any, ...]:
         """Return what the variables hold after the loop: what no round changes is what it was."""
         results = memory.settle(self.arrays, results)
-        for array in self.replaced:
+        for array in self.taken:
             array.stale = f"the {self.what} loop at {self.where}"
         ends = [x for v in region.values[: len(self.names)] for x in tree.flatten(v)[0] if self.is_carried(x)]
         inputs = region.traced.graph.inputs

@@ -24,7 +24,7 @@ def prepared(node: ast.AST, owner: str, first: str) -> ast.AST:
         if type(part) in REFUSED:
             name = getattr(node, "name", "the lambda")
             raise CannotConvert(f"{name} holds {REFUSED[type(part)]}, which are not converted")
-    for rewrite in (Names(owner, first), Matches(), Truths(), Questions()):
+    for rewrite in (Names(owner, first), Targets(), Matches(), Truths(), Questions()):
         node = rewrite.visit(node)
     return node
 
@@ -46,6 +46,22 @@ class Names(ast.NodeTransformer):
         self.generic_visit(node)
         if self.owner and node.attr.startswith("__") and not node.attr.endswith("__"):
             node.attr = f"_{self.owner.lstrip('_')}{node.attr}"
+        return node
+
+
+class Targets(ast.NodeTransformer):
+    """Writes `for k in numbers` as `for item in numbers: k = item`: after the last round, k is what the body has left.
+
+    malt takes a loop to set its own variable once more at its end, and forgets what the body has set.
+    """
+
+    def visit_For(self, node: ast.For) -> ast.For:
+        self.generic_visit(node)
+        name = f"item_{node.lineno}_{node.col_offset}"
+        first = ast.Assign([node.target], ast.Name(name, ast.Load()))
+        node.body.insert(0, ast.copy_location(first, node.target))
+        ast.copy_location(first.value, node.target)
+        node.target = ast.copy_location(ast.Name(name, ast.Store()), node.target)
         return node
 
 
