@@ -255,3 +255,42 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_children_run_and_compile(filled: Path) -> None:
     assert output_of(start(FORK, filled)) == "done"
+
+
+HELD = """
+import os, signal, threading, time, warnings
+import numpy as np
+import tracegrad as tg
+from concurrent.futures import Future
+from tracegrad.runtime import building, library, objects
+
+warnings.simplefilter("ignore")
+f = tg.jit(lambda x: np.tanh(x).sum(axis=1))
+g = tg.jit(lambda x: (x @ x.T).cumsum())
+x = np.linspace(-1.0, 1.0, 600).reshape(20, 30)
+expected = f(x)
+held = threading.Event()
+
+def hold():
+    with library._LOCK, objects._LOCK, building._LOCK:
+        unfinished = Future()
+        unfinished.set_running_or_notify_cancel()
+        building._UNDER_WAY["scan_f64"] = None, building.Job(unfinished, None, ())
+        held.set()
+        time.sleep(1000)
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(100)
+    good = np.array_equal(f(x), expected) and np.allclose(f(x[:5]), expected[:5])
+    os._exit(0 if good and np.allclose(g(x), (x @ x.T).cumsum()) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_runs_and_compiles_though_another_thread_was_compiling(tmp_path: Path) -> None:
+    """What that thread holds, and what it would have finished, nobody gives to the child."""
+    assert output_of(start(HELD, tmp_path)) == "0"

@@ -5,6 +5,7 @@ LLVM runs without Python's lock (`codegen.native`), so threads are enough.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -34,6 +35,17 @@ Built = tuple[list[str], bytes]
 _LOCK = Lock()
 _UNDER_WAY: dict[str, tuple[Workers, Job[Built]]] = {}
 _ANNOUNCED: set[str] = set()
+
+
+def _renew_lock() -> None:
+    """In a forked child no other thread goes on compiling, or gives back a lock."""
+    global _LOCK
+    _LOCK = Lock()
+    _UNDER_WAY.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def families() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,16 @@ else:
 _LOCK = threading.RLock()
 _LOADED: dict[str, dict[str, int]] = {}
 _POOLS: dict[int, Pool] = {}
+
+
+def _renew_lock() -> None:
+    """In a forked child nobody gives back what another thread of the parent held."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def ensure(families: Iterable[str]) -> float:

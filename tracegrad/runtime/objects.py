@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,16 @@ PYTHON = {
 _LOCK = threading.RLock()
 _ENGINES: list[llvm.ExecutionEngine] = []  # compiled code lives as long as the process: addresses stay valid
 _DEFINED: dict[str, int] = {n: ctypes.cast(f, ctypes.c_void_p).value or 0 for n, f in PYTHON.items()}
+
+
+def _renew_lock() -> None:
+    """In a forked child nobody gives back what another thread of the parent held."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def define_symbols(addresses: Mapping[str, int]) -> None:
