@@ -49,18 +49,8 @@ def panel_packing(bits: int, shape: TileShape) -> Any:
     return pack_panel
 
 
-def channel_packing(bits: int, shape: TileShape) -> Any:
-    """Return the kernel pack_channels(plan, run, source, rows, packed, panels, first, end).
-
-    It packs some channels of one panel of a run, whose first row is at `source`, into its blocks from `packed` on.
-    """
-    size = bits // 8
-    lanes = shape.lanes(size)
-    panel_rows = shape.rows
-    depth_limit = K_BLOCK[size]
-    pack = packing(bits, shape)
-    load = loader(f"float{bits}")
-    store = storer(f"float{bits}")
+def tap_vectors(lanes: int) -> Any:
+    """Return the kernel vector_taps(tap_table, taps), for vectors of so many lanes."""
 
     @kernel
     def vector_taps(tap_table: int, taps: int) -> int:
@@ -71,6 +61,14 @@ def channel_packing(bits: int, shape: TileShape) -> Any:
         is_dense = load_word(tap_table, taps - 1) - load_word(tap_table, 0) == taps - 1
         return taps // lanes * lanes if is_dense and taps % lanes else 0
 
+    return vector_taps
+
+
+def element_packing(bits: int, panel_rows: int) -> Any:
+    """Return the kernel pack_element(element, stride, rows, target)."""
+    load = loader(f"float{bits}")
+    store = storer(f"float{bits}")
+
     @kernel
     def pack_element(element: int, stride: int, rows: int, target: int) -> None:
         """Store an element of every row; a whole panel's are written out."""
@@ -80,6 +78,20 @@ def channel_packing(bits: int, shape: TileShape) -> Any:
         else:
             for i in range(rows):
                 store(target, i, load(element, i * stride))
+
+    return pack_element
+
+
+def channel_packing(bits: int, shape: TileShape) -> Any:
+    """Return the kernel pack_channels(plan, run, source, rows, packed, panels, first, end).
+
+    It packs some channels of one panel of a run, whose first row is at `source`, into its blocks from `packed` on.
+    """
+    size = bits // 8
+    panel_rows = shape.rows
+    depth_limit = K_BLOCK[size]
+    pack, pack_element = packing(bits, shape), element_packing(bits, panel_rows)
+    vector_taps = tap_vectors(shape.lanes(size))
 
     @kernel
     def pack_channels(

@@ -70,12 +70,10 @@ def turned_gradient(bits: int, pack: Any) -> Any:
     return turn
 
 
-def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
-    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, width, block, turned_dy, turned_x, sums)."""
+def tap_gradients(bits: int, shape: TileShape) -> Any:
+    """Return the kernel add_taps(plan, dy, x, k, o, rows, c, sums)."""
     size = bits // 8
     columns = shape.columns(size)
-    panel_rows = shape.rows
-    slack = 4 + columns // panel_rows
     tile = tile_intrinsic(bits, indirect=False)
 
     @kernel
@@ -90,20 +88,22 @@ def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
             target = sums + ((tap * outputs + o) * pitch + c) * size
             tile(rows, k, dy, b, columns * size, target, pitch * size, channels - c, 1)
 
+    return add_taps
+
+
+def wide_gradient(bits: int, shape: TileShape, pack: Any, turn: Any) -> Any:
+    """Return the kernel wide(dy, x, x_plane, x_positions, plan, rows, width, block, turned_dy, turned_x, sums)."""
+    size = bits // 8
+    columns = shape.columns(size)
+    panel_rows = shape.rows
+    slack = 4 + columns // panel_rows
+    add_taps = tap_gradients(bits, shape)
+
     @kernel
     def wide(
-        dy: int,
-        x: int,
-        x_plane: int,
-        x_positions: int,
-        plan: int,
-        rows: int,
-        width: int,
-        block: int,
-        turned_dy: int,
-        turned_x: int,
-        sums: int,
-    ) -> None:
+        dy: int, x: int, x_plane: int, x_positions: int, plan: int, rows: int, width: int, block: int, turned_dy: int,
+        turned_x: int, sums: int,
+    ) -> None:  # fmt: skip
         outputs = load_word(plan, words.G_OUTPUTS)
         channels = load_word(plan, words.G_CHANNELS)
         plane = load_word(plan, words.G_PLANE)
@@ -268,11 +268,8 @@ def clearing_task(bits: int) -> Any:
     return clear_task
 
 
-def summing_task(bits: int, shape: TileShape) -> Any:
-    """Return the task that adds its part of all chunks of all images, for its block of maps, to its share's sums.
-
-    Parts are fixed, not claimed: which numbers are added in which order must not depend on timing.
-    """
+def chunk_gradient(bits: int, shape: TileShape) -> Any:
+    """Return the kernel add_chunk(scratch, task, share, block, thread)."""
     size = bits // 8
     pad = padded_copy(bits, shape)
     pack = packing(bits, shape)
@@ -335,6 +332,16 @@ def summing_task(bits: int, shape: TileShape) -> Any:
             wide(dy, padded, x_plane, x_positions, plan, rows, cut_width, block, turned_dy, turned_x, sums)
         else:
             narrow(dy, padded, plan, rows, cut_width, block, turned_dy, turned_x, sums)
+
+    return add_chunk
+
+
+def summing_task(bits: int, shape: TileShape) -> Any:
+    """Return the task that adds its part of all chunks of all images, for its block of maps, to its share's sums.
+
+    Parts are fixed, not claimed: which numbers are added in which order must not depend on timing.
+    """
+    add_chunk = chunk_gradient(bits, shape)
 
     @kernel
     def sum_task(scratch: int, index: int, thread: int) -> None:

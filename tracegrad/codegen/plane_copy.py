@@ -149,11 +149,9 @@ def strided_rows(dtype: str, shape: TileShape) -> tuple[Any, Any]:
     return split_rows, pick_rows
 
 
-def plane_copy(dtype: str, shape: TileShape) -> Any:
-    """Return the kernel copy_planes(plan, planes, index, step, count, target).
-
-    It copies planes index, index + step, ... of all `planes`, each to a block of BLOCK_ITEMS.
-    """
+def phase_copies(dtype: str, shape: TileShape) -> tuple[Any, Any]:
+    """Return the kernels split_planes(plan, source, end, plane_bytes, count, target, phase_bytes, rows) and
+    phase_planes(plan, source, end, plane_bytes, count, target, rows, b): both phases of the columns, or one."""
     size = ITEM_SIZES[dtype]
     copy_rows = dense_rows(dtype, shape)
     split_rows, pick_rows = strided_rows(dtype, shape)
@@ -193,6 +191,17 @@ def plane_copy(dtype: str, shape: TileShape) -> Any:
                 copy_rows(row, row_bytes, rows, columns, place, pitch * size)
             elif step > 1:
                 pick_rows(row, end, row_bytes, rows, step, columns, place, pitch * size)
+
+    return split_planes, phase_planes
+
+
+def plane_copy(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel copy_planes(plan, planes, index, step, count, target).
+
+    It copies planes index, index + step, ... of all `planes`, each to a block of BLOCK_ITEMS.
+    """
+    size = ITEM_SIZES[dtype]
+    split_planes, phase_planes = phase_copies(dtype, shape)
 
     @kernel
     def copy_planes(plan: int, planes: int, index: int, step: int, count: int, target: int) -> None:

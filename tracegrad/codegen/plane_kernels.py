@@ -221,17 +221,12 @@ def data_images(dtype: str, shape: TileShape) -> Any:
     return data
 
 
-def weight_groups(dtype: str, shape: TileShape) -> Any:
-    """Return the kernel weight(plan, x, dy, dw, end, group, count, work)."""
+def plane_sums(dtype: str, shape: TileShape, clear: Any) -> Any:
+    """Return the kernel add_planes(plan, copy, ct, step, count, values, sums): some planes' share of all taps."""
     size = ITEM_SIZES[dtype]
     lanes = shape.lanes(size)
-    store = storer(dtype)
-    copy_rows, copy_planes = dense_rows(dtype, shape), plane_copy(dtype, shape)
-    clear = row_clearing(dtype)
+    copy_rows = dense_rows(dtype, shape)
     few_sums, many_sums = taps_sums_intrinsic(8 * size, TAPS), taps_sums_intrinsic(8 * size, MANY_TAPS)
-    lane_sum = lane_sum_intrinsic(8 * size, shape)
-    exact_tap = exact_tap_gradient(dtype)
-    zero = KERNEL_TYPES[dtype](0)
 
     @kernel
     def add_taps(plan: int, copy: int, values: int, positions: int, offsets: int, sums: int) -> None:
@@ -266,6 +261,18 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
             clear(values + positions * size, ROWS * lanes)  # a longer batch may have been here
             add_taps(plan, copy, values, positions, offsets, sums)
 
+    return add_planes
+
+
+def map_gradient(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel finish(plan, x, dy, result, map_, sums): the taps of one map, from their sums."""
+    size = ITEM_SIZES[dtype]
+    lanes = shape.lanes(size)
+    store = storer(dtype)
+    lane_sum = lane_sum_intrinsic(8 * size, shape)
+    exact_tap = exact_tap_gradient(dtype)
+    zero = KERNEL_TYPES[dtype](0)
+
     @kernel
     def finish(plan: int, x: int, dy: int, result: int, map_: int, sums: int) -> None:
         """Add up the lanes of the sums of a map; NaN and inf are left to the plain loops."""
@@ -279,6 +286,16 @@ def weight_groups(dtype: str, shape: TileShape) -> Any:
             for t in range(taps):
                 plain = plan + load_word(plan, words.EXACT_PLAN) * 8
                 store(result, map_ * taps + t, exact_tap(plain, x, dy, map_, 0, t))
+
+    return finish
+
+
+def weight_groups(dtype: str, shape: TileShape) -> Any:
+    """Return the kernel weight(plan, x, dy, dw, end, group, count, work)."""
+    size = ITEM_SIZES[dtype]
+    lanes = shape.lanes(size)
+    copy_planes, clear = plane_copy(dtype, shape), row_clearing(dtype)
+    add_planes, finish = plane_sums(dtype, shape, clear), map_gradient(dtype, shape)
 
     @kernel
     def weight(plan: int, x: int, dy: int, result: int, end: int, group: int, count: int, work: int) -> None:
