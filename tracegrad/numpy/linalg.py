@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import is_float, is_half
+from tracegrad.ir.aval import is_float
 from tracegrad.numpy import arithmetic, elementwise as ew, factorisations, reductions, shaping
+from tracegrad.numpy.decompositions import eigh, eigvalsh, lstsq, matrices, matrix_rank, one_matrix, pinv, qr, svd
+from tracegrad.numpy.decompositions import svdvals
 from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.products import cross, matmul, matrix_power, outer, tensordot, trace, vecdot
-from tracegrad.numpy.promote import FLOAT32, FLOAT64, Array, ArrayLike, Axis, array, broadcast_array, cast, common_shape
-from tracegrad.numpy.promote import float_dtype, mark, result_dtype, settle_axes, shown
+from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, Axis, array, broadcast_array, cast, common_shape, mark
+from tracegrad.numpy.promote import settle_axes, shown
 from tracegrad.numpy.selecting import diagonal
 from tracegrad.numpy.shaping import matrix_transpose
 
@@ -22,7 +24,8 @@ def norm(x: ArrayLike, ord: Any = None, axis: Axis = None, keepdims: bool = Fals
     """Norm of vectors (one axis) or matrices (two axes), as `numpy.linalg.norm`.
 
     Vectors: any number, inf, -inf, 0; None is the Euclidean norm, over all axes when `axis` is None. Matrices: None,
-    "fro", 1, -1, inf, -inf. The gradient of a Euclidean norm at 0 is 0. Raises ArgumentError for other orders.
+    "fro", "nuc", 1, -1, 2, -2, inf, -inf. The gradient of a Euclidean norm at 0 is 0. Raises ArgumentError for other
+    orders.
 
     >>> norm([3.0, 4.0])
     np.float64(5.0)
@@ -56,11 +59,22 @@ def vector_order(x: Array, order: Any, axis: int, keepdims: bool) -> Array:
     return arithmetic.power(reductions.sum(arithmetic.power(size, order), axis, keepdims=keepdims), 1.0 / order)
 
 
+SPECTRAL: dict[Any, Any] = {
+    2: lambda values: values[..., 0], -2: lambda values: values[..., -1],
+    "nuc": lambda values: reductions.sum(values, -1),
+}  # fmt: skip
+"""Norms of matrices by their singular values."""
+
+
 def matrix_order(x: Array, order: Any, rows: int, columns: int, keepdims: bool) -> Array:
     """Return the largest or smallest sum of sizes along rows or columns."""
+    if order in SPECTRAL:
+        values = svdvals(shaping.moveaxis(x, (rows, columns), (-2, -1)))
+        return shaping.expand_dims(SPECTRAL[order](values), (rows, columns)) if keepdims else SPECTRAL[order](values)
     if order not in (1, -1, math.inf, -math.inf):
         raise ArgumentError(
-            f"norm: ord={order!r} of matrices is not supported", fix='use None, "fro", 1, -1, np.inf or -np.inf'
+            f"norm: ord={order!r} of matrices is not supported",
+            fix='use None, "fro", "nuc", 1, -1, 2, -2, np.inf or -np.inf',
         )
     inner, other = (rows, columns) if abs(order) == 1 else (columns, rows)
     sums = reductions.sum(ew.absolute(x), inner, keepdims=True)
@@ -94,12 +108,6 @@ def multi_dot(arrays: list[ArrayLike]) -> Array:
     for x in rest:
         found = matmul(found, x)
     return found
-
-
-def matrices(name: str, *xs: ArrayLike) -> list[Array]:
-    """Accept stacks of matrices as floats of one dtype."""
-    dtype = float_dtype(result_dtype([array(name, x) for x in xs]))
-    return [cast(name, array(name, x), FLOAT32 if is_half(dtype) else dtype) for x in xs]
 
 
 def cholesky(a: ArrayLike, /, *, upper: bool = False) -> Array:
@@ -177,7 +185,40 @@ def slogdet(a: ArrayLike) -> SlogdetResult:
     return SlogdetResult(mark(factorisations.sign_of_det(x), False), mark(factorisations.logabsdet(x), False))
 
 
+def cond(x: ArrayLike, p: Any = None) -> Array:
+    """Return the condition number: the largest singular value by the smallest, or norm(x, p) * norm(inv(x), p), as
+    `numpy.linalg.cond`.
+
+    >>> cond(np.array([[4.0, 0.0], [0.0, 2.0]]))
+    np.float64(2.0)
+    """
+    x = one_matrix("cond", x)
+    if p in (None, 2, -2):
+        values = svdvals(x)
+        return values[..., -1] / values[..., 0] if p == -2 else values[..., 0] / values[..., -1]
+    return norm(x, p, (-2, -1)) * norm(inv(x), p, (-2, -1))
+
+
+def tensorsolve(a: ArrayLike, b: ArrayLike) -> Array:
+    """Return x with tensordot(a, x, x.ndim) = b, as `numpy.linalg.tensorsolve` without `axes`."""
+    a, b = matrices("tensorsolve", a, b)
+    rest = a.shape[len(b.shape) :]
+    if a.shape[: len(b.shape)] != b.shape or math.prod(rest) != b.size:
+        raise ShapeError(f"tensorsolve: {shown(b)} does not fit {shown(a)}", fix="check the shapes")
+    return shaping.reshape(solve(shaping.reshape(a, (b.size, b.size)), shaping.ravel(b)), rest)
+
+
+def tensorinv(a: ArrayLike, ind: int = 2) -> Array:
+    """Return the inverse of tensordot(a, x, ind) in x, as `numpy.linalg.tensorinv`."""
+    (x,) = matrices("tensorinv", a)
+    head, tail = x.shape[:ind], x.shape[ind:]
+    if ind < 1 or math.prod(head) != math.prod(tail):
+        raise ShapeError(f"tensorinv: {shown(x)} is not square at ind={ind}", fix="check ind=")
+    return shaping.reshape(inv(shaping.reshape(x, (math.prod(head), -1))), (*tail, *head))
+
+
 __all__ = [
-    "cholesky", "cross", "det", "diagonal", "inv", "matmul", "matrix_norm", "matrix_power", "matrix_transpose",
-    "multi_dot", "norm", "outer", "slogdet", "solve", "tensordot", "trace", "vecdot", "vector_norm",
+    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq", "matmul", "matrix_norm",
+    "matrix_power", "matrix_rank", "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve",
+    "svd", "svdvals", "tensorinv", "tensorsolve", "tensordot", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip

@@ -59,6 +59,7 @@ class Written(Primitive):
         """Return the program as a graph."""
         traced = trace(lambda *xs: self.program(*xs, **params), operands, name=self.name)
         assert not traced.captures, f"the program of {self.name} reads arrays"
+        assert traced.graph.outputs[0].aval == self.aval(*operands, **params), f"{self.name}: its program gives another"
         return traced.graph
 
 
