@@ -163,22 +163,27 @@ def test_convolutions(kind, dtype, case, threads, seed, special, side):
 
 
 @st.composite
-def winograd_cases(draw: Any) -> Case:
+def winograd_cases(draw: Any) -> tuple[str, Case]:
     """3 x 3 taps, one by one; also with more padding than a tap reaches, and maps of parts of a tile."""
+    kind = draw(st.sampled_from(KINDS))
     extent = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 14, 16, 17, 33, 60])
     channels = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 24, 33, 40])
     size, pads = draw(st.tuples(extent, extent)), draw(st.tuples(PADS, PADS))
-    images = draw(st.sampled_from([1, 1, 2, 3, 9]))
-    return Case(images, draw(channels), size, draw(channels), (3, 3), (1, 1), pads, (1, 1))
+    images, groups = draw(st.sampled_from([1, 1, 2, 3, 9])), draw(st.sampled_from([1, 1, 2, 3]))
+    if kind == "weight":  # no path for groups
+        groups = 1
+    c, o = draw(channels) * groups, draw(channels) * groups
+    return kind, Case(images, c, size, o, (3, 3), (1, 1), pads, (1, 1), groups)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
 @given(
-    st.sampled_from(WINOGRAD), st.sampled_from(KINDS), st.sampled_from(DTYPES), winograd_cases(),
+    st.sampled_from(WINOGRAD), st.sampled_from(DTYPES), winograd_cases(),
     st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
     st.sampled_from(["start", "end"]),
 )  # fmt: skip
-def test_convolutions_by_winograd(path, kind, dtype, case, threads, seed, special, side):
+def test_convolutions_by_winograd(path, dtype, case, threads, seed, special, side):
+    kind, case = case
     check(kind, dtype, case, threads, seed, special=special, side=side, path=path)
 
 
@@ -239,6 +244,21 @@ LARGE = {
     "many images": Case(40, 24, (7, 7), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "many maps": Case(2, 72, (6, 5), 200, (3, 3), (1, 1), ((1, 1), (2, 0)), (1, 1)),
 }
+
+
+GROUPED = {
+    "groups, rows are cut": Case(1, 32, (50, 60), 34, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
+    "groups, several images": Case(9, 60, (7, 7), 51, (3, 3), (1, 1), ((1, 1), (0, 2)), (1, 1), 3),
+}
+
+
+@pytest.mark.parametrize("kind", ["forward", "data"])
+@pytest.mark.parametrize("name", GROUPED)
+def test_groups_by_winograd(kind, name):
+    for path, dtype in itertools.product(WINOGRAD, DTYPES):
+        check(kind, dtype, GROUPED[name], 2, seed=4, path=path)
+    for path, spoil in itertools.product(WINOGRAD, SPOILED.values()):
+        check(kind, "float32", GROUPED[name], 2, seed=6, path=path, spoil=spoil, side="start")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,7 +76,7 @@ def choose_paths(kind: str, g: Geometry, lanes: int, threads: int) -> list[tuple
     path, why = choose_path(kind, g, threads)
     found = [(path, 1, why)]
     if path == "tile":
-        sizes = tile_sizes(kind, g, lanes)
+        sizes = tile_sizes(kind, g, lanes, threads)
         found = [
             (f"winograd {m}x{m}", cut, f"winograd {m}x{m}: {(m + 2) ** 2} products per tile instead of {9 * m * m}")
             for m, cut in itertools.product(sizes, (1, 4))

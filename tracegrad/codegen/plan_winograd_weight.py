@@ -61,7 +61,7 @@ def plan_winograd_weight(
     plan = (
         g.images, g.channels, *source, g.outputs, *out, *g.low[1:],
         rows, columns, strips.row_chunks, strips.column_chunks, strips.tiles, count, strips.group,
-        int(is_tiles_first), count * blocks_in_row if is_tiles_first else 0, blocks_in_row,
+        1, int(is_tiles_first), count * blocks_in_row if is_tiles_first else 0, blocks_in_row,
         tasks, 0 if is_tiles_first else g.outputs,
         HEADER_BYTES if is_tiles_first else 0, pitch, point,
         0 if is_tiles_first else HEADER_BYTES, sum_row, sum_point, sums_bytes,

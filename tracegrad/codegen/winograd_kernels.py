@@ -11,7 +11,7 @@ Channels lie side by side in V and M, whatever the map's size is: a vector is `l
 maps are no slower than large ones.  Only x and y are transposed, which are smaller than V and M.
 
 What every task needs is transformed first: the weights, or, where there are fewer tiles than maps, the tiles.  A task
-does the rest for a block of strips, or for some maps of all strips.
+does the rest for a block of strips, or for some maps of all strips.  In groups nothing is shared: each is one task.
 
 A NaN or inf spreads over a tile and over all that is multiplied with it, but never gets lost, and neither does an
 overflow between: strips whose outputs are not all finite are marked, and computed again (`winograd_exact`).
@@ -50,14 +50,17 @@ from tracegrad.codegen.winograd_transforms import transform_part, turn_part
 def point_products(bits: int, shape: TileShape, m: int) -> Any:
     """Return the kernel multiply(plan, u, v, tiles, first_panel, panels, products): M of some tiles and panels."""
     size = bits // 8
-    columns = shape.columns(size)
+    lanes, columns = shape.lanes(size), shape.columns(size)
     panel_rows = shape.rows
     n = m + 2
     tile = row_tile_intrinsic(bits, is_along=True)
 
     @kernel
     def multiply(plan: int, u: int, v: int, tiles: int, first_panel: int, panels: int, products: int) -> None:
-        """Compute M[point, t, o] = V[point, t] @ U[point]; `u`: the first of the panels."""
+        """Compute M[point, t, o] = V[point, t] @ U[point]; `u`: the first of the panels.
+
+        Pairs of rows and whole vectors are stored, some with junk: masked stores take ten times as long (AVX2).
+        """
         depth = load_word(plan, words.W_DEPTH)
         v_row = load_word(plan, words.W_V_ROW)
         m_row = load_word(plan, words.W_M_ROW)
@@ -68,11 +71,11 @@ def point_products(bits: int, shape: TileShape, m: int) -> Any:
             for panel in range(panels):
                 b = u + p * load_word(plan, words.W_U_POINT) + panel * depth * columns * size
                 target = products + p * load_word(plan, words.W_M_POINT) + panel * columns * size
+                maps = (outputs - panel * columns + lanes - 1) // lanes * lanes
                 for q in range(blocks):
                     t = panel_start(tiles, q, blocks)
-                    rows = panel_start(tiles, q + 1, blocks) - t
-                    tile(rows, depth, a + t * v_row, b, v_row, target + t * m_row, m_row,
-                         outputs - panel * columns, 0)  # fmt: skip
+                    rows = (panel_start(tiles, q + 1, blocks) - t + 1) // 2 * 2
+                    tile(rows, depth, a + t * v_row, b, v_row, target + t * m_row, m_row, maps, 0)
 
     return multiply
 
@@ -90,7 +93,7 @@ def block_task(bits: int, shape: TileShape, m: int) -> Any:
     ) -> None:
         """Compute the maps of panels first_panel..end_panel-1 in strips first..end-1; u, v begin with these."""
         plan = load_word(scratch, 0)
-        group = load_word(plan, words.W_GROUP)
+        group = load_word(plan, words.W_BLOCK)
         outputs = load_word(plan, words.W_OUTPUTS)
         slot_tiles = load_word(plan, words.W_STRIP_TILES)
         products = work + load_word(plan, words.W_M_OFFSET)

@@ -29,8 +29,11 @@ def chunk_end(plan: int, tiles: int, chunk: int) -> int:
 
 @kernel
 def strip_image(plan: int, strip: int) -> int:
-    """Return the image of a strip."""
-    return strip // (load_word(plan, words.W_ROW_CHUNKS) * load_word(plan, words.W_COLUMN_CHUNKS))
+    """Return the image of a strip; groups are more images, and strips are counted group by group."""
+    job = strip // (load_word(plan, words.W_ROW_CHUNKS) * load_word(plan, words.W_COLUMN_CHUNKS))
+    groups = load_word(plan, words.W_GROUPS)
+    images = load_word(plan, words.W_IMAGES) // groups
+    return job % images * groups + job // images
 
 
 @kernel

@@ -36,12 +36,15 @@ def panel_packing(bits: int, shape: TileShape) -> Any:
 
     @kernel
     def pack_panel(scratch: int, panel: int, c: int, count: int, buffer: int) -> None:
+        """Pack channels c..c+count-1 of a panel, which are counted group by group."""
         plan = load_word(scratch, 0)
+        panels = load_word(plan, words.W_PANELS)
         output_step = load_word(plan, words.W_OUTPUT_STEP)
         channel_step = load_word(plan, words.W_CHANNEL_STEP)
-        first = panel * columns
+        first = panel % panels * columns
         width = minimum(columns, load_word(plan, words.W_OUTPUTS) - first)
-        source = load_word(load_word(scratch, 1), 1) + (first * output_step + c * channel_step) * size
+        source = load_word(load_word(scratch, 1), 1) + panel // panels * load_word(plan, words.W_GROUP_STEP) * size
+        source += (first * output_step + c * channel_step) * size
         if channel_step == words.TAPS:
             pack(source, output_step, 1, width, count * words.TAPS, buffer, columns)
         else:
@@ -69,7 +72,7 @@ def weight_transform(bits: int, shape: TileShape, m: int) -> Any:
         plan = load_word(scratch, 0)
         channels = load_word(plan, words.W_CHANNELS)
         point = load_word(plan, words.W_U_POINT)
-        width = minimum(columns, load_word(plan, words.W_OUTPUTS) - panel * columns)
+        width = minimum(columns, load_word(plan, words.W_OUTPUTS) - panel % load_word(plan, words.W_PANELS) * columns)
         step = -pitch if load_word(plan, words.W_IS_FLIPPED) else pitch
         start = buffer + (words.TAPS - 1) * pitch if load_word(plan, words.W_IS_FLIPPED) else buffer
         for c in range(0, channels, words.WEIGHT_CHANNELS):

@@ -57,11 +57,22 @@ def first_task_of(bits: int, shape: TileShape, stage: Stage) -> Any:
 
 
 def task_of(bits: int, stage: Stage) -> Any:
-    """Return the task that computes panels of weights by strips of tiles."""
+    """Return the task that computes panels of weights by strips of tiles: some of them, or all of a group."""
     size = bits // 8
     clear = row_clearing(f"float{bits}")
     make_weights, make_tiles, compute = stage.make_weights, stage.make_tiles, stage.compute
     strip_bytes, panel_bytes = stage.strip_bytes, stage.panel_bytes
+
+    @kernel
+    def compute_strips(scratch: int, weights: int, first: int, end: int, work: int) -> None:
+        """Transform strips first..end-1, and compute all panels of them."""
+        plan = load_word(scratch, 0)
+        tiles = work + load_word(plan, words.W_TILES_OFFSET)
+        buffer = work + load_word(plan, words.W_BUFFER_OFFSET)
+        for strip in range(first, end):
+            place = tiles + (strip - first) * strip_bytes(plan)
+            make_tiles(scratch, strip, 0, load_word(plan, words.W_CHANNELS), place, buffer)
+        compute(scratch, weights, tiles, 0, load_word(plan, words.W_PANELS), first, end, work)
 
     @kernel
     def task(scratch: int, index: int, thread: int) -> None:
@@ -74,19 +85,21 @@ def task_of(bits: int, stage: Stage) -> Any:
         tasks = load_word(plan, words.W_TASKS)
         panels = load_word(plan, words.W_PANELS)
         strips = load_word(plan, words.W_STRIPS)
-        if load_word(plan, words.W_IS_TILES_FIRST):
+        groups = load_word(plan, words.W_GROUPS)
+        block = load_word(plan, words.W_BLOCK)
+        if groups > 1:
+            for panel in range(panels):
+                make_weights(scratch, index * panels + panel, own + panel * panel_bytes(plan), buffer)
+            end = strips // groups * (index + 1)
+            for first in range(strips // groups * index, end, block):
+                compute_strips(scratch, own, first, minimum(end, first + block), work)
+        elif load_word(plan, words.W_IS_TILES_FIRST):
             first = panels * index // tasks
             end = panels * (index + 1) // tasks
             for panel in range(first, end):
                 make_weights(scratch, panel, own + (panel - first) * panel_bytes(plan), buffer)
             compute(scratch, own, shared, first, end, 0, strips, work)
         else:
-            group = load_word(plan, words.W_GROUP)
-            first = index * group
-            end = minimum(strips, first + group)
-            for strip in range(first, end):
-                place = own + (strip - first) * strip_bytes(plan)
-                make_tiles(scratch, strip, 0, load_word(plan, words.W_CHANNELS), place, buffer)
-            compute(scratch, shared, own, 0, panels, first, end, work)
+            compute_strips(scratch, shared, index * block, minimum(strips, (index + 1) * block), work)
 
     return task

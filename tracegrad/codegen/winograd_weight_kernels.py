@@ -209,7 +209,7 @@ def share_task(bits: int, shape: TileShape, m: int) -> Any:
     @kernel
     def add_share(plan: int, operands: int, share: int, sums: int, work: int) -> None:
         shares = load_word(plan, words.G_TASKS)
-        group = load_word(plan, words.W_GROUP)
+        group = load_word(plan, words.W_BLOCK)
         strips = load_word(plan, words.W_STRIPS)
         blocks = (strips + group - 1) // group
         slot_tiles = load_word(plan, words.W_STRIP_TILES)
