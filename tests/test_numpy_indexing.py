@@ -223,7 +223,7 @@ def test_refusals() -> None:
     refused(ArgumentError, "only one Ellipsis", lambda x: x[..., ...])
     refused(ArgumentError, "a value of type str", lambda x: x["a"])
     refused(ArgumentError, "the bool True is not an index", lambda x: x[True])
-    refused(TracerError, "a boolean mask of a traced value bool[2, 3] is not known", lambda x: x[x > 0])
+    refused(TracerError, "how many elements a traced mask selects is not known", lambda x: x[x > 0])
     refused(ShapeError, "f64[4] does not fit x[index] of shape (3,)", lambda x: x.at[0].set(np.zeros(4)))
     refused(DTypeError, "f64 cannot be stored in i64[2, 3]", lambda x: tnp.astype(x, int).at[0].set(np.float64(1.5)))
     refused(ArgumentError, "may name one place twice", lambda x: x.at[[0, 0]].multiply(2.0))

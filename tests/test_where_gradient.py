@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.grad.adjoint import joint
 from tracegrad.inlining import inline
@@ -179,3 +180,13 @@ def test_second_derivatives_at_ties_of_smooth_functions() -> None:
 @pytest.mark.parametrize("name", ["sqrt", "log", "chain", "nested", "shared", "gathered", "largest of rows"])
 def test_against_finite_differences(name: str) -> None:
     check_grads(CASES[name][0], [np.array([-1.3, 0.7, 2.9])], order=3, atol=1e-4)
+
+
+def test_a_number_as_the_base_of_a_power() -> None:
+    x = np.array([-1.0, 0.5, 2.0])
+    for base in (2.0, np.float64(3.0), 0.0, 1):
+        for fn in (lambda v: base**v, lambda v: np.where(v > 0, base**v, 0.0)):  # noqa: B023
+            with np.errstate(all="ignore"):
+                expected = np.where(x > 0, base**x, 0.0) * (np.log(base) if base > 0 else 0.0)
+            found = tg.grad(lambda v: fn(v).sum())(x)  # noqa: B023
+            np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-12)

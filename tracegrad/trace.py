@@ -189,6 +189,8 @@ class Trace:
             return Literal(value.item(), check_dtype(value.dtype))
         if isinstance(value, np.ndarray):
             return self.capture(value, Aval(value.shape, check_dtype(value.dtype, "a captured array")))
+        if getattr(type(value), "unsized", False):
+            value.refuse("a result")
         raise ArgumentError(
             f"{what}a value of type {type(value).__name__} is not an array, a number or a traced value",
             fix="pass np.asarray(x, dtype=np.float32) or a number",
@@ -309,11 +311,8 @@ class Tracer:
         return int(self.concrete("an integer", fix, TracerBoolError))
 
     def __format__(self, spec: str) -> str:
-        if not spec:
-            return repr(self)
-        return format(
-            self.concrete("formatting", "format the value outside the traced function, or run in tg.eager()"), spec
-        )
+        fix = "format the value outside the traced function, or run in tg.eager()"
+        return format(self.concrete("formatting", fix), spec) if spec else repr(self)
 
     def item(self) -> Any:
         return np.asarray(self.concrete("item()", "return the value from the function and call item() outside")).item()
@@ -345,6 +344,8 @@ class Tracer:
         return self.dispatch(name, f"numpy.{name}", args, kwargs)
 
     def dispatch(self, name: str, shown: str, args: Any, kwargs: Any) -> Any:
+        if any(getattr(type(x), "unsized", False) for x in args):
+            return NotImplemented  # what a traced mask selects knows what to do
         function = FUNCTIONS.get(name)
         if function is None:
             raise TracerError(

@@ -11,6 +11,7 @@ from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, products
 from tracegrad.numpy.creation import astype
 from tracegrad.numpy.promote import Array, shown
+from tracegrad.numpy.selection import Selected, written
 from tracegrad.numpy.updates import Update
 from tracegrad.numpy.shaping import as_shape, ndim
 from tracegrad.memory import ELEMENT, WRITERS, write_out
@@ -27,6 +28,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 def setitem(self: Tracer, index: Any, value: Any) -> None:
     """x[index] = value: values are converted to x's dtype; where a place repeats, the last value stays."""
     if value is ELEMENT:
+        return
+    if isinstance(value, Selected) and isinstance(index, Tracer):
+        self.changed(written(self, index, value), "item assignment")
         return
     if isinstance(index, Tracer) and index.dtype == np.bool_:
         self.changed(masked(self, index, stored(self, value)), "item assignment")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, TracerError
-from tracegrad.numpy import arithmetic, array_methods, creation, elementwise as ew, indexing, inplace, joining, pieces
-from tracegrad.numpy import products, reductions, selecting, shaping, torch_names
+from tracegrad.numpy import arithmetic, array_methods, creation, elementwise as ew, inplace, joining, pieces
+from tracegrad.numpy import products, reductions, selecting, selection, shaping, torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
@@ -51,7 +51,7 @@ UNARY: dict[str, Function] = {
     "abs": ew.absolute,
     "invert": ew.invert,
     "round": arithmetic.round,
-    "getitem": indexing.getitem,
+    "getitem": selection.getitem,
 }
 METHODS: dict[str, Function] = {
     "all": reductions.all,
@@ -111,7 +111,7 @@ def forward(function: Function, *, swap: bool = False, unknown: bool = False) ->
     """Make an operator of a function: `swap` for reflected ones; `unknown` leaves other operands to Python."""
 
     def operator(self: Tracer, other: Any) -> Any:
-        if unknown and (other is None or isinstance(other, (str, bytes, dict, set))):
+        if unknown and (other is None or isinstance(other, (str, bytes, dict, set, selection.Selected))):
             return NotImplemented
         return function(other, self) if swap else function(self, other)
 
@@ -147,6 +147,7 @@ def install() -> None:
         setattr(Tracer, name, method(name, function))
     for name, function in {**torch_names.PLAIN, **inplace.METHODS}.items():
         setattr(Tracer, name, function)
+    selection.install(OPERATORS, {**COMPARISONS, **{name: UNARY[name] for name in ("neg", "pos", "abs", "invert")}})
     more: dict[str, Any] = {
         "__getattr__": array_methods.missing,
         "flat": array_methods.FLAT,

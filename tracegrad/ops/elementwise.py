@@ -214,6 +214,13 @@ def libm_array(name: str) -> Rule:
     return lambda x: np.asarray(function(np.asarray(x, np.float64)), np.float64)
 
 
+def log_of_base(a: Any) -> Any:
+    """Return log(a), 0 where a is not positive; of a number a number, which a graph takes as a literal."""
+    if isinstance(a, np.generic):
+        return np.log(a) if float(a) > 0.0 else a.dtype.type(0)
+    return log(where(a > 0.0, a, 1.0))
+
+
 def ct_of_larger(ct: Any, a: Any, b: Any) -> Any:
     """Return ct where a > b, half of it where they tie, else 0: the subgradient that treats both sides alike."""
     # a > b would not do: NumPy makes an array of a scalar on the left of a comparison.
@@ -242,7 +249,7 @@ power: Elementwise = binary(
     "math.pow({0}, {1})",
     (
         lambda ct, y, a, b: ct * where(b == 0.0, 0.0, b * power(a, b - 1.0)),
-        lambda ct, y, a, b: ct * y * log(where(a > 0.0, a, 1.0)),
+        lambda ct, y, a, b: ct * y * log_of_base(a),
     ),
     domain=(0.3, 2.0),
     cost=40,
