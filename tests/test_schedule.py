@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from compiled import avals, graph_of
 
+import tracegrad as tg
 import tracegrad.nn.functional as F
 import tracegrad.numpy as tnp
+from tracegrad.codegen.entry import Entry
+from tracegrad.codegen.module import Module
 from tracegrad.codegen.reference import run_source
 from tracegrad.grad.adjoint import joint
 from tracegrad.ir import interpret
@@ -221,3 +224,22 @@ def test_results_never_alias_arguments_or_each_other() -> None:
         assert not np.shares_memory(a, given)
         assert not any(np.shares_memory(a, other) for other in found[:number])
     np.testing.assert_array_equal(given, x)
+
+
+def test_the_same_function_gives_the_same_code() -> None:
+    """Text for text, in every process: where buffers of one size and lifetime lie must not follow their names."""
+
+    def run(x: Any) -> Any:
+        def body(carry: Any) -> Any:
+            number, a, b = carry
+            return number + 1, np.tanh(a) * b, np.sin(b @ b) + a.sum()
+
+        return tg.while_loop(lambda carry: carry[0] < 9, body, (0, x, x.T))[1]
+
+    x = np.eye(5)
+    texts = set()
+    for _ in range(6):
+        module = Module(2)
+        Entry(module, build_plan(simplify(tg.grad(lambda x: run(x).sum()).lower(x).graph), 2), (), symbol="tg_entry")
+        texts.add(module.text())
+    assert len(texts) == 1

@@ -1,13 +1,11 @@
 """Where every buffer lives: in an argument, in a result, or at an offset in the arena.
 
 The arena holds what lives between two steps only. Buffers whose lifetimes do not meet share memory; offsets are
-multiples of 64
-bytes. A result may take over the memory of a donated argument when nothing reads the argument afterwards, or when
-the one kernel
-that writes the result reads the argument at exactly the element it writes; the epilogue of a library call counts as
-such a kernel. A result of a library call that only its epilogue reads lies where a value of the epilogue replaces it.
-A value that is read for the last time where it is copied (to be scattered to) is that copy: `codegen.entry` leaves out
-the copying.
+multiples of 64 bytes. A result may take over the memory of a donated argument when nothing reads the argument
+afterwards, or when the one kernel that writes the result reads the argument at exactly the element it writes; the
+epilogue of a library call counts as such a kernel. A result of a library call that only its epilogue reads lies where a
+value of the epilogue replaces it. A value that is read for the last time where it is copied (to be scattered to) is
+that copy: `codegen.entry` leaves out the copying.
 """
 
 from __future__ import annotations
@@ -47,14 +45,15 @@ class Memory:
     donated: dict[int, int]
 
 
-def touched(step: Step) -> set[str]:
-    """Return the buffers a step reads or writes."""
+def touched(step: Step) -> list[str]:
+    """Return the buffers a step reads or writes, each once."""
     if isinstance(step, Kernel):
-        return set(step.buffers())
+        return list(step.buffers())
+    operands = [buffer_name(v.node) for v in step.operands]
     if isinstance(step, Region):
-        return {*step.results, *step.workspace, *(buffer_name(v.node) for v in step.operands)}
+        return list(dict.fromkeys([*step.results, *step.workspace, *operands]))
     epilogue = step.epilogue.buffers() if step.epilogue else ()
-    return {buffer_name(step.node), *(buffer_name(v.node) for v in step.operands), *epilogue}
+    return list(dict.fromkeys([buffer_name(step.node), *operands, *epilogue]))
 
 
 def round_up(n: int) -> int:
@@ -72,6 +71,7 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     for at, step in enumerate(plan.steps):
         for name in touched(step):
             steps.setdefault(name, []).append(at)
+    order = {name: i for i, name in enumerate(steps)}
     moved = moves(plan, steps, {*places, *plan.outputs})
     donated = match_donations(plan, donate, steps, carries)
     for slot, name in enumerate(plan.outputs):
@@ -86,7 +86,7 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     for name in replaced:
         del lifetimes[name]
     arena = Arena()
-    for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n])):
+    for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n], order[n])):
         places[name] = Place("arena", arena.take(round_up(max(sizes[name], 1)), *lifetimes[name]), sizes[name])
     places |= {name: places[other] for name, other in replaced.items()}
     places |= {name: places[other] for name, other in moved.items()}
