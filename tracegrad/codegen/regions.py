@@ -127,12 +127,46 @@ class RegionWriter(RegionText):
             self.copy(home, here, f"{here}.n")
 
     def while_loop(self) -> None:
+        """A loop that a condition ends; without one, the first operand is the number of rounds."""
         *conditions, body = self.bodies
         params = self.step.node.params
-        n, n_xs = params["n_carry"], params["n_xs"]
-        first = 0 if conditions else 1
-        n_in = len(body.plan.graph.inputs)
+        n, first = params["n_carry"], 0 if conditions else 1
         self.tapes = [o.aval.nbytes for o in body.plan.graph.outputs[n:]]
+        self.while_tables(first)
+        self.begin_carries(n, first)
+        self.begin_tapes()
+        parts = ("head", "test", "inside", "again", "after")
+        head, test, inside, again, after = (f"{self.prefix}.{part}" for part in parts)
+        before = self.block
+        self.start_block(head, jump=True)
+        i = self.name("i")
+        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{again} ]")
+        self.carry_phis(n, before, again)
+        self.while_condition(i, after)
+        self.add(f"br i1 {i}.more, label %{test}, label %{after}")
+        self.start_block(test)
+        self.poll(i, after)
+        self.grow_tapes(i, inside, after, counted=not conditions)
+        self.start_block(inside)
+        self.while_round(i, first)
+        self.stop_on_failure("tb", body, after)
+        self.start_block(again, jump=True)
+        self.turn_carries(n, first)
+        self.add(f"{i}.next = add i64 {i}, 1")
+        self.add(f"br label %{head}")
+        self.start_block(after)
+        self.finish_carries(n, first)
+        self.add(f"store i64 {i}, ptr {self.name(f'out{n}')}")
+        for k in range(len(self.tapes)):
+            self.add(f"{self.name(f'done{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
+            self.add(f"store ptr {self.name(f'done{k}')}, ptr {self.name(f'out{n + 1 + k}')}")
+        self.pass_status(*(["tc"] if conditions else []), "tb")
+
+    def while_tables(self, first: int) -> None:
+        """Fill in what is the same in every round: the constants, and where the condition is written."""
+        *conditions, body = self.bodies
+        params = self.step.node.params
+        n, n_xs, n_in = params["n_carry"], params["n_xs"], len(body.plan.graph.inputs)
         self.table("tb", body)
         for k in range(n + n_xs, n_in):
             self.put("tb", HEADER + k, self.name(f"op{first + k}"))
@@ -144,29 +178,25 @@ class RegionWriter(RegionText):
             self.put("tc", HEADER + n_in, self.name("flag"))
         else:
             self.add(f"{self.name('rounds')} = load i64, ptr {self.name('op0')}")
-        self.begin_carries(n, first)
-        self.begin_tapes(counted=not conditions)
-        parts = ("head", "test", "inside", "again", "after")
-        head, test, inside, again, after = (f"{self.prefix}.{part}" for part in parts)
-        before = self.block
-        self.start_block(head, jump=True)
-        i = self.name("i")
-        self.add(f"{i} = phi i64 [ 0, %{before} ], [ {i}.next, %{again} ]")
-        self.carry_phis(n, before, again)
-        if conditions:
-            for k in range(n):
-                self.put("tc", HEADER + k, self.here(k), "c")
-            self.call("tc", conditions[0])
-            self.stop_on_failure("tc", conditions[0], after)
-            self.add(f"{i}.flag = load i8, ptr {self.name('flag')}")
-            self.add(f"{i}.more = icmp ne i8 {i}.flag, 0")
-        else:
+
+    def while_condition(self, i: str, after: str) -> None:
+        """Define `i.more`, which says whether there is another round."""
+        *conditions, _ = self.bodies
+        if not conditions:
             self.add(f"{i}.more = icmp slt i64 {i}, {self.name('rounds')}")
-        self.add(f"br i1 {i}.more, label %{test}, label %{after}")
-        self.start_block(test)
-        self.poll(i, after)
-        self.grow_tapes(i, inside, after, counted=not conditions)
-        self.start_block(inside)
+            return
+        for k in range(self.step.node.params["n_carry"]):
+            self.put("tc", HEADER + k, self.here(k), "c")
+        self.call("tc", conditions[0])
+        self.stop_on_failure("tc", conditions[0], after)
+        self.add(f"{i}.flag = load i8, ptr {self.name('flag')}")
+        self.add(f"{i}.more = icmp ne i8 {i}.flag, 0")
+
+    def while_round(self, i: str, first: int) -> None:
+        """Call the body with the carries, and with its rows of the tapes that are read and written."""
+        *conditions, body = self.bodies
+        params = self.step.node.params
+        n, n_xs, n_in = params["n_carry"], params["n_xs"], len(body.plan.graph.inputs)
         row = f"{i}.row"
         self.add(f"{row}.back = sub i64 {self.name('rounds') if not conditions else i}, {i}")
         self.add(f"{row} = sub i64 {row}.back, 1" if params["reverse"] else f"{row} = add i64 0, {i}")
@@ -181,23 +211,11 @@ class RegionWriter(RegionText):
             self.add(f"{self.name(f'y{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
             self.put("tb", HEADER + n_in + n + k, self.row_of(f"y{k}", row, nbytes), "b")
         self.call("tb", body)
-        self.stop_on_failure("tb", body, after)
-        self.start_block(again, jump=True)
-        self.turn_carries(n, first)
-        self.add(f"{i}.next = add i64 {i}, 1")
-        self.add(f"br label %{head}")
-        self.start_block(after)
-        self.finish_carries(n, first)
-        self.add(f"store i64 {i}, ptr {self.name(f'out{n}')}")
-        for k in range(len(self.tapes)):
-            self.add(f"{self.name(f'done{k}')} = load ptr, ptr {self.name(f'rows{k}')}")
-            self.add(f"store ptr {self.name(f'done{k}')}, ptr {self.name(f'out{n + 1 + k}')}")
-        self.pass_status(*(["tc"] if conditions else []), "tb")
 
     # --- tapes --------------------------------------------------------------------------------------------------------
 
-    def begin_tapes(self, *, counted: bool) -> None:
-        """Start with no rows and no room; a counted loop makes room for all rounds in its first one."""
+    def begin_tapes(self) -> None:
+        """Start with no rows and no room."""
         if not self.tapes:
             return
         self.parent.reserve(self.name("room"), "i64")
@@ -207,7 +225,10 @@ class RegionWriter(RegionText):
             self.add(f"store ptr null, ptr {self.name(f'rows{k}')}")
 
     def grow_tapes(self, i: str, inside: str, after: str, *, counted: bool) -> None:
-        """Before a round: double the room when it is used up. Memory that runs out ends the loop with status -1."""
+        """Before a round: double the room when it is used up; a counted loop has room for all rounds from the first on.
+
+        Memory that runs out ends the loop with status -1.
+        """
         if not self.tapes:
             self.add(f"br label %{inside}")
             return
