@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.library_machine import FLOATS as DTYPES
 from tests.library_machine import run
 from tracegrad.codegen.plan_conv import plan_conv
 
 EXAMPLES = int(os.environ.get("RANDOM_CONVOLUTIONS", "300"))
 KINDS = ("forward", "data", "weight")
 WINOGRAD = ("winograd 2x2", "winograd 4x4")
-DTYPES = ("float32", "float64")
 EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16}
 
 
@@ -313,7 +313,7 @@ def test_convolutions_that_are_not_finite(name, kind):
     few_channels = Case(3, 12, (9, 10), 20, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     for case, path in itertools.product([few_channels, *LARGE.values()], WINOGRAD):
         check(kind, "float32", case, 2, seed=6, path=path, spoil=SPOILED[name])
-    for case, path in itertools.product([few_channels, LARGE["many maps"]], WINOGRAD):
+    for case, path in itertools.product([few_channels, LARGE["many maps"]] if "float64" in DTYPES else [], WINOGRAD):
         check(kind, "float64", case, 2, seed=7, path=path, spoil=SPOILED[name], side="start")
 
 

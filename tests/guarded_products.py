@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.library_machine import JUNK, run
+from tests.library_machine import FLOATS, JUNK, run
 from tracegrad.codegen import plan_gemm as plan_gemm_words
 from tracegrad.codegen.plan import HEADER_BYTES
 from tracegrad.codegen.plan_gemm import plan_gemm
 from tracegrad.codegen.tile_shape import tile_shape
 
 EXAMPLES = int(os.environ.get("RANDOM_PRODUCTS", "120"))
-FLOATS = ("float32", "float64")
 EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16, "int32": 0.0, "int64": 0.0}
 SIZES = st.sampled_from([0, 1, 2, 3, 5, 13, 14, 15, 16, 17, 29, 31, 32, 33, 64, 65, 130, 300])
 LAYOUTS = st.sampled_from(["plain", "transposed", "strided"])

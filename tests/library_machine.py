@@ -19,6 +19,9 @@ from tracegrad.runtime.pool import Pool
 if os.environ.get("GUARDED_TILE"):
     SHAPES.update(dict.fromkeys(SHAPES, SHAPES[os.environ["GUARDED_TILE"]]))
 
+FLOATS = tuple(os.environ.get("GUARDED_FLOATS", "float32 float64").split())
+"""The dtypes whose kernels run: each takes a third of a minute to compile for another tile."""
+
 PATTERN = 0xAB
 JUNK = 0xFF  # NaN as a float: what scratch holds before a call
 ENTRY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)

@@ -9,9 +9,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -84,11 +84,6 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def imported(node: ast.AST) -> list[str]:
     """Return the modules that an import statement names, `from tracegrad import x` as tracegrad.x."""
     match node:
@@ -103,8 +98,30 @@ def imported(node: ast.AST) -> list[str]:
     return []
 
 
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+class Facts(NamedTuple):
+    """What the tests ask about a file: syntax trees of all files, kept, would slow down every collection of garbage."""
+
+    imports: list[tuple[str, int]]
+    imports_in_functions: list[int]
+    classes: list[str]
+    summary: str | None
+
+
+@cache
+def facts_of(path: Path) -> Facts:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    inside = [n for f in nodes if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for n in ast.walk(f)]
+    calls = (n for n in inside if isinstance(n, ast.Call))
+    return Facts(
+        [(module, node.lineno) for node in nodes for module in imported(node)],  # type: ignore[attr-defined]
+        sorted(
+            {n.lineno for n in inside if imported(n)}  # type: ignore[attr-defined]
+            | {c.lineno for c in calls if ast.unparse(c.func).endswith("import_module")}
+        ),
+        [n.name for n in nodes if isinstance(n, ast.ClassDef)],
+        ast.get_docstring(tree),
+    )
 
 
 def floor_of(package: str) -> int:
@@ -125,20 +142,17 @@ def may_import(package: str, other: str) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_down_the_floors(path: Path) -> None:
     package = package_of(path)
-    for node in ast.walk(parsed(path)):
-        for module in imported(node):
-            root, _, rest = module.partition(".")
-            if root == "tracegrad" and rest:
-                other = rest.split(".")[0]
-                assert may_import(package, other), f"line {node.lineno}: {package} imports {other}"  # type: ignore[attr-defined]
+    for module, line in facts_of(path).imports:
+        root, _, rest = module.partition(".")
+        if root == "tracegrad" and rest:
+            other = rest.split(".")[0]
+            assert may_import(package, other), f"line {line}: {package} imports {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_import_inside_a_function(path: Path) -> None:
-    found = [n.lineno for f in functions(parsed(path)) for n in ast.walk(f) if imported(n)]
-    calls = (n for f in functions(parsed(path)) for n in ast.walk(f) if isinstance(n, ast.Call))
-    found += [c.lineno for c in calls if ast.unparse(c.func).endswith("import_module")]
-    assert not found or name_of(path) in LAZY_IMPORTS, f"lines {sorted(set(found))}"
+    found = facts_of(path).imports_in_functions
+    assert not found or name_of(path) in LAZY_IMPORTS, f"lines {found}"
 
 
 def test_lazy_imports_are_all_needed() -> None:
@@ -151,12 +165,7 @@ def test_lazy_imports_are_all_needed() -> None:
     [("numba", {"codegen"}), ("llvmlite", {"codegen", "runtime"}), ("optree", {"tree"}), ("pickle", set())],
 )
 def test_one_place_imports_it(module: str, allowed: set[str]) -> None:
-    found = {
-        package_of(path)
-        for path in FILES
-        for node in ast.walk(parsed(path))
-        if any(name.split(".")[0] == module for name in imported(node))
-    }
+    found = {package_of(p) for p in FILES for name, _ in facts_of(p).imports if name.split(".")[0] == module}
     assert found <= allowed
 
 
@@ -172,14 +181,13 @@ def test_files_are_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_names_say_something(path: Path) -> None:
-    defined = [n.name for n in ast.walk(parsed(path)) if isinstance(n, ast.ClassDef)]
-    found = [name for name in [path.stem, *defined] if BANNED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))]
-    assert not found
+    names = [path.stem, *facts_of(path).classes]
+    assert not [name for name in names if BANNED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(parsed(path))
+    assert facts_of(path).summary
 
 
 # --- the public surface -----------------------------------------------------------------------------------------------
@@ -202,7 +210,8 @@ def test_public_namespaces(module: str) -> None:
 
 def typed_imports(path: Path) -> dict[str, set[str]]:
     """Return what a package imports for type checkers alone: names by module."""
-    blocks = [n for n in parsed(path).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
+    blocks = [n for n in statements if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     return {n.module or "": {a.name for a in n.names} for b in blocks for n in b.body if isinstance(n, ast.ImportFrom)}
 
 
