@@ -1,8 +1,7 @@
 """Control flow on traced values: `cond`, `switch`, `while_loop`, `fori_loop`, `scan`, `map`.
 
-The functions are traced once, on abstract values, whether the call itself is traced or not; what they read from
-outside becomes an
-operand. Branches and carries that differ in structure, shape or dtype are refused with both shown.
+The functions are traced once, on abstract values, whether the call itself is traced or not; what they read from outside
+becomes an operand. Branches and carries that differ in structure, shape or dtype are refused with both shown.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     i64 entry(i64 table)       table: [pool, arena, status, arguments..., results...], all addresses
 
-The main entry and the bodies of loops and branches are the same kind of function: a loop fills the table of its
-body anew in every
-round and calls it. The status is 0, or the code of an index check that failed.
+The main entry and the bodies of loops and branches are the same kind of function: a loop fills the table of its body
+anew in every round and calls it. The status is 0, or the code of an index check that failed.
 """
 
 from __future__ import annotations

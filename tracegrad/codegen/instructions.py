@@ -1,8 +1,8 @@
 """Typed values of scalar code, and the LLVM instructions of each operator and built-in function on them.
 
-Numeric literals are weak: they take the dtype of the other operand. Where there is none (`1.0 if {0} > 0.0 else
-0.0`) they
-take the dtype of the result. Float arithmetic carries `FLAGS` only; reductions add `reassoc nsz` themselves, elsewhere.
+Numeric literals are weak: they take the dtype of the other operand. Where there is none (`1.0 if {0} > 0.0 else 0.0`)
+they take the dtype of the result. Float arithmetic carries `FLAGS` only; sums and products of reductions may be
+reassociated, too (`loops.REDUCE_FLAGS`).
 """
 
 from __future__ import annotations

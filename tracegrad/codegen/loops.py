@@ -1,9 +1,8 @@
 """Kernels -> LLVM assembly: one internal function per kernel, and one task that finds its buffers and its share of
 the work.
 
-Every buffer is a `noalias` parameter, so LLVM needs no overlap checks to vectorise. Accumulators are stack slots
-that LLVM turns
-into registers; their additions may be reassociated, nothing else may.
+Every buffer is a `noalias` parameter, so LLVM needs no overlap checks to vectorise. Accumulators are stack slots that
+LLVM turns into registers; their additions may be reassociated, nothing else may.
 """
 
 from __future__ import annotations

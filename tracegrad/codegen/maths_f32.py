@@ -1,10 +1,8 @@
 """Elementary functions on f32: branch-free, without tables, minimax polynomials.
 
-`x * x * p + x` shapes keep the leading term exact, so the rounding error of the polynomial hardly counts. Where
-the argument
-must be reduced with care (sin, cos, tan) or the result magnifies errors (pow), the work is done in f64: a few
-instructions
-on half as many lanes are cheaper than compensated f32 arithmetic.
+`x * x * p + x` shapes keep the leading term exact, so the rounding error of the polynomial hardly counts. Where the
+argument must be reduced with care (sin, cos, tan) or the result magnifies errors (pow), the work is done in f64: a few
+instructions on half as many lanes are cheaper than compensated f32 arithmetic.
 """
 
 from __future__ import annotations

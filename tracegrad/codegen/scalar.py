@@ -18,9 +18,8 @@ memory: the caller
   `bits32 bits64 from_bits32 from_bits64`. Constants: `math.pi math.e math.tau math.inf math.nan`.
 - Mixed dtypes promote as in NumPy, literals adopt the dtype of the other operand (or of the result).
 
-The generated text is straight-line code without branches or library calls. It is made once per (expression,
-dtypes) in a
-process, and from then on only renamed: about 2 microseconds per use.
+The generated text is straight-line code without branches or library calls. It is made once per (expression, dtypes) in
+a process, and from then on only renamed: about 2 microseconds per use.
 """
 
 from __future__ import annotations

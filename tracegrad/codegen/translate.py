@@ -1,12 +1,10 @@
 """From the Python subset of scalar code (an `ast`) to straight-line LLVM IR text.
 
 The subset: assignments to local names, `for _ in range(constant)` (unrolled), `return` of a value or a tuple,
-arithmetic,
-comparisons, `&` `|` `^` `~` `<<` `>>`, `and`/`or`/`not`, conditional expressions (a select: both sides are evaluated),
-calls of the built-in names of `instructions` and of the functions of `maths`. There are no branches and no calls of
-libraries, so a loop around the result vectorises. A function that returns a tuple is expanded in place; any other
-becomes an
-LLVM function, which LLVM inlines.
+arithmetic, comparisons, `&` `|` `^` `~` `<<` `>>`, `and`/`or`/`not`, conditional expressions (a select: both sides are
+evaluated), calls of the built-in names of `instructions` and of the functions of `maths`. There are no branches and no
+calls of libraries, so a loop around the result vectorises. A function that returns a tuple is expanded in place; any
+other becomes an LLVM function, which LLVM inlines.
 """
 
 from __future__ import annotations

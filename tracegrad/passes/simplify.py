@@ -74,9 +74,8 @@ def with_params(graph: Graph, params: Mapping[Node, Mapping[str, Any]]) -> Graph
 
 
 def merge_scans(graph: Graph) -> Graph:
-    """Let a loop whose results another loop over the same operands also gives run once: the pullback of a loop
-    runs it again
-    with the carries as further results."""
+    """Let a loop whose results another loop over the same operands also gives run once: the pullback of a loop runs it
+    again with the carries as further results."""
     scans = [n for n in graph.nodes if n.prim in (scan, while_loop)]
     richer: dict[Node, Mapping[str, Any]] = {}
     for one in scans:

@@ -1,8 +1,7 @@
 """Primitives with loops of their own: they write their buffer piece by piece, so nothing is fused behind them.
 
-Each rule returns the kernels in order. A kernel that fills or copies is parallel; one that scatters runs in one
-task where two
-updates may meet in one place.
+Each rule returns the kernels in order. A kernel that fills or copies is parallel; one that scatters runs in one task
+where two updates may meet in one place.
 """
 
 from __future__ import annotations

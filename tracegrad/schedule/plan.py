@@ -63,9 +63,8 @@ class Region:
     """A loop or a branch: the plans of its graphs, and the buffers of its results.
 
     `workspace` are a buffer for the memory of the inner plans (the code generator knows its size), one for the
-    condition, and
-    a second place for each carry, which the rounds of a loop use in turns. A rewind carries its sums; it has
-    two places and the slots for each carry that it computes again, and then the rounds of the slots.
+    condition, and a second place for each carry, which the rounds of a loop use in turns. A rewind carries its sums; it
+    has two places and the slots for each carry that it computes again, and then the rounds of the slots.
     """
 
     node: Node
