@@ -123,4 +123,53 @@ MORE: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "products-of-stacks": (lambda np, s: (np.matvec(s, s[:, 0]), np.vecmat(s[..., 0], s)), (S,)),
     "complex-names": (lambda np, x: (np.real(x), np.imag(x), np.conjugate(x), np.conj(x)), (A,)),
+    "nan-quantiles": (
+        lambda np, n: (
+            np.nanmedian(n), np.nanmedian(n, axis=0), np.nanquantile(n, [0.1, 0.6], axis=1), np.nanpercentile(n, 30.0),
+            np.nanquantile(n, 0.25, axis=(0, 1), keepdims=True), np.nanmedian(n[:1] * np.array([[np.nan, 1.0, 0.0]])),
+        ),
+        (N,),
+    ),
+    "nan-running": (
+        lambda np, n: (
+            np.nanprod(n), np.nanprod(n, axis=1), np.nancumsum(n, axis=1), np.nancumprod(n), np.nanargmax(n, axis=1),
+            np.nanargmin(n), np.nanargmax(n, axis=0, keepdims=True),
+        ),
+        (N,),
+    ),
+    "polynomials": (
+        lambda np, w, v: (
+            np.polyadd(w, v), np.polysub(v, w), np.polymul(v, w), np.polyder(v), np.polyder(v, 3), np.polyint(v),
+            np.polyint(w, 2, [1.0, 2.0]), np.polyint(w, m=2, k=3.0), np.polyadd(w, 2.0),
+        ),
+        (W, V),
+    ),
+    "polyfit": (
+        lambda np, g, v, s: (
+            np.polyfit(g, v, 2), np.polyfit(g, v, 1, w=g + 1.0), np.polyfit(g[:3], s[0], 1), np.polyfit(g, v, 0),
+        ),
+        (G, V, S),
+    ),
+    "unwrap": (
+        lambda np, v, s: (
+            np.unwrap(v * 4.0), np.unwrap(s * 9.0, axis=1), np.unwrap(v * 3.0, period=2.0),
+            np.unwrap(v * 4.0, discont=4.0),
+        ),
+        (V, S),
+    ),
+    "modf-nan": (lambda np, v, n: (*np.modf(v), *np.modf(n), *np.modf(np.array([np.inf, -0.0, -2.0]))), (V, N)),
+    "places-int": (
+        lambda np, i: (
+            *np.unravel_index(i, (2, 3)), np.ravel_multi_index((i % 2, i % 3), (2, 3)), *np.ix_(i, i[:2]),
+            np.lexsort((i, i % 2)), np.lexsort((i,)),
+        ),
+        (I,),
+    ),
+    "diagonals": (lambda np, x, v: (np.diagflat(x), np.diagflat(v, 2), np.diagflat(v[:2], -1)), (A, V)),
+    "geomspace": (
+        lambda np, x: (
+            np.geomspace(0.5, 8.0, 5), np.geomspace(x[0], 2.0, 4), np.geomspace(x[0, 0], 3.0, 3, endpoint=False),
+        ),
+        (A,),
+    ),
 }

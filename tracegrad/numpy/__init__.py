@@ -44,8 +44,8 @@ from tracegrad.numpy.creation import (
 )  # fmt: skip
 from tracegrad.numpy.creation import new_array as array
 from tracegrad.numpy.curves import (
-    convolve, correlate, cumulative_prod, cumulative_sum, ediff1d, gradient, interp, ldexp, polyval, sinc,
-    trapezoid,
+    convolve, correlate, cumulative_prod, cumulative_sum, ediff1d, gradient, interp, ldexp, modf, polyval, sinc,
+    trapezoid, unwrap,
 )  # fmt: skip
 from tracegrad.numpy.einsum import einsum
 from tracegrad.numpy.elementwise import (
@@ -75,12 +75,17 @@ from tracegrad.numpy.joining import (
     append, array_split, column_stack, concatenate, hstack, pad, repeat, roll, split, stack, tile, unstack, vstack,
 )  # fmt: skip
 from tracegrad.numpy.joining import concatenate as concat
+from tracegrad.numpy.nan_order import (
+    nanargmax, nanargmin, nancumprod, nancumsum, nanmedian, nanpercentile, nanprod, nanquantile,
+)  # fmt: skip
 from tracegrad.numpy.nan_reductions import nanmax, nanmean, nanmin, nansum
 from tracegrad.numpy.pieces import (
     apply_along_axis, block, choose, conjugate, delete, dsplit, dstack, hsplit, imag, insert, matvec, piecewise,
     real, resize, select, vecmat, vsplit,
 )  # fmt: skip
 from tracegrad.numpy.pieces import conjugate as conj
+from tracegrad.numpy.places import diagflat, geomspace, ix_, lexsort, ravel_multi_index, unravel_index
+from tracegrad.numpy.polynomials import polyadd, polyder, polyfit, polyint, polymul, polysub
 from tracegrad.numpy.products import cross, dot, inner, kron, matmul, outer, tensordot, trace, vdot, vecdot
 from tracegrad.numpy.promote import promote_types, result_type
 from tracegrad.numpy.reductions import (
@@ -113,26 +118,28 @@ __all__ = [
     "bitwise_right_shift", "bitwise_xor", "block", "bool", "bool_", "broadcast_arrays", "broadcast_shapes",
     "broadcast_to", "cbrt", "ceil", "choose", "clip", "column_stack", "concat", "concatenate", "conj", "conjugate",
     "convolve", "copy", "copysign", "corrcoef", "correlate", "cos", "cosh", "count_nonzero", "cov", "cross",
-    "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "deg2rad", "degrees", "delete", "diag", "diagonal",
-    "diff", "digitize", "divide", "divmod", "dot", "dsplit", "dstack", "e", "ediff1d", "einsum", "empty",
-    "empty_like", "equal", "euler_gamma", "exp", "exp2", "expand_dims", "expm1", "eye", "fabs", "finfo", "fix",
-    "flip", "fliplr", "flipud", "float16", "float32", "float64", "float_power", "floor", "floor_divide", "fmax",
-    "fmin", "fmod", "full", "full_like", "gradient", "greater", "greater_equal", "heaviside", "histogram", "hsplit",
-    "hstack", "hypot", "identity", "iinfo", "imag", "inf", "inner", "insert", "int16", "int32", "int64", "int8",
-    "interp", "invert", "isclose", "isfinite", "isin", "isinf", "isnan", "isneginf", "isposinf", "kron", "ldexp",
-    "left_shift", "less", "less_equal", "linalg", "linspace", "log", "log10", "log1p", "log2", "logaddexp",
-    "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "logspace", "logsumexp", "matmul",
-    "matrix_transpose", "matvec", "max", "maximum", "mean", "median", "meshgrid", "min", "minimum", "mod",
-    "moveaxis", "multiply", "nan", "nan_to_num", "nanmax", "nanmean", "nanmin", "nanstd", "nansum", "nanvar",
-    "ndim", "negative", "newaxis", "not_equal", "ones", "ones_like", "outer", "pad", "partition", "percentile",
-    "permute_dims", "pi", "piecewise", "polyval", "positive", "pow", "power", "prod", "promote_types", "ptp",
-    "quantile", "rad2deg", "radians", "ravel", "real", "reciprocal", "remainder", "repeat", "reshape", "resize",
-    "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted", "select", "shape",
-    "sign", "signbit", "sin", "sinc", "sinh", "size", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "trace",
-    "transpose", "trapezoid", "tri", "tril", "tril_indices", "triu", "triu_indices", "true_divide", "trunc",
-    "uint16", "uint32", "uint64", "uint8", "unstack", "vander", "var", "vdot", "vecdot", "vecmat", "vsplit",
-    "vstack", "where", "zeros", "zeros_like",
+    "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "deg2rad", "degrees", "delete", "diag", "diagflat",
+    "diagonal", "diff", "digitize", "divide", "divmod", "dot", "dsplit", "dstack", "e", "ediff1d", "einsum",
+    "empty", "empty_like", "equal", "euler_gamma", "exp", "exp2", "expand_dims", "expm1", "eye", "fabs", "finfo",
+    "fix", "flip", "fliplr", "flipud", "float16", "float32", "float64", "float_power", "floor", "floor_divide",
+    "fmax", "fmin", "fmod", "full", "full_like", "geomspace", "gradient", "greater", "greater_equal", "heaviside",
+    "histogram", "hsplit", "hstack", "hypot", "identity", "iinfo", "imag", "inf", "inner", "insert", "int16",
+    "int32", "int64", "int8", "interp", "invert", "isclose", "isfinite", "isin", "isinf", "isnan", "isneginf",
+    "isposinf", "ix_", "kron", "ldexp", "left_shift", "less", "less_equal", "lexsort", "linalg", "linspace", "log",
+    "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logspace", "logsumexp", "matmul", "matrix_transpose", "matvec", "max", "maximum", "mean", "median", "meshgrid",
+    "min", "minimum", "mod", "modf", "moveaxis", "multiply", "nan", "nan_to_num", "nanargmax", "nanargmin",
+    "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmedian", "nanmin", "nanpercentile", "nanprod",
+    "nanquantile", "nanstd", "nansum", "nanvar", "ndim", "negative", "newaxis", "not_equal", "ones", "ones_like",
+    "outer", "pad", "partition", "percentile", "permute_dims", "pi", "piecewise", "polyadd", "polyder", "polyfit",
+    "polyint", "polymul", "polysub", "polyval", "positive", "pow", "power", "prod", "promote_types", "ptp",
+    "quantile", "rad2deg", "radians", "ravel", "ravel_multi_index", "real", "reciprocal", "remainder", "repeat",
+    "reshape", "resize", "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted",
+    "select", "shape", "sign", "signbit", "sin", "sinc", "sinh", "size", "sort", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot",
+    "tile", "trace", "transpose", "trapezoid", "tri", "tril", "tril_indices", "triu", "triu_indices", "true_divide",
+    "trunc", "uint16", "uint32", "uint64", "uint8", "unravel_index", "unstack", "unwrap", "vander", "var", "vdot",
+    "vecdot", "vecmat", "vsplit", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 install()

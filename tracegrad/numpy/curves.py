@@ -179,7 +179,34 @@ def ediff1d(x: ArrayLike) -> Array:
     return reductions.diff(shaping.ravel(x))
 
 
+@computed
+@rounded_once
+def unwrap(p: ArrayLike, discont: float | None = None, axis: int = -1, *, period: float = 2.0 * np.pi) -> Array:
+    """Take jumps of more than half a period out of a row of angles, as `numpy.unwrap`.
+
+    >>> unwrap(np.array([0.0, 3.0, -3.0])).round(3)
+    array([0.   , 3.   , 3.283])
+    """
+    x = floats("unwrap", p)
+    at = reductions.diff_axis("unwrap", x, axis)
+    steps = reductions.diff(x, axis=at)
+    half = period / 2.0
+    kept = ew.remainder(steps + half, period) - half
+    kept = arithmetic.where((kept == -half) & (steps > 0.0), half, kept)
+    fixed = arithmetic.where(ew.absolute(steps) < (half if discont is None else max(discont, half)), 0.0, kept - steps)
+    widths = [(int(a == at), 0) for a in range(len(x.shape))]
+    return x + joining.pad(reductions.cumsum(fixed, at), widths)
+
+
+def modf(x: ArrayLike, /) -> tuple[Array, Array]:
+    """Return the fraction and the whole number of each element, with its sign, as `numpy.modf`."""
+    x = floats("modf", x)
+    number = ew.trunc(x)
+    fraction = arithmetic.where(ew.isinf(x), 0.0, x - arithmetic.where(ew.isinf(x), 0.0, number))
+    return arithmetic.copysign(fraction, x), number
+
+
 __all__ = [
-    "convolve", "correlate", "cumulative_prod", "cumulative_sum", "ediff1d", "gradient", "interp", "ldexp", "polyval",
-    "sinc", "trapezoid",
+    "convolve", "correlate", "cumulative_prod", "cumulative_sum", "ediff1d", "gradient", "interp", "ldexp", "modf",
+    "polyval", "sinc", "trapezoid", "unwrap",
 ]  # fmt: skip

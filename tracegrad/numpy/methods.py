@@ -218,6 +218,11 @@ def accumulate(function: Function) -> Function:
     return lambda x, axis=0, dtype=None: function(x, axis, dtype=dtype)
 
 
+def running_extremum(name: str, largest: bool) -> Function:
+    """Return what `np.maximum.accumulate(x)` calls."""
+    return lambda x, axis=0: reductions.running_extremum(f"{name}.accumulate", x, axis, largest=largest)
+
+
 def outer_of(function: Function) -> Function:
     """Return the function of all pairs, as in `np.multiply.outer`."""
 
@@ -289,3 +294,5 @@ def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None
         FUNCTIONS[name] = dynamic(name)
     FUNCTIONS["add.accumulate"] = adapted("add.accumulate", accumulate(reductions.cumsum))
     FUNCTIONS["multiply.accumulate"] = adapted("multiply.accumulate", accumulate(reductions.cumprod))
+    for name, largest in (("maximum", True), ("minimum", False)):
+        FUNCTIONS[f"{name}.accumulate"] = adapted(f"{name}.accumulate", running_extremum(name, largest))

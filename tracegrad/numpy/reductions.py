@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -293,14 +294,30 @@ def cumprod(x: ArrayLike, axis: int | None = None, dtype: DType = None) -> Array
     x, at = flat_axis("cumprod", array("cumprod", x), axis)
     chosen = sum_dtype(x.dtype) if dtype is None else settle_dtype(dtype, "cumprod")
     x = as_float32(cast("cumprod", x, chosen))
+    return cast("cumprod", running(x, at, ops.mul, 1), chosen)
+
+
+def running(x: Array, at: int, combine: Callable[[Array, Array], Array], unit: float) -> Array:
+    """Combine each element with all before it along an axis."""
     n, stride, step = x.shape[at], 1, (1,) * len(x.shape)
     while stride < n:
         head = tuple(stride if a == at else s for a, s in enumerate(x.shape))
         body = tuple(n - stride if a == at else s for a, s in enumerate(x.shape))
         shifted = slice_(x, start=(0,) * len(x.shape), size=body, step=step)
-        x = ops.mul(x, concat(broadcast.beside(x, x.dtype.type(1), shape=head, axes=()), shifted, axis=at))
+        x = combine(x, concat(broadcast.beside(x, x.dtype.type(unit), shape=head, axes=()), shifted, axis=at))
         stride *= 2
-    return cast("cumprod", x, chosen)
+    return x
+
+
+@computed
+def running_extremum(name: str, x: ArrayLike, axis: int, *, largest: bool) -> Array:
+    """Return the largest or smallest element so far along an axis, as `numpy.maximum.accumulate`; NaN stays."""
+    x = array(name, x)
+    at = one_axis(name, axis, len(x.shape), x)
+    if x.dtype == BOOL:
+        return ops.convert(running_extremum(name, ops.convert(x, dtype=INT64), at, largest=largest), dtype=BOOL)
+    limits = (-np.inf, np.inf) if is_float(x.dtype) else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+    return running(x, at, ops.maximum if largest else ops.minimum, limits[not largest])
 
 
 @computed
