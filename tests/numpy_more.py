@@ -123,6 +123,21 @@ MORE: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "products-of-stacks": (lambda np, s: (np.matvec(s, s[:, 0]), np.vecmat(s[..., 0], s)), (S,)),
     "complex-names": (lambda np, x: (np.real(x), np.imag(x), np.conjugate(x), np.conj(x)), (A,)),
+    "chosen": (
+        lambda np, x, s: (
+            np.sum(x, where=x > 0.5), np.sum(x, axis=0, initial=2.0), np.prod(s, axis=1, where=s > 0.0, initial=3.0),
+            np.max(s, axis=2, initial=0.5), np.min(x, initial=0.0, where=x > 0.4), np.mean(x, where=x > 0.3),
+            np.mean(s, axis=1, keepdims=True, where=x > 0.3), x.sum(where=x < 0.5), x.max(initial=7.0),
+        ),
+        (A, S),
+    ),
+    "chosen-int": (
+        lambda np, i: (
+            np.sum(i, where=i > 1, initial=5), np.mean(i, where=i > 1), np.any(i, where=i > 2), np.all(i, where=i != 0),
+            np.max(i, initial=2),
+        ),
+        (I,),
+    ),
     "nan-quantiles": (
         lambda np, n: (
             np.nanmedian(n), np.nanmedian(n, axis=0), np.nanquantile(n, [0.1, 0.6], axis=1), np.nanpercentile(n, 30.0),

@@ -9,12 +9,13 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import arithmetic, elementwise as ew
-from tracegrad.ir.aval import is_float
+from tracegrad.ir.aval import is_float, is_half
 from tracegrad.ir.primitive import as_float32
 from tracegrad.numpy.half import rounded_once
+from tracegrad.numpy.reduction_options import optional
 from tracegrad.numpy.promote import computed
-from tracegrad.numpy.promote import BOOL, FLOAT64, INT64, Array, ArrayLike, Axis, DType, array, cast
-from tracegrad.numpy.promote import mark, one_axis, settle_axes, settle_dtype, shown, sized
+from tracegrad.numpy.promote import BOOL, FLOAT32, FLOAT64, INT64, Array, ArrayLike, Axis, DType, array
+from tracegrad.numpy.promote import broadcast_array, cast, mark, one_axis, settle_axes, settle_dtype, shown, sized
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops import reduce as reduce_ops
 from tracegrad.ops.shape import broadcast, concat, reshape, slice_, transpose
@@ -46,6 +47,7 @@ def reduced(prim: reduce_ops.Reduce, x: Array, axes: Axes) -> Array:
     return prim(x, axes=axes) if axes else x
 
 
+@optional(fill=0, combine=ew.add)
 @computed
 def sum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:  # noqa: A001
     """Sum over `axis`, as `numpy.sum`: integers are summed in 64 bits.
@@ -62,8 +64,11 @@ def sum(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool 
 
 
 @computed
-def mean(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
-    """Mean over `axis`, as `numpy.mean`: of integers in float64; of no elements NaN.
+def mean(
+    x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False, where: ArrayLike = True
+) -> Array:
+    """Mean over `axis`, of the elements for which `where` holds, as `numpy.mean`: of integers in float64; of no
+    elements NaN.
 
     >>> mean(np.array([1, 2, 6]))
     np.float64(3.0)
@@ -71,6 +76,10 @@ def mean(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool
     x = array("mean", x)
     axes = settle_axes("mean", axis, x)
     chosen = settle_dtype(dtype, "mean") if dtype is not None else x.dtype if is_float(x.dtype) else FLOAT64
+    if where is not True:
+        total = sum(x, axis, FLOAT32 if is_half(chosen) else chosen, keepdims=keepdims, where=where)
+        count = sum(broadcast_array(array("mean", where), x.shape), axis, total.dtype, keepdims=keepdims)
+        return cast("mean", ew.divide(total, count), chosen)
     found = mean_over(as_float32(cast("mean", x, chosen)), axes)
     return keep(cast("mean", found, chosen), x, axes, keepdims)
 
@@ -157,6 +166,7 @@ def extremum(name: str, prim: reduce_ops.Reduce, x: ArrayLike, axis: Axis, keepd
     return keep(found, x, axes, keepdims)
 
 
+@optional(fill=None, combine=ew.maximum)
 @computed
 def max(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Largest element over `axis`, as `numpy.max`: NaN wins, tied elements share the gradient equally.
@@ -169,6 +179,7 @@ def max(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  #
     return extremum("max", reduce_ops.reduce_max, x, axis, keepdims)
 
 
+@optional(fill=None, combine=ew.minimum)
 @computed
 def min(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Smallest element over `axis`, as `numpy.min`: NaN wins, tied elements share the gradient equally.
@@ -184,6 +195,7 @@ def ptp(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return ew.subtract(max(x, axis, keepdims=keepdims), min(x, axis, keepdims=keepdims))
 
 
+@optional(fill=1, combine=ew.multiply)
 @computed
 def prod(x: ArrayLike, axis: Axis = None, dtype: DType = None, *, keepdims: bool = False) -> Array:
     """Product over `axis`, as `numpy.prod`. Floats are multiplied in a tree, so gradients are right at 0.
@@ -231,11 +243,13 @@ def truths(name: str, prim: reduce_ops.Reduce, x: ArrayLike, axis: Axis, keepdim
     return keep(ops.not_equal(found, np.uint8(0)), x, axes, keepdims)
 
 
+@optional(fill=False)
 def any(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Tell whether any element is true, as `numpy.any`."""
     return truths("any", reduce_ops.reduce_max, x, axis, keepdims, False)
 
 
+@optional(fill=True)
 def all(x: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Array:  # noqa: A001 (NumPy's name)
     """Tell whether all elements are true, as `numpy.all`."""
     return truths("all", reduce_ops.reduce_min, x, axis, keepdims, True)
