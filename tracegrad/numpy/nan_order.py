@@ -7,7 +7,7 @@ import numpy as np
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, joining, reductions, selecting, shaping
 from tracegrad.numpy.nan_reductions import without_nan
-from tracegrad.numpy.promote import INT64, Array, ArrayLike, Axis, DType, array, computed, settle_axes, shown
+from tracegrad.numpy.promote import INT64, Array, ArrayLike, Axis, DType, array, computed, mark, settle_axes, shown
 from tracegrad.numpy.statistics import floats
 from tracegrad.trace import Tracer
 
@@ -67,7 +67,7 @@ def nanquantile(
     found = [at_share(ordered, count, part) for part in shaping.ravel(share)]
     whole = shaping.reshape(joining.stack(found), (*share.shape, *rest))
     if not keepdims:
-        return whole
+        return mark(whole, False)
     return shaping.reshape(whole, (*share.shape, *(1 if i in axes else n for i, n in enumerate(x.shape))))
 
 
