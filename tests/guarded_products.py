@@ -89,7 +89,9 @@ def test_batches_of_two_axes(dtype, m, n, k, threads):
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, "int64"])
-@pytest.mark.parametrize("m, n, k, pairs", [(1, 5, 17, 3), (40, 33, 20, 5), (7, 300, 300, 2), (20, 19, 700, 9)])
+@pytest.mark.parametrize(
+    "m, n, k, pairs", [(1, 5, 17, 3), (40, 33, 20, 5), (7, 300, 300, 2), (20, 19, 700, 9), (6, 3, 530, 3)]
+)
 @pytest.mark.parametrize("layouts", [("plain", "plain"), ("transposed", "strided"), ("plain", "transposed")])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_sums_over_pairs(dtype, m, n, k, pairs, layouts, threads):
@@ -192,6 +194,26 @@ def test_narrow_products(dtype, m, n, k, layouts, threads, batch):
     assert "vectors" in call.why or tile_shape().isa != "avx2"  # whose vectors the sizes are chosen for
     for side in ("start", "end"):
         assert_product(dtype, m, n, k, batch, threads, 3, layouts, (False, batch == 3), side)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("m, n, k", [(4, 3, 200), (3, 2, 5000), (12, 3, 577), (2, 2, 64), (7, 3, 513)])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch, gap", [(1, 0), (3, 0), (1, 1), (2, 9)])
+def test_short_rows_are_read_in_place(dtype, m, n, k, threads, batch, gap):
+    """Vectors of B reach into the rows that follow, and never behind the last one."""
+    rng = np.random.default_rng(9)
+    a = rng.standard_normal((batch, k, m)).astype(dtype)
+    b = rng.standard_normal((batch, k * (n + gap) - gap)).astype(dtype)
+    call = plan_gemm(
+        dtype, m, n, k, (k * m, 1, m), (b.shape[1], n + gap, 1), (m * n, n, 1), batch, threads,
+    )  # fmt: skip
+    assert call.plan[plan_gemm_words.B_TAIL] > 0 or tile_shape().lanes(b.itemsize) <= n
+    rows = np.pad(b, ((0, 0), (0, gap))).reshape(batch, k, n + gap)[:, :, :n]
+    expected = a.astype(np.float64).swapaxes(1, 2) @ rows.astype(np.float64)
+    for side in ("start", "end"):
+        result = run(call, [a, b], np.zeros((batch, m, n), dtype), threads, side)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=EPSILON[dtype] * 40 * np.sqrt(k))
 
 
 def layout_strides(m, n, k, layouts):

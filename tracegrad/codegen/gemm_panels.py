@@ -60,7 +60,7 @@ def panel_product(bits: int, shape: TileShape) -> Any:
                     first = j
                     panel = b + j // columns * b_pitch
                     if b_pitch == 0:
-                        if width < lanes:  # B ends here: the last vector repeats columns
+                        if width < lanes and n >= lanes:  # B ends here: the last vector repeats columns
                             first, width = n - lanes, lanes
                         panel = b + first * size
                     tile(rows, depth, left, a_row, a_k, panel, b_k, target + first * size, c_row, width, accumulate)

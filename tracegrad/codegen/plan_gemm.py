@@ -19,7 +19,8 @@ What the tile does, and what it brought (GF/s of one core with AVX2, float32, wh
 | B packed once       | always, for COLUMN_BLOCK columns          | 2048 cubed: 61, 72; 32 x 4096 x 1024: 24, 59   |
 | A read where it is  | few tiles of columns, or A is small       | 8192 x 64 x 64: 41, 92; 16 x 16 x 1e6: 16, 53  |
 | B read where it is  | rows in whole vectors, near each other    | 64 cubed: 61, 82                               |
-| flat blocks of B    | one panel of A, B is large, its rows lie  | 2 x 777 x 777: 16, 21; 4 x 10000 x 300: 22, 29 |
+| or across its rows  | they are short, and A has few panels      | 4 x 4 x 20000: 5, 18; 3 x 2 x 65536: 2, 7      |
+| flat blocks of B    | one panel of A, B is large, its rows long | 2 x 777 x 777: 16, 21; 4 x 10000 x 300: 22, 29 |
 | strips of B         | K is small: runs of C are written         | 96 x 3136 x 16: 33, 70; 32 x 3136 x 8: 17, 43  |
 | A packed once       | one A for the batch, or for all columns   | 256 x 196 x 1024, 8 times: 67, 70              |
 | one loop, no blocks | a batch of products that need no packing  | 2048 of 16 cubed: 33, 67; of 32 cubed: 20, 76  |
@@ -50,7 +51,8 @@ STRIP = 31  # columns of B that a panel of A meets before the next panel does
 KEPT_A = 32  # bytes of a k-block's packed A, all of which a thread keeps for further blocks; 0: it packs for each block
 THREADS = 33  # the last words of each one's scratch say whether it has packed A
 REPEATS, A_REPEAT, B_REPEAT = range(34, 37)  # the sums run over so many pairs of A and B, so far apart
-GEMM_WORDS = 37
+B_TAIL = 37  # the last terms of the sums, where the vectors of B's short rows would reach behind it: they are packed
+GEMM_WORDS = 38
 
 # Words of the plan of a product with a narrow operand: y[b, q, p] = sum_r matrix[b, p, r] * vector[b, q, r].
 V_BATCH, V_P, V_R = range(0, 3)
@@ -119,11 +121,15 @@ def plan_gemm(
         tasks = min(tasks, 1)
     block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
     is_flat = m <= shape.rows and batch == 1 and b_strides[2] == 1 and k * n * size > A_BYTES
+    is_flat = is_flat and abs(b_strides[1]) * K_BLOCK[size] * size > IN_PLACE_BYTES
     share = k if repeats > 1 else ceil_div(k, splits)
     depth = max(1, min(share, FLAT_DEPTH if is_flat else K_BLOCK[size]))
     a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
     widest = FLAT_COLUMNS if is_flat else COLUMN_BLOCK
     b_pitch, n_step = _packed_b(n, k * repeats, block[1], widest, depth, b_strides, shape, size)
+    tail = _short_tail(m, n, share, b_strides, shape, size)
+    if tail:
+        b_pitch = 0
     k_blocks, all_panels = ceil_div(k, depth), ceil_div(block[0], shape.rows)
     uses = batch * ceil_div(n, n_step) if row_blocks * splits * repeats == 1 else 1
     room = batch * (k + m) * n * size // (2 * threads)
@@ -131,8 +137,8 @@ def plan_gemm(
     if n_step < block[1] and k_blocks * repeats == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
         n_step = min(n_step, NEAR_BYTES // (depth * shape.columns(size) * size) * shape.columns(size))
     packed_a = round_up(k_blocks * kept_a or a_panels * a_pitch * size)
-    packed_b = round_up(ceil_div(n_step, shape.columns(size)) * b_pitch * size)
-    is_small = a_pitch == b_pitch == 0 and row_blocks * column_blocks * splits * repeats == 1 and 0 < k <= depth
+    packed_b = round_up(ceil_div(n_step, shape.columns(size)) * max(b_pitch, tail and _panel(tail, shape, size)) * size)
+    is_small = a_pitch == b_pitch == tail == 0 and row_blocks * column_blocks * splits * repeats == 1 and 0 < k <= depth
     work = packed_b + packed_a + 64 + HEADER_BYTES
     partial = round_up(splits * m * n * size) if splits > 1 else 0
     plan = (
@@ -143,7 +149,7 @@ def plan_gemm(
         + (row_blocks, column_blocks, splits, tasks)
         + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
         + (*inner, max(1, STRIP_BYTES // (depth * shape.columns(size) * size)) * shape.columns(size))
-        + (kept_a, threads, *repeated)
+        + (kept_a, threads, *repeated, tail)
     )
     name = SHORT_NAMES[dtype]
     scratch = HEADER_BYTES + partial + work * threads
@@ -182,7 +188,23 @@ def _packed_b(
     whole = rest == 0 or rest >= lanes or (n <= block and n >= lanes and k <= depth)
     if whole and strides[2] == 1 and abs(strides[1]) * depth * size <= IN_PLACE_BYTES and block <= widest:
         return 0, max(1, n)
-    return (depth + 2) * columns, max(1, min(block, widest))
+    return _panel(depth, shape, size), max(1, min(block, widest))
+
+
+def _panel(depth: int, shape: TileShape, size: int) -> int:
+    """Return the pitch of packed panels of B."""
+    return (depth + 2) * shape.columns(size)
+
+
+def _short_tail(m: int, n: int, k: int, strides: Strides, shape: TileShape, size: int) -> int:
+    """Return how many terms of the sums are packed where B's rows are read in place though they fill no vector.
+
+    Packing takes as long as two panels of A, and stores with masks: 4 x 4 x 20000 takes a quarter of the time.
+    """
+    lanes = shape.lanes(size)
+    if n >= lanes or m > 2 * shape.rows or strides[2] != 1 or strides[1] < n or k < 8 * lanes:
+        return 0
+    return ceil_div(lanes - n, strides[1])
 
 
 def _cut(
@@ -306,7 +328,7 @@ def _plan_loops(
         + (operands[1], *b_strides)
         + (operands[2], c_strides[0], c_strides[1])
         + (1, 1, 1, tasks, *[0] * (INNER - A_PITCH))
-        + (*inner, *[0] * (REPEATS - STRIP), *repeated)
+        + (*inner, *[0] * (REPEATS - STRIP), *repeated, 0)
     )
     name = SHORT_NAMES[dtype]
     why = "plain loops: integers"
