@@ -104,9 +104,9 @@ def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads:
         case _ if kind == "weight":
             return plan_gradient(dtype, g, threads, tile_shape(isa), direct_words(kind, g, 1), cut)
         case _:
-            sweep = forward_sweep(g) if kind == "forward" else data_sweep(g)
+            sweep_of = forward_sweep if kind == "forward" else data_sweep
             exact = direct_words(kind, g, threads) if kind == "data" else ()
-            return plan_runs(dtype, g, sweep, threads, tile_shape(isa), exact, cut)
+            return plan_runs(dtype, g, sweep_of, threads, tile_shape(isa), exact, cut)
 
 
 def most_scratch(g: Geometry, item: int, threads: int) -> int:

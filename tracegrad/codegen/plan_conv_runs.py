@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tracegrad.codegen.conv_geometry import Geometry, Triple
@@ -195,8 +195,34 @@ def cut_rows(images: int, out: Triple, row_bytes: int, halo: int, cache: int, th
     return chunks, ceil_div(out_h, chunks), column_chunks
 
 
+def is_halo_large(g: Geometry, rows: int, halo: int) -> bool:
+    """Say whether chunks of so many rows copy more than the rows that taps read, apart for each row of the result."""
+    return g.stride[1] == g.size[0] == g.kernel[0] == g.out[0] == 1 and rows + halo > rows * g.kernel[1]
+
+
+def rows_as_slices(g: Geometry) -> Geometry:
+    """Return a convolution over two axes as one over three whose planes are rows: only rows that are read are copied.
+
+    It is the same one, in memory, too.  64 channels of 28 x 28 with dilation 16: 0.7 to 0.95 of the time.
+    """
+
+    def turned(triple: Triple, one: int) -> Triple:
+        return triple[1], one, triple[2]
+
+    return replace(
+        g, size=turned(g.size, 1), kernel=turned(g.kernel, 1), stride=turned(g.stride, 1), low=turned(g.low, 0),
+        dilation=turned(g.dilation, 1), out=turned(g.out, 1),
+    )  # fmt: skip
+
+
 def plan_runs(
-    dtype: str, g: Geometry, sweep: Sweep, threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
+    dtype: str,
+    g: Geometry,
+    sweep_of: Callable[[Geometry], Sweep],
+    threads: int,
+    shape: TileShape,
+    exact: tuple[int, ...],
+    cut: int = 1,
 ) -> LibraryCall:
     """Plan runs over one input; `exact`: the plan of plain loops for weights that are NaN or inf.
 
@@ -204,12 +230,15 @@ def plan_runs(
     """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
+    sweep = sweep_of(g)
     pad = padded_copy(sweep)
     planes = sweep.channels * sweep.slices * len(pad.phases)
     results = sweep.outputs * sweep.phases[2]
     row_bytes = (planes + results) * pad.pitch * size
     grid = (sweep.out[0], *sweep.grid[1:])
     chunks, rows, column_chunks = cut_rows(g.images, grid, row_bytes, pad.halo, RUN_CACHE // cut, threads)
+    if is_halo_large(g, rows, pad.halo):
+        return plan_runs(dtype, rows_as_slices(g), sweep_of, threads, shape, exact, cut)
     pad = padded_copy(sweep, column_chunks)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     padded_bytes = round_up((planes * plane + columns) * size)

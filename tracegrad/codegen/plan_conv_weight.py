@@ -12,7 +12,15 @@ from dataclasses import replace
 from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.conv_layout import GRADIENT_WORDS, POSITION_BLOCK
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
-from tracegrad.codegen.plan_conv_runs import Run, Sweep, cut_rows, forward_sweep, padded_copy
+from tracegrad.codegen.plan_conv_runs import (
+    Run,
+    Sweep,
+    cut_rows,
+    forward_sweep,
+    is_halo_large,
+    padded_copy,
+    rows_as_slices,
+)
 from tracegrad.codegen.tile_shape import TileShape
 
 GRADIENT_CACHE = 1 << 20
@@ -59,6 +67,8 @@ def plan_gradient(
     row_items = channels * phases + g.outputs + (c_padded * phases if is_wide else 0)
     row_bytes = row_items * pad.pitch * size
     chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE // cut, threads)
+    if is_halo_large(g, rows, pad.halo):
+        return plan_gradient(dtype, rows_as_slices(g), threads, shape, exact, cut)
     if in_place and cut == 1:
         column_chunks = 1
     in_place = in_place and column_chunks == 1
