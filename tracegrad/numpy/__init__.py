@@ -31,7 +31,7 @@ from numpy import (
     uint8,
 )
 
-from tracegrad.numpy import linalg
+from tracegrad.numpy import linalg, special
 from tracegrad.numpy.arithmetic import (
     cbrt, clip, copysign, divmod, float_power, fmax, fmin, fmod, heaviside, hypot, isclose, isneginf, isposinf,
     logaddexp, logaddexp2, nan_to_num, positive, power, reciprocal, round, signbit, where,
@@ -135,11 +135,11 @@ __all__ = [
     "polyint", "polymul", "polysub", "polyval", "positive", "pow", "power", "prod", "promote_types", "ptp",
     "quantile", "rad2deg", "radians", "ravel", "ravel_multi_index", "real", "reciprocal", "remainder", "repeat",
     "reshape", "resize", "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90", "round", "searchsorted",
-    "select", "shape", "sign", "signbit", "sin", "sinc", "sinh", "size", "sort", "split", "sqrt", "square",
-    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot",
-    "tile", "trace", "transpose", "trapezoid", "tri", "tril", "tril_indices", "triu", "triu_indices", "true_divide",
-    "trunc", "uint16", "uint32", "uint64", "uint8", "unravel_index", "unstack", "unwrap", "vander", "var", "vdot",
-    "vecdot", "vecmat", "vsplit", "vstack", "where", "zeros", "zeros_like",
+    "select", "shape", "sign", "signbit", "sin", "sinc", "sinh", "size", "sort", "special", "split", "sqrt",
+    "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "tensordot", "tile", "trace", "transpose", "trapezoid", "tri", "tril", "tril_indices", "triu", "triu_indices",
+    "true_divide", "trunc", "uint16", "uint32", "uint64", "uint8", "unravel_index", "unstack", "unwrap", "vander",
+    "var", "vdot", "vecdot", "vecmat", "vsplit", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip
 
 install()

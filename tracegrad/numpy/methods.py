@@ -14,7 +14,8 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, TracerError
 from tracegrad.numpy import arithmetic, array_methods, creation, elementwise as ew, inplace, joining, pieces
-from tracegrad.numpy import products, reductions, selecting, selection, shaping, torch_names
+from tracegrad.numpy import products, reductions, selecting, selection, shaping, special
+from tracegrad.numpy import torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
@@ -296,3 +297,5 @@ def fill_functions(public: Mapping[str, Any], linalg: Mapping[str, Any]) -> None
     FUNCTIONS["multiply.accumulate"] = adapted("multiply.accumulate", accumulate(reductions.cumprod))
     for name, largest in (("maximum", True), ("minimum", False)):
         FUNCTIONS[f"{name}.accumulate"] = adapted(f"{name}.accumulate", running_extremum(name, largest))
+    for name, function in special.SCIPY.items():
+        FUNCTIONS[name] = adapted(name, function, ufunc=True)
