@@ -64,8 +64,8 @@ def test_tiles_of_other_cpus(tile, floats):
 
 SCRIPT = """
 import pathlib, sys
-from tracegrad.codegen import library
-pathlib.Path(sys.argv[1]).write_bytes(library.build("gemm_f32"))
+from tracegrad.runtime import library
+pathlib.Path(sys.argv[1]).write_bytes(library.object_of("gemm_f32")[1])
 """
 
 
