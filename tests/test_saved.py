@@ -20,7 +20,7 @@ from tracegrad import nn, optim, structure, tree
 from tracegrad.__main__ import main
 from tracegrad.api import saved
 from tracegrad.codegen import cpu
-from tracegrad.config import config
+from tracegrad.config import child_environment, config
 from tracegrad.errors import ArgumentError, ArtefactError, IndexOutOfBounds, ShapeError
 from tracegrad.runtime import artefact, sealed
 
@@ -319,3 +319,13 @@ def test_inspect_prints_signature_kernels_memory_and_graph(file: Path, capsys: p
         assert text in out, out
     assert main(["inspect", str(file.parent)]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_another_process_compiles_with_the_settings_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"threads": 3, "fast_math": True, "epilogues": False, "winograd": 2, "cpu": "x86-64-v2"}
+    for name, value in chosen.items():
+        monkeypatch.setattr(config, name, value)
+    script = f"from tracegrad.config import config; print({{n: getattr(config, n) for n in {list(chosen)}}})"
+    environment = child_environment(artefact.PACKAGE)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert eval(done.stdout) == chosen

@@ -76,6 +76,7 @@ def child_environment(package: str, **settings: str) -> dict[str, str]:
         "TRACEGRAD_CACHE_DIR": config.cache_folder,
         "TRACEGRAD_THREADS": str(config.threads),
         "TRACEGRAD_FAST_MATH": str(int(config.fast_math)),
+        "TRACEGRAD_EPILOGUES": str(int(config.epilogues)),
         "TRACEGRAD_CPU": config.cpu,
         "TRACEGRAD_WINOGRAD": str(config.winograd),
     }
