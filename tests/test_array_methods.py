@@ -94,3 +94,17 @@ def test_sort_by_its_other_names_is_pytorchs() -> None:
 def test_refused(case: Case, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         tg.jit(case)(X)
+
+
+def test_the_number_of_elements_is_a_number() -> None:
+    def uses(x: Any) -> Any:
+        return (
+            x.sum() / x.size, x[0] * x.size, np.where(x[0] > 0, x.size, 0.0), np.maximum(x[0, 0], x.size),
+            np.clip(x[0], 0, x.size), np.dot(x[0], x.size), np.full(2, x.size) * x[0, 0], x[0] - x[:, 0].size,
+        )  # fmt: skip
+
+    for run in (tg.jit(uses), lambda x: [v.numpy() for v in uses(tg.tensor(x))]):
+        for ours, theirs in zip(run(X), uses(X), strict=True):
+            assert np.shape(ours) == np.shape(theirs)
+            np.testing.assert_allclose(ours, theirs)
+    assert tg.tensor(X).size() == (3, 4) and tg.tensor(X).size(1) == 4

@@ -41,18 +41,21 @@ def parted(*found: Any) -> ValuesIndices:
 
 
 class Elements(int):
-    """The number of elements; called, the shape, or the size of one axis, as PyTorch's `x.size()`."""
+    """The number of elements; called, the shape, or the size of one axis, as PyTorch's `x.size()`.
 
-    shape: tuple[int, ...]
+    Its attribute is not called `shape`: a number that has one would be taken for an array.
+    """
+
+    axes: tuple[int, ...]
 
     def __call__(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[one_axis("size", dim, len(self.shape), f"{self.shape}")]
+        return self.axes if dim is None else self.axes[one_axis("size", dim, len(self.axes), f"{self.axes}")]
 
 
 def size_of(x: Any) -> Elements:
     """The number of elements; called as `x.size()` the shape, as `x.size(0)` the size of one axis."""
     found = Elements(math.prod(x.shape))
-    found.shape = tuple(x.shape)
+    found.axes = tuple(x.shape)
     return found
 
 
