@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import tracegrad as tg
+from tracegrad.codegen.plan_gemm import plan_gemm
+from tracegrad.codegen.tile_shape import SHAPES
 
 
 def normal(*shape):
@@ -50,3 +54,19 @@ def test_large_arguments_that_are_stored_transposed(shape, dtype):
     x = (100 * normal(*shape)).astype(dtype)
     stored = np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
     np.testing.assert_array_equal(tg.jit(lambda x: np.where(True, x, x))(stored), x)
+
+
+@pytest.mark.parametrize("isa", SHAPES)
+def test_every_empty_product_has_a_plan(isa):
+    """Strides of operands without elements are 0 as well."""
+    for m, n, k, batch, dtype in itertools.product(*[(0, 1, 3, 9, 40, 700)] * 3, (0, 1, 5), ("float32", "float64")):
+        if m * n * k * batch == 0:
+            strides = (m * k, k, 1), (k * n, n, 1), (m * n, n, 1)
+            turned = (m * k, 1, m), (k * n, 1, k), (m * n, n, 1)
+            for steps in (strides, turned):
+                call = plan_gemm(dtype, m, n, k, *steps, batch, 2, isa=isa)
+                assert call.flops == 0 and call.scratch_bytes % 64 == 0
+
+
+def test_nothing_is_the_product_of_few_rows_and_no_columns():
+    assert tg.jit(lambda a, b: a @ b)(np.ones((9, 300)), np.ones((300, 0))).shape == (9, 0)

@@ -202,7 +202,7 @@ def _short_tail(m: int, n: int, k: int, strides: Strides, shape: TileShape, size
     Packing takes as long as two panels of A, and stores with masks: 4 x 4 x 20000 takes a quarter of the time.
     """
     lanes = shape.lanes(size)
-    if n >= lanes or m > 2 * shape.rows or strides[2] != 1 or strides[1] < n or k < 8 * lanes:
+    if not 0 < n < lanes or m > 2 * shape.rows or strides[2] != 1 or strides[1] < n or k < 8 * lanes:
         return 0
     return ceil_div(lanes - n, strides[1])
 
