@@ -38,6 +38,5 @@ D_IMAGES, D_GROUPS, D_CHANNELS, D_DEPTH, D_HEIGHT, D_WIDTH, D_OUTPUTS, D_OUT_D, 
 D_KERNEL_D, D_KERNEL_H, D_KERNEL_W, D_STRIDE_D, D_STRIDE_H, D_STRIDE_W = range(10, 16)
 D_FRONT, D_TOP, D_LEFT, D_DILATION_D, D_DILATION_H, D_DILATION_W, D_TASKS, D_OUTSIDE = range(16, 24)
 D_ITEMS = 24  # elements of a plane of the result
-DIRECT_WORDS = 24
 
 POSITION_BLOCK = 256  # positions summed by one call of the tile in the weight gradient

@@ -11,7 +11,7 @@ from tracegrad.codegen.maths_builtin import Scalar, bits32, f32, f64, fabs, from
 
 SIGN, MAGNITUDE = 0x8000, 0x7FFF
 F32_INFINITY = 0x7F800000
-F16_INFINITY, F16_NAN, F16_NORMAL = 0x7C00, 0x7E00, 0x400
+F16_INFINITY, F16_NAN = 0x7C00, 0x7E00
 BF16_NAN = 0x7FC0
 REBIAS = 112 << 23
 """The difference of the exponents' biases, 127 - 15, at the exponent's place in an f32."""

@@ -120,12 +120,10 @@ def plan_gemm(
     if flops < FLOPS_PER_TASK:
         tasks = min(tasks, 1)
     block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
-    is_flat = m <= shape.rows and batch == 1 and b_strides[2] == 1 and k * n * size > A_BYTES
-    is_flat = is_flat and abs(b_strides[1]) * K_BLOCK[size] * size > IN_PLACE_BYTES
     share = k if repeats > 1 else ceil_div(k, splits)
-    depth = max(1, min(share, FLAT_DEPTH if is_flat else K_BLOCK[size]))
+    most_terms, widest = _block_of_b(m, n, k, batch, b_strides, shape, size)
+    depth = max(1, min(share, most_terms))
     a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
-    widest = FLAT_COLUMNS if is_flat else COLUMN_BLOCK
     b_pitch, n_step = _packed_b(n, k * repeats, block[1], widest, depth, b_strides, shape, size)
     tail = _short_tail(m, n, share, b_strides, shape, size)
     if tail:
@@ -156,11 +154,28 @@ def plan_gemm(
     is_whole = batch * row_blocks * column_blocks == 1 and a_panels >= ceil_div(m, shape.rows) and n_step >= n
     grain = m * n if is_whole or splits > 1 else n if column_blocks == 1 and n_step >= n else 0
     packed = " and ".join(x for x, pitch in (("A", a_pitch), ("B", b_pitch)) if pitch)
+    why = _explained(shape, size, row_blocks, column_blocks, repeats, splits, packed)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
+
+
+def _block_of_b(
+    m: int, n: int, k: int, batch: int, strides: Strides, shape: TileShape, size: int
+) -> tuple[int, int]:
+    """Return the most terms and columns of a block of B: long parts of its rows where A is one panel, and B large."""
+    is_flat = m <= shape.rows and batch == 1 and strides[2] == 1 and k * n * size > A_BYTES
+    if is_flat and abs(strides[1]) * K_BLOCK[size] * size > IN_PLACE_BYTES:
+        return FLAT_DEPTH, FLAT_COLUMNS
+    return K_BLOCK[size], COLUMN_BLOCK
+
+
+def _explained(
+    shape: TileShape, size: int, row_blocks: int, column_blocks: int, repeats: int, splits: int, packed: str
+) -> str:
+    """Return the path of a product on the tile, in words."""
     why = f"tile {shape.rows}x{shape.columns(size)}: {row_blocks}x{column_blocks} blocks"
     why += f", {repeats} pairs summed" if repeats > 1 else ""
     why += f", {splits} splits of k" if splits > 1 else ""
-    why += f", {packed} packed" if packed else ", nothing packed"
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
+    return why + (f", {packed} packed" if packed else ", nothing packed")
 
 
 def _packed_a(m: int, n: int, depth: int, strides: Strides, shape: TileShape, size: int) -> tuple[int, int]:
