@@ -138,6 +138,17 @@ MORE: dict[str, tuple[Any, tuple[Any, ...]]] = {
         ),
         (I,),
     ),
+    "dtypes-f32": (
+        lambda np, f: (
+            np.fmod(f, 2), np.fmod(f, 1.5), np.cov(f), np.corrcoef(f), np.vander(f[0], 3), np.append(f, 1),
+            np.append(f[0], 2.5), np.append(f, f, axis=1), np.geomspace(1.0, f[0, 0], 3),
+        ),
+        (A.astype("f4"),),
+    ),
+    "dtypes-int": (
+        lambda np, i: (np.fmod(i, 2), np.vander(i, 3), np.append(i, 1), np.append(1, i)),
+        (I.astype("i4"),),
+    ),
     "nan-quantiles": (
         lambda np, n: (
             np.nanmedian(n), np.nanmedian(n, axis=0), np.nanquantile(n, [0.1, 0.6], axis=1), np.nanpercentile(n, 30.0),

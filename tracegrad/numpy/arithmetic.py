@@ -18,7 +18,7 @@ from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broa
 from tracegrad.numpy.promote import dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shape_of, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops.shape import broadcast
-from tracegrad.trace import Tracer
+from tracegrad.trace import Tracer, is_scalar
 
 LARGEST_UNROLLED = 8
 
@@ -108,7 +108,8 @@ def astype_float64(x: ArrayLike) -> Array:
 @rounded_once(of_operands=True)
 def fmod(x: ArrayLike, y: ArrayLike, /) -> Array:
     """The remainder with the sign of x, as `numpy.fmod`."""
-    found = ew.remainder(ew.absolute(x), ew.absolute(y))
+    sizes = [abs(v) if is_scalar(v) else ew.absolute(v) for v in (x, y)]  # numbers of Python's take the other's dtype
+    found = ew.remainder(*sizes)
     return where(ew.less(x, 0), ew.negative(found), found) if dtype_of(found).kind != "u" else found
 
 

@@ -263,6 +263,7 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[np.ndarray[A
 def vander(x: ArrayLike, n: int | None = None, increasing: bool = False) -> Array:
     """Return the powers of a vector as columns, as `numpy.vander`."""
     x = array("vander", x)
+    x = cast("vander", x, result_dtype([x, np.int64(0)]))
     count = x.shape[0] if n is None else n
     powers = range(count) if increasing else reversed(range(count))
     return joining.stack([arithmetic.power(x, p) for p in powers], axis=1)

@@ -15,7 +15,7 @@ from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import Array, ArrayLike, Axis, DType, array, cast, one_axis, operand, result_dtype
 from tracegrad.numpy.promote import settle_dtype, shown
 from tracegrad.ops import shape as ops
-from tracegrad.trace import Tracer
+from tracegrad.trace import Tracer, is_scalar
 
 
 def together(name: str, arrays: Any, dtype: DType) -> list[Array]:
@@ -310,7 +310,8 @@ def repeat(x: ArrayLike, repeats: int | Sequence[int], axis: int | None = None) 
 @computed
 def append(x: ArrayLike, values: ArrayLike, axis: int | None = None) -> Array:
     """Join `values` after x, flat when `axis` is None, as `numpy.append`."""
-    return concatenate([x, values], axis)
+    strong = [np.asarray(v) if is_scalar(v) else v for v in (x, values)]  # an array of its own dtype, in NumPy
+    return concatenate([shaping.ravel(v) for v in strong] if axis is None else strong, axis)
 
 
 __all__ = [

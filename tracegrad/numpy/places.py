@@ -8,7 +8,7 @@ from typing import Any
 
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.numpy import creation, elementwise as ew, joining, selecting, shaping
-from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, cast, settle_shape, shown
+from tracegrad.numpy.promote import BOOL, FLOAT64, INT64, Array, ArrayLike, array, cast, settle_shape, shown
 
 
 def whole(name: str, x: ArrayLike) -> Array:
@@ -85,8 +85,8 @@ def diagflat(v: ArrayLike, k: int = 0) -> Array:
 
 
 def geomspace(start: ArrayLike, stop: ArrayLike, num: int = 50, endpoint: bool = True) -> Array:
-    """Return `num` numbers from start to stop with equal ratios, as `numpy.geomspace`, of positive ends."""
-    low, high = shaping.broadcast_arrays(*(array("geomspace", v) for v in (start, stop)))
+    """Return `num` numbers from start to stop with equal ratios, as `numpy.geomspace`, of positive ends; float64."""
+    low, high = shaping.broadcast_arrays(*(cast("geomspace", array("geomspace", v), FLOAT64) for v in (start, stop)))
     found = ew.exp(creation.linspace(ew.log(low), ew.log(high), num, endpoint))
     if not endpoint or num < 2:
         return found

@@ -95,13 +95,13 @@ def nanstd(x: ArrayLike, axis: Axis = None, *, ddof: float = 0, keepdims: bool =
 
 
 def cov(m: ArrayLike, y: ArrayLike = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
-    """Return the covariances of rows (of columns without `rowvar`), as `numpy.cov` without weights.
+    """Return the covariances of rows (of columns without `rowvar`), as `numpy.cov` without weights, in float64.
 
     >>> cov(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
     array([[ 1., -1.],
            [-1.,  1.]])
     """
-    rows = [shaping.atleast_2d(floats("cov", v)) for v in (m, y) if v is not None]
+    rows = [shaping.atleast_2d(cast("cov", array("cov", v), FLOAT64)) for v in (m, y) if v is not None]
     rows = [x if rowvar or shaping.ndim(v) < 2 else x.T for x, v in zip(rows, (m, y), strict=False)]
     x = joining.concatenate(rows, 0) if len(rows) > 1 else rows[0]
     free = x.shape[1] - ((0 if bias else 1) if ddof is None else ddof)
