@@ -17,6 +17,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,6 +106,19 @@ class Memory:
         self.members = kept
         self.node = value._node
 
+    def state(self) -> tuple[Any, ...]:
+        """Return what changes when the array is changed."""
+        return self.trace, self.node, self.stale, list(self.links), self.current()
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Let the array be again what it was."""
+        self.trace, self.node, self.stale, links, members = state
+        self.links = list(links)
+        self.members = [ref for ref, _ in members]
+        for ref, node in members:
+            if (member := ref()) is not None:
+                member._trace, member._node = self.trace, node
+
     def alive(self) -> bool:
         """Say whether the trace that the array belongs to is still going on."""
         return any(member._trace.live for ref in self.members if (member := ref()) is not None)
@@ -113,6 +127,43 @@ class Memory:
         tracer._memory = self
         tracer._steps = steps
         self.members.append(weakref.ref(tracer))
+
+
+class Journal:
+    """The arrays that a piece of the user's code changes in place, to take the changes back and to make them again."""
+
+    def __init__(self) -> None:
+        self.states: dict[Memory, tuple[Any, ...]] = {}
+
+    def note(self, memory: Memory) -> None:
+        if memory not in self.states:
+            self.states[memory] = memory.state()
+
+    def exchange(self) -> None:
+        """Let the arrays be what they were; the next time, what they are now."""
+        for memory, state in self.states.items():
+            self.states[memory] = memory.state()
+            memory.restore(state)
+
+
+JOURNALS: ContextVar[tuple[Journal, ...]] = ContextVar("tracegrad_journals", default=())
+
+
+@contextmanager
+def journal() -> Iterator[Journal]:
+    """Keep a journal of the changes in place that are made in this block."""
+    found = Journal()
+    token = JOURNALS.set((*JOURNALS.get(), found))
+    try:
+        yield found
+    finally:
+        JOURNALS.reset(token)
+
+
+def about_to_change(memory: Memory) -> Memory:
+    for found in JOURNALS.get():
+        found.note(memory)
+    return memory
 
 
 def name_of(step: Callable[..., Any]) -> str:
@@ -263,7 +314,7 @@ def link(found: Tracer, memories: Sequence[Memory]) -> Tracer:
         for other in memories:
             if other is not own:
                 own.links.append(weakref.ref(other))
-                other.links.append(weakref.ref(own))
+                about_to_change(other).links.append(weakref.ref(own))
     return found
 
 
@@ -327,26 +378,24 @@ def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> 
             "function",
             fix="give a variable a new array: x = x.at[index].set(v)",
         )
-    memory.become(put(memory.value(), steps, value))
+    changed = put(memory.value(), steps, value)
+    about_to_change(memory).become(changed)
 
 
 @contextmanager
 def carried(memories: Sequence[Memory], values: Sequence[Tracer]) -> Iterator[None]:
     """Within the body of a loop or branch, let memories from outside be values of its trace."""
-    before = [(m, m.trace, m.node, m.current()) for m in memories]
+    before = [(memory, memory.state()) for memory in memories]
     try:
         for memory, value in zip(memories, values, strict=True):
             memory.trace = value._trace
             memory.become(value)
         yield
     finally:
-        for memory, trace, node, members in before:
-            memory.trace, memory.node = trace, node
-            memory.members = [ref for ref, _ in members]
-            for ref, old in members:
-                member = ref()
-                if member is not None:
-                    member._trace, member._node = trace, old
+        for memory, state in before:
+            stale, links = memory.stale, memory.links
+            memory.restore(state)
+            memory.stale, memory.links = stale, links
 
 
 def settle(memories: Sequence[Memory], found: Sequence[Any]) -> tuple[Any, ...]:

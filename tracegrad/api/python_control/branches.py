@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tracegrad.api.python_control.state import (
 from tracegrad.errors import Mismatch, TracerError, user_line
 from tracegrad.ir import Node
 from tracegrad.memory import Memory, entangle, link, memories_of
+from tracegrad.numpy.arithmetic import where
 from tracegrad.numpy.elementwise import logical_and, logical_not, logical_or
 from tracegrad.ops.elementwise import logical_not as not_primitive
 from tracegrad.trace import STATE, Tracer
@@ -190,8 +192,7 @@ def choose(
     around: Surroundings,
 ) -> tuple[Any, ...]:
     """Trace both branches; return what the variables hold after the one that the traced predicate takes."""
-    where = user_line()
-
+    line = user_line()
     carried: list[Memory] = []
 
     def deciding(run: Callable[[], tuple[Any, ...]], holds: bool) -> Callable[[], tuple[Any, ...]]:
@@ -222,22 +223,28 @@ def choose(
             raise TracerError(
                 "recursion: it ends on a traced condition, so tracing it does not end",
                 fix="write it as a loop",
-                where=where,
+                where=line,
             ) from None
         except Exception as error:
-            error.add_note(f"while tracing the branches of the condition at {where}: it is traced, so both are traced")
+            error.add_note(f"while tracing the branches of the condition at {line}: it is traced, so both are traced")
             raise
     names = (*names, *(f"array {i}" for i in range(len(carried))))
     merge = Merge(predicate, names, regions[0].values, regions[1].values)
+    left = functools.partial(merge.chosen, regions[0], merge.yes, regions[0].values)
+    right = functools.partial(merge.chosen, regions[1], merge.no, regions[1].values)
     results: list[Any] = []
-    if merge.dtypes:
-        results = cond(
-            truth(predicate),
-            lambda: merge.chosen(regions[0], merge.yes, regions[0].values),
-            lambda: merge.chosen(regions[1], merge.no, regions[1].values),
-        )
+    if merge.dtypes and all(only_numbers(region) for region in regions):
+        results = [where(truth(predicate), a, b) for a, b in zip(left(), right(), strict=True)]
+    elif merge.dtypes:
+        results = cond(truth(predicate), left, right)
     found = merge.put(results)
     return memory.settle(carried, found)
+
+
+def only_numbers(region: Region) -> bool:
+    """Say whether a branch computes nothing and gives numbers: those are chosen by `where`, which fuses."""
+    graph = region.traced.graph
+    return not graph.nodes and all(output.aval.shape == () for output in graph.outputs)
 
 
 def if_stmt(

@@ -295,7 +295,7 @@ class Carry:
         """Return what the variables hold after the loop: what no round changes is what it was."""
         results = memory.settle(self.arrays, results)
         for array in self.taken:
-            array.stale = f"the {self.what} loop at {self.where}"
+            memory.about_to_change(array).stale = f"the {self.what} loop at {self.where}"
         ends = [x for v in region.values[: len(self.names)] for x in tree.flatten(v)[0] if self.is_carried(x)]
         inputs = region.traced.graph.inputs
         start = self.leaves()

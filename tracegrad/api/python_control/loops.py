@@ -96,16 +96,23 @@ def while_stmt(
     if is_traced(decision):
         compiled_while(test, body, variables, certain=False)
         return
-    entry, rounds = get_state(), 0
-    while decision:
+    if not decision:
+        return
+    entry = get_state()
+    with memory.journal() as changes:
         body()
-        rounds += 1
         decision = test()
-        if is_traced(decision):
-            if rounds == 1:
-                set_state(entry)
-            compiled_while(test, body, variables, certain=rounds == 1)
+    first = True
+    while not is_traced(decision):
+        if not decision:
             return
+        body()
+        decision = test()
+        first = False
+    if first:
+        changes.exchange()
+        set_state(entry)
+    compiled_while(test, body, variables, certain=first)
 
 
 def for_stmt(
@@ -203,39 +210,59 @@ def unrolled(
         for item in iterated:
             body(item)
         return
-    entry = variables.get()
+    start = Start(variables)
     for rounds, item in enumerate(iterated):
         decision = extra_test()
         if not is_traced(decision):
             if not decision:
                 return
-            body(item)
+            start.run(body, item)
             continue
-        if isinstance(iterated, range) and compiled_range(iterated, rounds, entry, extra_test, body, variables):
+        if isinstance(iterated, range) and compiled_range(iterated, rounds, start, extra_test, body):
             return
         round_ = functools.partial(body, item)
         if_stmt(decision, round_, nothing, variables.get, variables.set, variables.names, len(variables.names))
 
 
+class Start:
+    """The variables and arrays before the first round of a loop, to begin it once more."""
+
+    def __init__(self, variables: Variables):
+        self.variables = variables
+        self.entry = variables.get()
+        self.changes: memory.Journal | None = None
+
+    def run(self, body: Callable[[Any], None], item: Any) -> None:
+        """Run a round; the first one can be taken back."""
+        if self.changes is not None:
+            body(item)
+            return
+        with memory.journal() as self.changes:
+            body(item)
+
+    def again(self) -> None:
+        """Let everything be as before the first round, or, the second time, as after it."""
+        now = self.variables.get()
+        if self.changes is not None:
+            self.changes.exchange()
+        self.variables.set(self.entry)
+        self.entry = now
+
+
 def compiled_range(
-    numbers: range,
-    rounds: int,
-    entry: tuple[Any, ...],
-    extra_test: Test,
-    body: Callable[[Any], None],
-    variables: Variables,
+    numbers: range, rounds: int, start: Start, extra_test: Test | None, body: Callable[[Any], None]
 ) -> bool:
-    """Compile the rest of a range (all of it if its first `break` was traced); say whether that can be."""
+    """Compile the rest of a range (all of it after one round); say whether that can be."""
+    rest = numbers if rounds == 1 else numbers[rounds:]
+    now = start.variables.get()
     if rounds == 1:
-        now = variables.get()
-        variables.set(entry)
-        rest = numbers
-    else:
-        now, rest = variables.get(), numbers[rounds:]
+        start.again()
     try:
-        counted(TracedRange(rest.start, rest.stop, rest.step), extra_test, body, variables, certain=rounds == 1)
+        counted(TracedRange(rest.start, rest.stop, rest.step), extra_test, body, start.variables, certain=rounds == 1)
     except (TracerBoolError, Mismatch) as error:
-        variables.set(now)
+        if rounds == 1:
+            start.again()
+        start.variables.set(now)
         if len(rest) > UNROLL_LIMIT:
             raise TracerError(error.message, fix=error.fix, where=error.where) from None
         return False
