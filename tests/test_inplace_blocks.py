@@ -253,6 +253,32 @@ def buffers_in_turn(x: Any, n: Any) -> Any:
     return u
 
 
+def first_round_shows_that_it_is_compiled(x: Any, n: Any) -> Any:
+    y, z, i, done = x.copy(), x * 2.0, 0, False
+    part = z[1:]
+    for _ in range(4):
+        y += 1.0
+        if y.sum() > 20.0 + n:
+            break
+    while not done:
+        part += 1.0
+        z[0] -= 1.0
+        i += 1
+        done = i > n or z.sum() > 100.0
+    return y, z, part
+
+
+def copied_twice(x: Any, n: Any) -> Any:
+    z = np.ones((3, 5)) * x
+    v = z[::-1]
+    w = v[::-1]
+    if x[0] > 0.0:
+        v[0] = 3.0
+        r = w[n - n]
+        r[0] = w[0, n]
+    return z, v, w
+
+
 def given_a_new_array(x: Any, n: Any) -> Any:
     total, i = x * 0.0, 0
     while i < n:
@@ -267,7 +293,7 @@ def given_a_new_array(x: Any, n: Any) -> Any:
     [
         recurrence, other_names_follow, nested_loops, branches_in_a_loop, condition_reads_another_name, exchanged, rows,
         under_a_condition, element_under_a_condition, elements_of_a_list_and_of_an_array, buffers_in_turn,
-        given_a_new_array,
+        first_round_shows_that_it_is_compiled, copied_twice, given_a_new_array,
     ],
 )  # fmt: skip
 def test_loops_and_branches_change_arrays_as_numpy_does(program: Program) -> None:

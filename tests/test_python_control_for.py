@@ -232,3 +232,15 @@ def test_after_a_loop_its_variable_is_what_the_body_has_left() -> None:
     compiled = tg.jit(fn)
     for n in (0, 1, 3):
         assert [float(v) for v in compiled(0.0, n)] == [float(v) for v in fn(0.0, n)]
+
+
+def test_the_number_that_enumerate_gives_is_one_of_python_s() -> None:
+    def fn(x: Any) -> Any:
+        s = np.float32(0)
+        for i, v in enumerate(x):
+            if v > 0:
+                s = s + v * i
+        return s
+
+    x = np.arange(4, dtype=np.float32)
+    assert tg.jit(fn)(x) == 14.0 and tg.jit(fn)(x).dtype == np.float32

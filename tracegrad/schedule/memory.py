@@ -102,7 +102,7 @@ def moves(plan: Plan, steps: dict[str, list[int]], fixed: Container[str]) -> dic
     for at in reversed(range(len(plan.steps))):
         step = plan.steps[at]
         source, copy = copied(step.body) if isinstance(step, Kernel) else ("", "")
-        if not source or source in fixed or plan.buffers.get(source) != plan.buffers.get(copy):
+        if not source or source in found or source in fixed or plan.buffers.get(source) != plan.buffers.get(copy):
             continue
         home = found.get(copy, copy)
         if steps[source][-1] == at and steps[home][0] == at:

@@ -16,7 +16,7 @@ import numpy as np
 from tracegrad.api.python_control import MARK, CannotConvert, convert, elements, refusal
 from tracegrad.api.python_control.branches import and_, if_exp, or_, truth
 from tracegrad.api.python_control.effects import is_users
-from tracegrad.api.python_control.state import is_number, is_traced
+from tracegrad.api.python_control.state import as_weak, is_number, is_traced
 from tracegrad.errors import ArgumentError, TracerBoolError, TracerError
 from tracegrad.numpy.promote import array
 from tracegrad.trace import Tracer
@@ -80,7 +80,7 @@ def enumerated(values: Any, start: int = 0) -> Any:
     if not is_array(values):
         return enumerate(values, start)
     n = values.shape[0]
-    return Rows((np.arange(start, start + n), values), lambda row: (row[0], row[1]))
+    return Rows((np.arange(start, start + n), values), lambda row: (as_weak(row[0], True), row[1]))
 
 
 def zipped(*parts: Any, strict: bool = False) -> Any:
