@@ -141,6 +141,10 @@ class TracerValueError(TracerBoolError):
     """NumPy or Python asked for the elements of a traced value: converting the function may help."""
 
 
+class LongLoop(TracerBoolError):
+    """Tracing makes a long program of a loop: converting the function may compile it instead."""
+
+
 class MissingAttribute(TracerError, AttributeError):
     """An attribute of NumPy's arrays that traced values do not have."""
 

@@ -18,6 +18,7 @@ from tracegrad import memory, tree
 from tracegrad.captured import Capture, picture, without_unused
 from tracegrad.errors import (
     ArgumentError,
+    LongLoop,
     Place,
     TracerBoolError,
     TracerError,
@@ -30,6 +31,7 @@ from tracegrad.errors import (
 )
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
+from tracegrad.looping import in_a_loop
 from tracegrad.memory import BUFFER_FIX, VIEWS, Memory, Step
 from tracegrad.record import record, replace
 
@@ -52,6 +54,8 @@ class State:
     rules: tuple[tuple[Hashable, Any], ...] = ()
     """Calls of functions with their own gradients whose rules are being traced, by what they are called with."""
     grad_off: int = -1
+    patience: int = 0
+    """How many nodes one line of the user's may make before LongLoop is raised; 0: any number."""
 
 
 STATE: ContextVar[State] = ContextVar("tracegrad", default=State())  # noqa: B039 (frozen)
@@ -67,6 +71,16 @@ def eager() -> Iterator[None]:
     np.float64(6.0)
     """
     token = STATE.set(replace(STATE.get(), eager=True))
+    try:
+        yield
+    finally:
+        STATE.reset(token)
+
+
+@contextmanager
+def patience(nodes: int) -> Iterator[None]:
+    """Raise LongLoop where one line of the user's makes so many nodes inside this block."""
+    token = STATE.set(replace(STATE.get(), patience=nodes))
     try:
         yield
     finally:
@@ -106,6 +120,7 @@ class Trace:
         self.values: dict[Node, Any] = {}
         self.known: dict[Operand, bool] = {}
         self._lines: dict[tuple[int, int], tuple[Place, Where | None]] = {}
+        self._made: dict[tuple[int, int], int] = {}
 
     def input(
         self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None,
@@ -161,6 +176,10 @@ class Trace:
         key = id(place[0]), place[1]
         if key not in self._lines:
             self._lines[key] = place, where_of(place)  # the place keeps its code, so that no other gets its id
+        if not self.computes:
+            made = self._made[key] = self._made.get(key, 0) + 1
+            if made == STATE.get().patience and in_a_loop():
+                raise LongLoop("a loop that makes a long program", fix="use tg.scan")
         return self._lines[key][1]
 
     def takes_copies(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,22 +13,24 @@ import numpy as np
 from tracegrad import tree
 from tracegrad.api.environment import Environment
 from tracegrad.api.lifting import Lifter, liftable
-from tracegrad.api.python_control import asking, retry
+from tracegrad.api.python_control import PATIENCE, asking, retry, rolling
 from tracegrad.api.signature import Parameters, leaf_aval
-from tracegrad.errors import ArgumentError, GradientError, ShapeError, TracerBoolError
+from tracegrad.errors import ArgumentError, GradientError, LongLoop, ShapeError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
 from tracegrad.ir import Graph
 from tracegrad.ir.aval import is_float
 from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
 from tracegrad.record import record, replace
-from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, trace
+from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, patience, trace
 
 ADJOINT: ContextVar[list[float] | None] = ContextVar("tracegrad_adjoint", default=None)
 """Where the seconds of writing adjoint graphs are noted, while a function is traced for a program."""
 LIFTED: ContextVar[set[int] | None] = ContextVar("tracegrad_lifted", default=None)
 """Where the arrays from outside that were traced are noted (by identity), while a function is traced for a program."""
 Arrays = Sequence[np.ndarray[Any, Any]]
+Act = Callable[["Call", Arrays], Any]
+"""What is done with a function and the arrays from outside that are traced."""
 Argnums = int | str | tuple[int | str, ...]
 
 
@@ -64,7 +67,7 @@ class Call:
         traced: Traced = self.in_turn(lambda call, chosen: call.trace_once(leaves, chosen))
         return traced
 
-    def in_turn(self, act: Callable[[Call, Arrays], Any]) -> Any:
+    def in_turn(self, act: Act) -> Any:
         """Try with all arrays from outside traced; if that fails, all but integers; if that fails, none."""
         trace = current_trace()
         arrays = []
@@ -73,16 +76,37 @@ class Call:
         floats = [a for a in arrays if is_float(a.dtype)]
         choices = [arrays] if not arrays else [arrays, []] if len(floats) in (0, len(arrays)) else [arrays, floats, []]
         try:
-            return self.first_of(choices, act)
+            with patience(PATIENCE):
+                return self.first_of(choices, act)
+        except LongLoop as error:
+            with suppress(Exception):  # then it is unrolled
+                return self.with_its_loops(error, choices, act)
+        except TracerBoolError as error:
+            return self.with_its_loops(error, choices, act)
+        try:
+            with patience(0):
+                return self.first_of(choices, act)
         except TracerBoolError as error:
             converted = self.converted(error)
         return converted.first_of(choices, act)
 
-    def first_of(self, choices: Sequence[Arrays], act: Callable[[Call, Arrays], Any]) -> Any:
+    def with_its_loops(self, error: TracerBoolError, choices: Sequence[Arrays], act: Act) -> Any:
+        """Convert the function's control flow; if it fails with long loops compiled, unroll them."""
+        converted = self.converted(error)
+        with patience(0):
+            with rolling() as rolled:
+                try:
+                    return converted.first_of(choices, act)
+                except Exception:
+                    if not rolled.loops:
+                        raise
+            return converted.first_of(choices, act)
+
+    def first_of(self, choices: Sequence[Arrays], act: Act) -> Any:
         for chosen in choices[:-1]:
             try:
                 return act(self, chosen)
-            except ShapeError:
+            except (ShapeError, LongLoop):
                 raise
             except Exception:  # the last choice raises what the function itself raises
                 continue

@@ -25,6 +25,32 @@ INSTALL = 'pip install "tracegrad[loops]"'
 MARK = "__tracegrad_converted__"
 BUFFERS: ContextVar[bool] = ContextVar("tracegrad_buffers", default=False)
 """Whether `np.zeros` and the like make traced arrays in converted functions, so that these can be filled."""
+PATIENCE = 300
+"""How many nodes a line of a function may make before its loops are to be compiled."""
+Interval = tuple[float, float]
+"""The least and the largest value of an integer: Python's integers, or infinities where nothing is known."""
+
+
+class Rolled:
+    """The loops that are compiled because they are long: how many, and the bounds of their counters' nodes."""
+
+    def __init__(self) -> None:
+        self.loops = 0
+        self.bounds: dict[Any, Interval | None] = {}
+
+
+ROLLING: ContextVar[Rolled | None] = ContextVar("tracegrad_rolling", default=None)
+
+
+@contextmanager
+def rolling() -> Iterator[Rolled]:
+    """Compile long loops of converted functions inside this block, instead of unrolling them."""
+    found = Rolled()
+    token = ROLLING.set(found)
+    try:
+        yield found
+    finally:
+        ROLLING.reset(token)
 
 
 class CannotConvert(Exception):

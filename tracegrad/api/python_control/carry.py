@@ -83,6 +83,7 @@ class Carry:
         self.around = Surroundings(variables.code, variables.names)
         self.filled: set[int] = set()
         self.lost: dict[int, Undefined] = {}
+        self.ends: list[Any] = []
         self.arrays: list[Memory] = []
         self.replaced: list[Memory] = []
         self.inputs: Sequence[Tracer] = ()
@@ -208,7 +209,7 @@ class Carry:
         """Compare what a round gives with what it takes; change what it takes, or refuse."""
         before, n = list(self.values), 0
         inputs = region.traced.graph.inputs
-        self.lost = {}
+        self.lost, self.ends = {}, []
         for index, (name, value, after) in enumerate(zip(self.names, before, region.values, strict=False)):
             if isinstance(after, Undefined):
                 if not isinstance(value, Undefined):
@@ -231,6 +232,7 @@ class Carry:
             for leaf, result in zip(leaves, results, strict=True):
                 if self.is_carried(leaf) and is_number(result):
                     unchanged = isinstance(result, Tracer) and result._node is inputs[n]
+                    self.ends.append(result)
                     new.append(leaf if unchanged else self.adjusted(index, leaf, self.weak[n], result, value, after))
                     n += 1
                 elif memory.one_place(leaf, result) if is_number(leaf) else same(leaf, result):

@@ -14,6 +14,8 @@ from tracegrad import tree
 from tracegrad.api.python_control import BUFFERS
 from tracegrad.api.python_control.state import as_weak
 from tracegrad.errors import ShapeError
+from tracegrad.ir.aval import can_hold
+from tracegrad.numpy.indexing import getitem
 from tracegrad.numpy.promote import shown
 from tracegrad.trace import FUNCTIONS, Tracer
 
@@ -71,6 +73,15 @@ FILLED: dict[Any, Function] = {
     )
 }
 """What is called instead where arrays of NumPy's were to be filled with traced values."""
+
+
+def item(value: Any, index: Any) -> Any:
+    """Return `value[index]`; an array of NumPy's takes traced indices, too."""
+    if isinstance(value, np.ndarray) and can_hold(value.dtype):
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, Tracer) for part in parts):
+            return getitem(value, index)
+    return value[index]
 
 
 def traced_version(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Function | None:

@@ -4,7 +4,8 @@
     while known, then traced:        while_loop from the round at which it is traced (the first one, if a `break` is)
     for x in array:                  scan; while_loop with a `break` or `return` inside
     for i in range(traced):          while_loop
-    for i in range(known):           Python, unrolled; while_loop if a `break` or `return` depends on a traced value
+    for i in range(known):           Python, unrolled; while_loop if a `break` or `return` depends on a traced value;
+                                     scan where it would make a long program (`rolling`)
     for x in anything else:          Python, unrolled; each further round is a branch if a `break` is traced
 
 Where a loop body needs its loop variable as a Python integer (`layers[i]`), or changes the shape of what it carries,
@@ -21,12 +22,16 @@ import numpy as np
 
 from tracegrad import memory
 from tracegrad.api.control import scan, while_loop
+from tracegrad.api.python_control import ROLLING
 from tracegrad.api.python_control.branches import and_, if_stmt, negates, truth
 from tracegrad.api.python_control.calls import Rows, TracedRange
 from tracegrad.api.python_control.carry import Carry, Variables
+from tracegrad.api.python_control.rolling import check_integers, is_long
 from tracegrad.api.python_control.state import (
     Getter,
+    Region,
     Setter,
+    as_weak,
     aval_of,
     careful,
     is_number,
@@ -35,7 +40,7 @@ from tracegrad.api.python_control.state import (
     trace_region,
 )
 from tracegrad.errors import Mismatch, TracerBoolError, TracerError
-from tracegrad.trace import Tracer
+from tracegrad.trace import STATE, Tracer
 
 UNROLL_LIMIT = 256
 Test = Callable[[], Any]
@@ -187,13 +192,17 @@ def over_rows(rows: Rows, extra_test: Test | None, body: Callable[[Any], None], 
         unrolled(rows, extra_test, body, variables)
 
 
-def scanned(rows: Rows, body: Callable[[Any], None], variables: Variables) -> None:
-    """Build a `scan` over rows."""
+def scanned(
+    rows: Rows, body: Callable[[Any], None], variables: Variables, check: Callable[[Carry, Region], None] | None = None
+) -> None:
+    """Build a `scan` over rows, if what a round is passes the check."""
     entry = variables.get()
     carry = Carry("for", variables, certain=True)
     parts = tuple(rows.arrays)
     try:
         region = carry.trace(lambda *row: body(rows.item(row)), [aval_of(p).with_shape(p.shape[1:]) for p in parts])
+        if check is not None:
+            check(carry, region)
         results, _ = scan(lambda leaves, row: (carry.step(region, [*leaves, *row]), None), carry.initial(), parts)
     except BaseException:
         variables.set(entry)
@@ -206,13 +215,11 @@ def unrolled(
     iterated: Iterable[Any], extra_test: Test | None, body: Callable[[Any], None], variables: Variables
 ) -> None:
     """A Python loop; once a `break` depends on a traced value, a range is compiled and other rounds are branches."""
-    if extra_test is None:
-        for item in iterated:
-            body(item)
-        return
     start = Start(variables)
     for rounds, item in enumerate(iterated):
-        decision = extra_test()
+        if rounds == 1 and extra_test is None and rolled(iterated, start, body):
+            return
+        decision = True if extra_test is None else extra_test()
         if not is_traced(decision):
             if not decision:
                 return
@@ -231,14 +238,18 @@ class Start:
         self.variables = variables
         self.entry = variables.get()
         self.changes: memory.Journal | None = None
+        self.nodes = 0
 
     def run(self, body: Callable[[Any], None], item: Any) -> None:
         """Run a round; the first one can be taken back."""
         if self.changes is not None:
             body(item)
             return
+        here = STATE.get().traces[-1]
+        before = len(here.builder.nodes)
         with memory.journal() as self.changes:
             body(item)
+        self.nodes = 0 if here.computes else len(here.builder.nodes) - before
 
     def again(self) -> None:
         """Let everything be as before the first round, or, the second time, as after it."""
@@ -247,6 +258,34 @@ class Start:
             self.changes.exchange()
         self.variables.set(self.entry)
         self.entry = now
+
+
+def numbered(numbers: range) -> Rows:
+    """Return a range as rows, whose numbers are known to lie in it."""
+
+    def number(row: Any) -> Any:
+        found = as_weak(row[0], True)
+        if (context := ROLLING.get()) is not None and isinstance(found, Tracer):
+            context.bounds[found._node] = (min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]))
+        return found
+
+    return Rows((np.arange(numbers.start, numbers.stop, numbers.step),), number)
+
+
+def rolled(numbers: Iterable[Any], start: Start, body: Callable[[Any], None]) -> bool:
+    """Compile a loop over a range that would be long; say whether that can be."""
+    if not isinstance(numbers, range) or not is_long(start.nodes, len(numbers)):
+        return False
+    now = start.variables.get()
+    start.again()
+    try:
+        check = functools.partial(check_integers, counter=numbers)
+        scanned(numbered(numbers), body, start.variables, check)
+    except Exception:  # whatever a round does with a traced counter: it is unrolled
+        start.again()
+        start.variables.set(now)
+        return False
+    return True
 
 
 def compiled_range(

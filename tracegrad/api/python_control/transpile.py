@@ -30,7 +30,7 @@ from malt.core import converter
 from malt.pyct import anno, cfg, inspect_utils, naming, origin_info, qual_names, transformer, transpiler
 from malt.pyct.static_analysis import activity, liveness, reaching_definitions, reaching_fndefs
 
-from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, loops, state, syntax
+from tracegrad.api.python_control import MARK, CannotConvert, branches, calls, elements, loops, state, syntax
 from tracegrad.errors import TracerError
 from tracegrad.memory import ELEMENT
 from tracegrad.trace import Tracer
@@ -96,6 +96,8 @@ OPERATORS = types.SimpleNamespace(
     while_stmt=loops.while_stmt,
     for_stmt=loops.for_stmt,
     converted_call=calls.converted_call,
+    item=elements.item,
+    slice=slice,
     FunctionScope=Scope,
     with_function_scope=lambda thunk, name, options: thunk(Scope()),
     autograph_artifact=mark,
@@ -162,6 +164,33 @@ class Reads(variables.VariableAccessTransformer):  # type: ignore[misc] # malt h
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         node.value = self.visit(node.value)
         return super().visit_AugAssign(node)
+
+
+class Elements(ast.NodeTransformer):
+    """Reads `table[i]` through an operator: i may be traced where the table is an array of NumPy's."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        index = self.index(node.slice)
+        if not isinstance(node.ctx, ast.Load) or index is None:
+            return node
+        return ast.Call(self.operator("item"), [node.value, index], [])
+
+    def index(self, node: ast.expr) -> ast.expr | None:
+        """Return what stands in the brackets as an argument, None if it is known."""
+        if isinstance(node, ast.Tuple) and any(self.index(part) is not None for part in node.elts):
+            return ast.Tuple([self.whole(part) for part in node.elts], ast.Load())
+        known = (ast.Constant, ast.Slice, ast.UnaryOp, ast.Starred, ast.Tuple)
+        return None if isinstance(node, known) else node
+
+    def whole(self, node: ast.expr) -> ast.expr:
+        if not isinstance(node, ast.Slice):
+            return node
+        parts = [part or ast.Constant(None) for part in (node.lower, node.upper, node.step)]
+        return ast.Call(self.operator("slice"), parts, [])
+
+    def operator(self, name: str) -> ast.expr:
+        return ast.Attribute(ast.Name("ag__", ast.Load()), name, ast.Load())
 
 
 @functools.lru_cache(maxsize=256)
@@ -263,7 +292,7 @@ def transform(fn: types.FunctionType) -> tuple[Any, Any]:
         node = stage.transform(node, context)
     node = Calls(context).visit(qual_names.resolve(node))
     node = Expressions(context).visit(Blocks.transform(node, context))
-    node = Reads(context).visit(logical_expressions.transform(node, context))
+    node = Elements().visit(Reads(context).visit(logical_expressions.transform(node, context)))
     syntax.start_undefined(node)
     return node, context
 
