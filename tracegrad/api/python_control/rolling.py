@@ -90,13 +90,15 @@ class Integers:
         return self.known[operand]
 
     def of_node(self, node: Node) -> Interval | None:
+        if getattr(node.aval, "shape", ()):  # arrays, and what has several results, are data
+            return None
         if node in self.outer:
             return self.bound(self.outer[node])
         parts = [self.bound(operand) for operand in node.operands]
         bounds = [part for part in parts if part is not None]
         if not parts or len(bounds) < len(parts):
             return None
-        if node.prim.kind == "elementwise" and (node.dtype.kind not in "iu" or node.shape):
+        if node.prim.kind == "elementwise" and node.dtype.kind not in "iu":
             return ALL
         rule = BOUNDS.get(node.prim.name)
         found = ALL if rule is None else rule(*bounds)
