@@ -178,3 +178,11 @@ def test_an_index_that_leaves_the_array_in_a_later_round() -> None:
 
     with pytest.raises(IndexError):
         tg.jit(fn)(X)
+
+
+def test_the_gradient_of_a_filling_loop_copies_nothing() -> None:
+    pytest.importorskip("malt")
+    gradient = tg.compile(tg.grad(lambda x: (recurrence(x) ** 2).sum()), X)
+    rounds = [line for line in gradient.schedule.splitlines() if "body" in line]
+    assert not any("70 rounds" in line for line in rounds)
+    assert sum("in place, nothing to copy" in line for line in rounds) == 4

@@ -74,7 +74,7 @@ def test_a_graph_costs_as_much_as_it_is_long(monkeypatch: pytest.MonkeyPatch) ->
 
         def f(x: Any, rounds: int = rounds) -> Any:
             total = 0.0
-            for i in range(rounds):
+            for i in list(range(rounds)):  # unrolled: not a range
                 x = np.sin(x) * 0.5 + np.roll(x, 1) * 0.3
                 if i % 10 == 0:
                     total = total + x.mean()

@@ -24,7 +24,7 @@ FLOORS = (
     ("lazy", "record"),
     ("errors", "config", "tree"),
     ("bfloat16",),
-    ("structure",),
+    ("structure", "journal", "looping"),
     ("ir",),
     ("captured", "memory"),
     ("trace",),

@@ -17,7 +17,7 @@ def copied(graph: Graph, trace: Trace, values: Sequence[Any]) -> dict[Node, Any]
     inputs = [trace.lift(value) for value in values]
     if any(old.aval != new.aval for old, new in zip(graph.inputs, inputs, strict=True)):
         return None
-    line = trace.line or trace.user_line()
+    line = trace.line or trace.lines.now(0)
     here: dict[Node, Operand] = dict(zip(graph.inputs, inputs, strict=True))
     found: dict[Node, Any] = dict(zip(graph.inputs, values, strict=True))
     for node in graph.nodes:

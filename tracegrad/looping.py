@@ -1,4 +1,4 @@
-"""Whether a line of the user's is executed again and again."""
+"""The user's lines that make a graph, and which of them do so again and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 from types import CodeType, FrameType
 
-from tracegrad.errors import is_inside
+from tracegrad.errors import LongLoop, Place, Where, is_inside, user_place, where_of
 
 OUTSIDE = os.path.join("tracegrad", "api", "transform.py")
 """What calls a function to trace it; the loops around that are none of the function's."""
@@ -32,3 +32,27 @@ def in_a_loop() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+class Lines:
+    """The user's lines that have made nodes of a trace, and how many nodes each has made."""
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[int, int], tuple[Place, Where | None]] = {}
+        self.made: dict[tuple[int, int], int] = {}
+
+    def now(self, patience: int) -> Where | None:
+        """Return the line that is being executed, for another node; many nodes share one.
+
+        Raises LongLoop where it is the one after `patience` others of its line, in a loop.
+        """
+        place = user_place()
+        if place is None:
+            return None
+        key = id(place[0]), place[1]
+        if key not in self.places:
+            self.places[key] = place, where_of(place)  # the place keeps its code, so that no other gets its id
+        made = self.made[key] = self.made.get(key, 0) + 1
+        if made == patience and in_a_loop():
+            raise LongLoop("a loop that makes a long program", fix="use tg.scan")
+        return self.places[key][1]

@@ -17,13 +17,13 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tracegrad.errors import Mismatch, TracerError, TracerValueError
 from tracegrad.ir import PRIMITIVES, Operand, Primitive
+from tracegrad.journal import about_to_change
 
 Tracer: TypeAlias = Any
 Step = tuple[Callable[..., Any], dict[str, Any]]
@@ -127,43 +127,6 @@ class Memory:
         tracer._memory = self
         tracer._steps = steps
         self.members.append(weakref.ref(tracer))
-
-
-class Journal:
-    """The arrays that a piece of the user's code changes in place, to take the changes back and to make them again."""
-
-    def __init__(self) -> None:
-        self.states: dict[Memory, tuple[Any, ...]] = {}
-
-    def note(self, memory: Memory) -> None:
-        if memory not in self.states:
-            self.states[memory] = memory.state()
-
-    def exchange(self) -> None:
-        """Let the arrays be what they were; the next time, what they are now."""
-        for memory, state in self.states.items():
-            self.states[memory] = memory.state()
-            memory.restore(state)
-
-
-JOURNALS: ContextVar[tuple[Journal, ...]] = ContextVar("tracegrad_journals", default=())
-
-
-@contextmanager
-def journal() -> Iterator[Journal]:
-    """Keep a journal of the changes in place that are made in this block."""
-    found = Journal()
-    token = JOURNALS.set((*JOURNALS.get(), found))
-    try:
-        yield found
-    finally:
-        JOURNALS.reset(token)
-
-
-def about_to_change(memory: Memory) -> Memory:
-    for found in JOURNALS.get():
-        found.note(memory)
-    return memory
 
 
 def name_of(step: Callable[..., Any]) -> str:

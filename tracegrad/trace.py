@@ -18,20 +18,16 @@ from tracegrad import memory, tree
 from tracegrad.captured import Capture, picture, without_unused
 from tracegrad.errors import (
     ArgumentError,
-    LongLoop,
-    Place,
     TracerBoolError,
     TracerError,
     TracerLeakError,
     TracerValueError,
     Where,
     user_line,
-    user_place,
-    where_of,
 )
 from tracegrad.ir import PRIMITIVES, Aval, Builder, Graph, Literal, Node, Operand, Primitive
 from tracegrad.ir.aval import Avals, check_dtype
-from tracegrad.looping import in_a_loop
+from tracegrad.looping import Lines
 from tracegrad.memory import BUFFER_FIX, VIEWS, Memory, Step
 from tracegrad.record import record, replace
 
@@ -119,8 +115,7 @@ class Trace:
         self.captured: dict[int, Capture] = {}
         self.values: dict[Node, Any] = {}
         self.known: dict[Operand, bool] = {}
-        self._lines: dict[tuple[int, int], tuple[Place, Where | None]] = {}
-        self._made: dict[tuple[int, int], int] = {}
+        self.lines = Lines()
 
     def input(
         self, aval: Aval, name: str = "", *, weak: bool = False, value: Any = None, where: Where | None = None,
@@ -155,7 +150,7 @@ class Trace:
     def apply(self, prim: Primitive, operands: Sequence[Any], params: dict[str, Any], where: Where | None) -> Tracer:
         """Add one node."""
         nodes = [self.lift(o) for o in operands]
-        where = where or self.line or self.user_line()
+        where = where or self.line or self.lines.now(0 if self.computes else STATE.get().patience)
         if not self.computes:
             found = Tracer(self, self.builder.add(prim, nodes, params, where))
         else:
@@ -167,20 +162,6 @@ class Trace:
         if prim.name in VIEWS and type(operands[0]) is Tracer:
             memory.note_view(operands[0], found, prim, params)
         return found
-
-    def user_line(self) -> Where | None:
-        """Return the user's line that is being executed; many nodes share one."""
-        place = user_place()
-        if place is None:
-            return None
-        key = id(place[0]), place[1]
-        if key not in self._lines:
-            self._lines[key] = place, where_of(place)  # the place keeps its code, so that no other gets its id
-        if not self.computes:
-            made = self._made[key] = self._made.get(key, 0) + 1
-            if made == STATE.get().patience and in_a_loop():
-                raise LongLoop("a loop that makes a long program", fix="use tg.scan")
-        return self._lines[key][1]
 
     def takes_copies(self) -> bool:
         """Say whether nodes of another graph need only be copied: nothing is computed, and gradients pass."""

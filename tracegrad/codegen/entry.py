@@ -23,8 +23,8 @@ from tracegrad.codegen.rewind_region import RewindWriter
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.rewind import rewind
 from tracegrad.schedule.body import buffer_name
-from tracegrad.schedule.kernel import Kernel, rename_buffers
-from tracegrad.schedule.memory import Memory, Place, assign_memory, copied
+from tracegrad.schedule.kernel import Kernel, copied, rename_buffers
+from tracegrad.schedule.memory import Memory, Place, assign_memory
 from tracegrad.schedule.plan import Call, Plan, Region
 
 SERIAL_WORK = 24_000

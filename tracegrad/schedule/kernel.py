@@ -10,7 +10,7 @@ Values have names and dtypes. Indices are affine in loop variables and in intege
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -242,3 +242,14 @@ def rename_buffers(body: tuple[Stmt, ...], names: dict[str, str]) -> tuple[Stmt,
             case _:
                 out.append(s)
     return tuple(out)
+
+
+def copied(body: Sequence[Stmt]) -> tuple[str, str]:
+    """Return which buffer a kernel copies as it is to which other one, empty names if it does anything else."""
+    match body:
+        case [Loop(body=inside)]:
+            return copied(inside)
+        case [Load(guard=None) as load, Store(guard=None) as store]:
+            if (load.index, load.name) == (store.index, store.value):
+                return load.buffer, store.buffer
+    return "", ""

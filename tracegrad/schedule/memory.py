@@ -18,8 +18,8 @@ import numpy as np
 from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.index import Affine
-from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, walk
-from tracegrad.schedule.plan import Call, Plan, Region, Step
+from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, copied, walk
+from tracegrad.schedule.plan import Call, Plan, touched
 
 ALIGNMENT = 64
 
@@ -43,17 +43,6 @@ class Memory:
     places: dict[str, Place]
     arena_bytes: int
     donated: dict[int, int]
-
-
-def touched(step: Step) -> list[str]:
-    """Return the buffers a step reads or writes, each once."""
-    if isinstance(step, Kernel):
-        return list(step.buffers())
-    operands = [buffer_name(v.node) for v in step.operands]
-    if isinstance(step, Region):
-        return list(dict.fromkeys([*step.results, *step.workspace, *operands]))
-    epilogue = step.epilogue.buffers() if step.epilogue else ()
-    return list(dict.fromkeys([buffer_name(step.node), *operands, *epilogue]))
 
 
 def round_up(n: int) -> int:
@@ -109,17 +98,6 @@ def moves(plan: Plan, steps: dict[str, list[int]], fixed: Container[str]) -> dic
             found[source] = home
             steps[home] = [*steps.pop(source), *steps[home]]
     return found
-
-
-def copied(body: Sequence[Stmt]) -> tuple[str, str]:
-    """Return which buffer a kernel copies as it is to which other one, empty names if it does anything else."""
-    match body:
-        case [Loop(body=inside)]:
-            return copied(inside)
-        case [Load(guard=None) as load, Store(guard=None) as store]:
-            if (load.index, load.name) == (store.index, store.value):
-                return load.buffer, store.buffer
-    return "", ""
 
 
 def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from tracegrad.schedule.epilogue import Grain, fuse_epilogues, loop_nest
 from tracegrad.schedule.form import Context
 from tracegrad.schedule.fuse import Fusion, ordered
 from tracegrad.schedule.index import Affine, dot, strides
-from tracegrad.schedule.kernel import Kernel
+from tracegrad.schedule.kernel import Kernel, Store, copied, walk
 from tracegrad.schedule.kinds import lowering
 from tracegrad.schedule.lower import Elements, lower
 from tracegrad.schedule.nests import lower_nest
@@ -97,6 +97,56 @@ class Plan:
     tapes: list[str] = field(default_factory=list)
 
 
+def touched(step: Step) -> list[str]:
+    """Return the buffers a step reads or writes, each once."""
+    if isinstance(step, Kernel):
+        return list(step.buffers())
+    operands = [buffer_name(v.node) for v in step.operands]
+    if isinstance(step, Region):
+        return list(dict.fromkeys([*step.results, *step.workspace, *operands]))
+    epilogue = step.epilogue.buffers() if step.epilogue else ()
+    return list(dict.fromkeys([buffer_name(step.node), *operands, *epilogue]))
+
+
+def written(step: Step) -> set[str]:
+    """Return the buffers that a step writes, or may write."""
+    if isinstance(step, Kernel):
+        return {s.buffer for s in walk(step.body) if isinstance(s, Store)}
+    return set(touched(step))
+
+
+def depends(step: Step, earlier: Step) -> bool:
+    """Say whether a step must stay behind another one: one of the two writes what the other one touches."""
+    return bool(written(earlier) & set(touched(step)) or written(step) & set(touched(earlier)))
+
+
+def readers_first(steps: list[Step]) -> list[Step]:
+    """Put what reads a value before the kernel that copies it, to change the copy, where it can run by then.
+
+    The value is then read for the last time where it is copied, so that both are one buffer (`schedule.memory`).
+    """
+    for at in reversed(range(len(steps))):
+        step = steps[at]
+        source = copied(step.body)[0] if isinstance(step, Kernel) else ""
+        readers = {k for k in range(at + 1, len(steps)) if source in touched(steps[k])} if source else set()
+        moved: set[int] = set()
+        for k in reversed(range(at + 1, max(readers, default=at) + 1)):
+            later = [steps[m] for m in moved]
+            if k in readers or any(depends(m, steps[k]) for m in later):
+                moved.add(k)
+        if moved and all(can_precede(steps[k], step, source) for k in moved):
+            rest = [k for k in range(at, len(steps)) if k not in moved]
+            steps = [*steps[:at], *(steps[k] for k in sorted(moved)), *(steps[k] for k in rest)]
+    return steps
+
+
+def can_precede(step: Step, copy: Step, source: str) -> bool:
+    """Say whether a small kernel reads nothing that the copying one writes, and leaves its source alone."""
+    if not isinstance(step, Kernel) or not isinstance(copy, Kernel) or step.extent > copy.extent:
+        return False
+    return not written(copy) & set(touched(step)) and source not in written(step)
+
+
 class Planner:
     """Lowers a graph whose rewrites are done."""
 
@@ -118,7 +168,7 @@ class Planner:
         found: list[list[Step]] = []
         for number, unit in reversed(list(enumerate(units))):
             found.append(self.unit(unit, number))
-        self.plan.steps = [step for steps in reversed(found) for step in steps]
+        self.plan.steps = readers_first([step for steps in reversed(found) for step in steps])
         for node in self.wanted:
             if not isinstance(node.aval, Avals):
                 self.plan.buffers[buffer_name(node)] = (NAMES[node.dtype], node.aval.size)

@@ -32,6 +32,7 @@ from tracegrad.api.python_control.state import (
 )
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
+from tracegrad.journal import about_to_change
 from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of
 from tracegrad.trace import STATE, Tracer
 
@@ -297,7 +298,7 @@ class Carry:
         """Return what the variables hold after the loop: what no round changes is what it was."""
         results = memory.settle(self.arrays, results)
         for array in self.taken:
-            memory.about_to_change(array).stale = f"the {self.what} loop at {self.where}"
+            about_to_change(array).stale = f"the {self.what} loop at {self.where}"
         ends = [x for v in region.values[: len(self.names)] for x in tree.flatten(v)[0] if self.is_carried(x)]
         inputs = region.traced.graph.inputs
         start = self.leaves()

@@ -40,6 +40,8 @@ from tracegrad.api.python_control.state import (
     trace_region,
 )
 from tracegrad.errors import Mismatch, TracerBoolError, TracerError
+from tracegrad.journal import Journal, journal
+from tracegrad.numpy.creation import arange
 from tracegrad.trace import STATE, Tracer
 
 UNROLL_LIMIT = 256
@@ -104,7 +106,7 @@ def while_stmt(
     if not decision:
         return
     entry = get_state()
-    with memory.journal() as changes:
+    with journal() as changes:
         body()
         decision = test()
     first = True
@@ -237,7 +239,7 @@ class Start:
     def __init__(self, variables: Variables):
         self.variables = variables
         self.entry = variables.get()
-        self.changes: memory.Journal | None = None
+        self.changes: Journal | None = None
         self.nodes = 0
 
     def run(self, body: Callable[[Any], None], item: Any) -> None:
@@ -247,7 +249,7 @@ class Start:
             return
         here = STATE.get().traces[-1]
         before = len(here.builder.nodes)
-        with memory.journal() as self.changes:
+        with journal() as self.changes:
             body(item)
         self.nodes = 0 if here.computes else len(here.builder.nodes) - before
 
@@ -269,7 +271,7 @@ def numbered(numbers: range) -> Rows:
             context.bounds[found._node] = (min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]))
         return found
 
-    return Rows((np.arange(numbers.start, numbers.stop, numbers.step),), number)
+    return Rows((arange(numbers.start, numbers.stop, numbers.step),), number)
 
 
 def rolled(numbers: Iterable[Any], start: Start, body: Callable[[Any], None]) -> bool:
