@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,25 @@ def square_or_line(x: Any) -> Any:
 @program(1.5, -0.5)
 def jitted_inside(x: Any) -> Any:
     return tg.jit(square_or_line)(x) * (1.0 if x > 0 else 2.0)
+
+
+@program(1.5, -1.5)
+def functions_of_math(x: Any) -> Any:
+    near = 1.0 if math.isclose(x, x * (1.0 + 1e-12)) and not math.isclose(x, 1.4) else 0.0
+    return (
+        near * math.erf(x) + math.erfc(x) * math.lgamma(abs(x) + 1.0) + math.gamma(x * x) + math.hypot(x, 2.0, x)
+        + math.dist([x, 1.0], [0.5, x]) + math.prod([x, 2.0, x])
+    )  # fmt: skip
+
+
+@program(1.5, -1.5)
+def numpy_s_shorthands_for_joining(x: Any) -> Any:
+    v = x * np.array([1.0, 2.0])
+    table = np.c_[np.ones(2), v, np.eye(2)]
+    line = np.r_[v, x, 3.0]
+    turned = np.ascontiguousarray(table.T)
+    turned[0] = 0.0
+    return (table @ turned).sum() + (line * line).sum()
 
 
 def test_functions_given_to_scan_are_converted() -> None:

@@ -370,6 +370,7 @@ def joint(
         gradients = pullback(graph.nodes, targets, graph.outputs, cts, values, trace, masks)
         outputs = [values[o] if isinstance(o, Node) else o for o in graph.outputs]
         found = [] if masks is None else [mask_of(masks, n, values[n]) for n in targets]
+        assert not trace.captures, "a gradient rule has made an array of NumPy's: the graph would have one more input"
         return trace.builder.finish([trace.lift(v) for v in (*outputs, *gradients, *found)])
 
 

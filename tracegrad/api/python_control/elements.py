@@ -3,7 +3,9 @@ to be filled: in converted functions, their traced versions are called."""
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from tracegrad.api.python_control import BUFFERS
 from tracegrad.api.python_control.state import as_weak
 from tracegrad.errors import ShapeError
 from tracegrad.ir.aval import can_hold
+from tracegrad.numpy import special
 from tracegrad.numpy.indexing import getitem
 from tracegrad.numpy.promote import shown
 from tracegrad.trace import FUNCTIONS, Tracer
@@ -51,16 +54,47 @@ def logarithm(x: Any, base: Any = math.e) -> Any:
 
 MATH = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "copysign", "cos", "cosh", "degrees", "exp",
-    "exp2", "expm1", "fabs", "fmod", "hypot", "log10", "log1p", "log2", "pow", "radians", "sin", "sinh", "sqrt", "tan",
+    "exp2", "expm1", "fabs", "fmod", "log10", "log1p", "log2", "pow", "radians", "sin", "sinh", "sqrt", "tan",
     "tanh",
 )  # fmt: skip
+SPECIAL = {"erf": special.erf, "erfc": special.erfc, "gamma": special.gamma, "lgamma": special.gammaln}
+
+
+def hypotenuse(*xs: Any) -> Any:
+    return functools.reduce(tnp.hypot, xs, 0.0)
+
+
+def distance(p: Any, q: Any) -> Any:
+    """Return `math.dist` of two sequences."""
+    if len(p) != len(q):
+        raise ValueError("both points must have the same number of dimensions")
+    return hypotenuse(*(a - b for a, b in zip(p, q, strict=True)))
+
+
+def product(values: Any, *, start: Any = 1) -> Any:
+    return functools.reduce(operator.mul, values, start)
+
+
+def close(a: Any, b: Any, *, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> Any:
+    """Return `math.isclose` as a traced bool."""
+    near = tnp.abs(a - b) <= tnp.maximum(rel_tol * tnp.maximum(tnp.abs(a), tnp.abs(b)), abs_tol)
+    return (a == b) | (near & tnp.isfinite(a) & tnp.isfinite(b))
+
+
 TRACED: dict[Any, Function] = {
     float: number(float),
     int: number(int),
     math.log: mathematical("log", logarithm),
     np.array: tnp.array,
     np.asarray: tnp.asarray,
+    np.asanyarray: tnp.asarray,
+    np.ascontiguousarray: lambda x, dtype=None: tnp.asarray(tnp.atleast_1d(x), dtype).contiguous(),
+    math.dist: distance,
+    math.hypot: mathematical("hypot", hypotenuse),
+    math.isclose: close,
+    math.prod: product,
     **{getattr(math, name): mathematical(name, getattr(tnp, name)) for name in MATH},
+    **{getattr(math, name): mathematical(name, function) for name, function in SPECIAL.items()},
     **{getattr(math, name): mathematical(name, getattr(tnp, name), int) for name in ("ceil", "floor", "trunc")},
     **{getattr(math, name): mathematical(name, getattr(tnp, name), bool) for name in ("isfinite", "isinf", "isnan")},
 }
@@ -76,11 +110,15 @@ FILLED: dict[Any, Function] = {
 
 
 def item(value: Any, index: Any) -> Any:
-    """Return `value[index]`; an array of NumPy's takes traced indices, too."""
+    """Return `value[index]`: NumPy's arrays take traced indices, `np.c_[x, y]` and `np.r_[x, y]` traced arrays."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not any(isinstance(part, Tracer) for part in parts):
+        return value[index]
+    if (value is np.c_ or value is np.r_) and not any(isinstance(part, (slice, str)) for part in parts):
+        arrays = [tnp.atleast_1d(part) for part in parts]
+        return tnp.column_stack(arrays) if value is np.c_ else tnp.concatenate(arrays)
     if isinstance(value, np.ndarray) and can_hold(value.dtype):
-        parts = index if isinstance(index, tuple) else (index,)
-        if any(isinstance(part, Tracer) for part in parts):
-            return getitem(value, index)
+        return getitem(value, index)
     return value[index]
 
 
