@@ -96,6 +96,38 @@ def chunk_sweep(bits: int, shape: TileShape) -> Any:
     return sweep
 
 
+def row_sweep(bits: int, shape: TileShape) -> Any:
+    """Return the kernel sweep_rows(plan, run, scratch, group, padded, y, rows): rows of the result.
+
+    A panel of weights meets all rows before the next one does: so few streams are written that the CPU sees them, and
+    3 channels by 3 x 3 taps to 64 maps are 1.2 to 1.8 times as fast.
+    """
+    size = bits // 8
+    columns, panel_rows = shape.columns(size), shape.rows
+    tile = tile_intrinsic(bits, indirect=True)
+
+    @kernel
+    def sweep_rows(plan: int, run: int, scratch: int, group: int, padded: int, y: int, rows: int) -> None:
+        outputs, out_w = load_word(plan, words.OUTPUTS), load_word(plan, words.OUT_W)
+        pitch_bytes = load_word(plan, words.PITCH) * size
+        plane_bytes = load_word(plan, words.OUT_D) * load_word(plan, words.OUT_H) * out_w * size
+        depth = load_word(plan, words.CHANNELS) * load_word(run, words.TAPS)
+        panels = (outputs + panel_rows - 1) // panel_rows
+        a = packed_weights(run, scratch, group)
+        table = plan + load_word(run, words.OFFSET_TABLE) * WORD
+        for panel in range(panels):
+            m = panel_start(outputs, panel, panels)
+            count = panel_start(outputs, panel + 1, panels) - m
+            for r in range(rows):
+                target = y + m * plane_bytes + r * out_w * size
+                for p in range(0, out_w, columns):
+                    tile(count, depth, a, padded + r * pitch_bytes + p * size, table, target + p * size, plane_bytes,
+                         out_w - p, 0)  # fmt: skip
+            a += load_word(run, words.PANEL_BYTES)
+
+    return sweep_rows
+
+
 def run_sweep(bits: int, shape: TileShape) -> Any:
     """Return the kernel sweep_run(plan, run, scratch, group, padded, y, y_pitch, positions)."""
     sweep = chunk_sweep(bits, shape)
@@ -168,8 +200,8 @@ def chunk_runs(bits: int, shape: TileShape) -> Any:
     """
     size = bits // 8
     lanes = shape.lanes(size)
-    tile_columns = shape.columns(size)
-    sweep_run = run_sweep(bits, shape)
+    tile_columns, depth_limit = shape.columns(size), K_BLOCK[size]
+    sweep_run, sweep_rows = run_sweep(bits, shape), row_sweep(bits, shape)
     place_rows = result_rows(bits, shape)
 
     @kernel
@@ -189,6 +221,10 @@ def chunk_runs(bits: int, shape: TileShape) -> Any:
             y = padded + load_word(plan, words.Y_BYTES)
             y_pitch = (load_word(plan, words.ROWS) * pitch + tile_columns - 1) // tile_columns * tile_columns
         if in_place == words.ROW_BY_ROW:
+            depth = load_word(plan, words.CHANNELS) * load_word(runs, words.TAPS)
+            if outputs > THIN_ROWS and depth_blocks(depth, depth_limit) == 1:
+                sweep_rows(plan, runs, scratch, group, padded, target, rows)
+                return
             for r in range(rows):
                 row = padded + r * pitch * size
                 sweep_run(plan, runs, scratch, group, row, target + r * out_w * size, y_pitch, columns)
