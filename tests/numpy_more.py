@@ -142,6 +142,7 @@ MORE: dict[str, tuple[Any, tuple[Any, ...]]] = {
         lambda np, f: (
             np.fmod(f, 2), np.fmod(f, 1.5), np.cov(f), np.corrcoef(f), np.vander(f[0], 3), np.append(f, 1),
             np.append(f[0], 2.5), np.append(f, f, axis=1), np.geomspace(1.0, f[0, 0], 3),
+            np.quantile(f, [0.2, 0.7]), np.percentile(f, 30), np.quantile(f, 0.5, axis=1),
         ),
         (A.astype("f4"),),
     ),

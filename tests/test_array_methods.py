@@ -63,6 +63,16 @@ def test_as_in_numpy(case: Case) -> None:
         check_grads(case, [X], order=2)
 
 
+def test_numbers_of_lists_are_like_pythons() -> None:
+    def fn(x: Any) -> Any:
+        first, second = x.tolist()[0][:2]
+        return first, x * second, x.astype(np.int32).tolist()[0][0]
+
+    for ours, theirs in zip(tg.jit(fn)(X.astype(np.float32)), fn(X.astype(np.float32)), strict=True):
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 def test_sort_by_its_other_names_is_pytorchs() -> None:
     def both(x: Any) -> Any:
         y = x.copy()

@@ -136,6 +136,7 @@ def test_integers_and_halves() -> None:
     found = tg.jit(lambda a: (np.linalg.inv(a), np.linalg.cholesky(a.astype(np.float16))))(whole)
     np.testing.assert_allclose(found[0], np.linalg.inv(whole))
     assert found[1].dtype == np.float32
+    assert tg.jit(np.linalg.det)(np.eye(2, dtype=bool)).dtype == np.float64
 
 
 def test_every_written_primitive_is_used_here() -> None:

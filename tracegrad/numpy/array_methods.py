@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import ArgumentError, MissingAttribute, TracerError
-from tracegrad.numpy import indexing, inplace, selecting, shaping, statistics, torch_names
-from tracegrad.numpy.promote import Array
+from tracegrad.numpy import creation, indexing, inplace, selecting, shaping, statistics, torch_names
+from tracegrad.numpy.promote import Array, mark
 from tracegrad.numpy.updates import Update
 from tracegrad.trace import Tracer
 
@@ -52,8 +52,11 @@ def compress(self: Tracer, condition: Any, axis: int | None = None) -> Array:
 
 
 def tolist(self: Tracer) -> Any:
-    """Return nested lists of traced numbers, as `ndarray.tolist`; of a scalar, itself."""
-    return [tolist(row) for row in self] if self.shape else self.owned()
+    """Return nested lists of traced numbers like Python's, as `ndarray.tolist`; of a scalar, the number."""
+    if self.shape:
+        return [tolist(row) for row in self]
+    wide = {"f": np.float64, "b": np.bool_}.get(self.dtype.kind, np.int64)
+    return mark(creation.astype(self, wide).owned(), True)
 
 
 class Flat:

@@ -8,12 +8,12 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import is_half
+from tracegrad.ir.aval import is_float, is_half
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, reductions, shaping, spectra
 from tracegrad.numpy.factorisations import square
 from tracegrad.numpy.joining import concatenate
 from tracegrad.numpy.products import matmul
-from tracegrad.numpy.promote import FLOAT32, INT64, Array, ArrayLike, array, cast, float_dtype, result_dtype, shown
+from tracegrad.numpy.promote import FLOAT32, FLOAT64, INT64, Array, ArrayLike, array, cast, result_dtype, shown
 from tracegrad.numpy.shaping import matrix_transpose as mT
 
 
@@ -41,8 +41,9 @@ class SVDResult(NamedTuple):
 
 def matrices(name: str, *xs: ArrayLike) -> list[Array]:
     """Accept stacks of matrices as floats of one dtype."""
-    dtype = float_dtype(result_dtype([array(name, x) for x in xs]))
-    return [cast(name, array(name, x), FLOAT32 if is_half(dtype) else dtype) for x in xs]
+    found = result_dtype([array(name, x) for x in xs])
+    dtype = FLOAT32 if is_half(found) else found if is_float(found) else FLOAT64
+    return [cast(name, array(name, x), dtype) for x in xs]
 
 
 def one_matrix(name: str, a: ArrayLike) -> Array:

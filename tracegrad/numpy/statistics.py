@@ -15,7 +15,7 @@ from tracegrad.numpy.nan_reductions import nanmean
 from tracegrad.numpy.promote import FLOAT64, INT64, Array, ArrayLike, Axis, array, cast, computed, settle_axes
 from tracegrad.numpy.promote import shown
 from tracegrad.numpy.updates import at
-from tracegrad.trace import Tracer
+from tracegrad.trace import Tracer, is_scalar
 
 METHODS = {
     "linear": lambda low, high, part: low + (high - low) * part,
@@ -56,7 +56,8 @@ def quantile(
     if n == 0:
         raise ShapeError(f"quantile: {shown(a)} has no element along axis={axis}", fix="check the shape first")
     ordered = shaping.moveaxis(selecting.sort(rows, -1), -1, 0)
-    place = ew.multiply(array("quantile", q if isinstance(q, Tracer) else np.asarray(q, a.dtype)), float(n - 1))
+    share = q if isinstance(q, Tracer) else np.asarray(q, a.dtype if is_scalar(q) else None)
+    place = ew.multiply(array("quantile", share), float(n - 1))
     below = ew.floor(place)
     low = arithmetic.clip(creation.astype(below, INT64), 0, n - 1)
     high = arithmetic.clip(creation.astype(ew.ceil(place), INT64), 0, n - 1)
@@ -72,7 +73,7 @@ def percentile(
     a: ArrayLike, q: ArrayLike, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
 ) -> Array:
     """Return quantiles for `q` in per cent, as `numpy.percentile`; see `quantile`."""
-    q = ew.divide(q, 100.0) if isinstance(q, Tracer) else np.true_divide(q, 100.0)
+    q = q / 100.0 if is_scalar(q) else ew.divide(q, 100.0) if isinstance(q, Tracer) else np.true_divide(q, 100.0)
     return quantile(a, q, axis, method=method, keepdims=keepdims)
 
 
