@@ -14,7 +14,7 @@ import tracegrad.numpy as tnp
 from tracegrad.tape.views import VIEWING
 
 VIEWS = {
-    *VIEWING, "T", "mT", "array_split", "asarray", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays",
+    *VIEWING, "T", "mT", "array_split", "asarray", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "ix_",
     "broadcast_to", "chunk", "contiguous", "detach", "diagonal", "dsplit", "expand_dims", "flatten", "hsplit",
     "matrix_transpose", "meshgrid", "moveaxis", "permute_dims", "real", "rollaxis", "split", "unbind", "unstack",
     "view", "vsplit",

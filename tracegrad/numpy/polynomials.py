@@ -7,7 +7,7 @@ import numpy as np
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.numpy import curves, creation, elementwise as ew, joining, reductions, shaping
 from tracegrad.numpy.decompositions import lstsq
-from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, array, cast, float_dtype, result_dtype, shown
+from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, array, cast, computed, float_dtype, result_dtype, shown
 
 
 def coefficients(name: str, p: ArrayLike) -> Array:
@@ -48,6 +48,7 @@ def polymul(a1: ArrayLike, a2: ArrayLike) -> Array:
     return curves.convolve(coefficients("polymul", a1), coefficients("polymul", a2))
 
 
+@computed
 def polyder(p: ArrayLike, m: int = 1) -> Array:
     """Return the m-th derivative of a polynomial, as `numpy.polyder`.
 
@@ -63,6 +64,7 @@ def polyder(p: ArrayLike, m: int = 1) -> Array:
     return x
 
 
+@computed
 def polyint(p: ArrayLike, m: int = 1, k: ArrayLike = None) -> Array:
     """Return the m-th integral of a polynomial, with the constants k (zeros unless told), as `numpy.polyint`.
 
