@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tracegrad as tg
-from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, Maker, Program, lstm_data, stop
+from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, A, B, Maker, Program, lstm_data, signal, stop
 from tracegrad.nn import functional as F
 
 
@@ -57,6 +57,14 @@ def rk4(steps: int) -> Callable[..., Any]:
     return lambda k, *y: tg.fori_loop(0, steps, lambda i, y: step(k, y), y)
 
 
+def filtered(a: Any, b: Any, x: Any) -> Any:
+    """Written as for NumPy: the loop over a known range stays a loop."""
+    y = x.copy()
+    for i in range(2, len(x)):
+        y[i] = a * y[i - 1] + b * y[i - 2] + x[i]
+    return (y * y).mean()
+
+
 def lstm(wx: Any, wh: Any, b: Any, x: Any) -> Any:
     batch, width = x.shape[1:]
 
@@ -103,6 +111,16 @@ def rk4_gradient(steps: int) -> Program:
     return lambda: run(GRAVITY, *ORBIT)
 
 
+def filter_forward(length: int) -> Program:
+    run, x = tg.jit(filtered), signal(length)
+    return lambda: (run(A, B, x),)
+
+
+def filter_gradient(length: int) -> Program:
+    run, x = tg.value_and_grad(filtered, argnums=(0, 1, 2)), signal(length)
+    return lambda: run(A, B, x)
+
+
 def lstm_gradient(length: int) -> Program:
     x, *weights = lstm_data(length)
     run = tg.value_and_grad(lstm, argnums=(0, 1, 2))
@@ -116,5 +134,7 @@ PROGRAMS: dict[str, Maker] = {
     "while-gradient": while_gradient,
     "rk4-forward": rk4_forward,
     "rk4-gradient": rk4_gradient,
+    "filter-forward": filter_forward,
+    "filter-gradient": filter_gradient,
     "lstm-gradient": lstm_gradient,
 }

@@ -3,10 +3,12 @@
     logistic   x = r x (1 - x) for a given number of rounds; r = 3, where x comes to rest slowly, like 1 / sqrt(rounds)
     while      the same until two values in a row differ by less than a tolerance, after about as many rounds
     rk4        Runge-Kutta steps of a planet's orbit: four scalars, the strength of gravity is the parameter
+    filter     y[i] = a y[i-1] + b y[i-2] + x[i], an array filled in a loop; the loss is the mean of y squared
     lstm       a recurrent network, float32: batch = length / 2, width = 4 length; the loss is the mean of all states
                squared
 
-A `gradient` is by the parameter and the start values (by the weights for the LSTM), and comes with the value.
+A `gradient` is by the parameter and the start values (by the weights for the LSTM, by a, b and x for the filter), and
+comes with the value.
 """
 
 from __future__ import annotations
@@ -43,10 +45,20 @@ CASES = {
     "while-gradient": Case(1_000_000, 1000, 1e-6),
     "rk4-forward": Case(10_000, 100, 1e-9),
     "rk4-gradient": Case(10_000, 100, 1e-6),
+    "filter-forward": Case(100_000, 100, 1e-9),
+    "filter-gradient": Case(100_000, 100, 1e-6),
     "lstm-gradient": Case(64, 64, 2e-3),
 }
 RATE, X0 = 3.0, 0.4
 GRAVITY, ORBIT, SPAN = 1.0, (1.0, 0.0, 0.0, 1.2), 5.0
+
+
+A, B = 1.2, -0.5
+
+
+def signal(length: int) -> Any:
+    """Return what is filtered: `length` float64 numbers, normally distributed."""
+    return np.random.default_rng(0).normal(size=length)
 
 
 def stop(rounds: int) -> float:

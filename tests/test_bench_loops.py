@@ -17,7 +17,7 @@ from bench.loops_report import Row, disagreement, libraries, measure
 from bench.loops_worker import numbers
 from bench.peers import numba_loops
 
-TINY = {"logistic": 50, "while": 50, "rk4": 20, "lstm": 4}
+TINY = {"logistic": 50, "while": 50, "rk4": 20, "filter": 60, "lstm": 4}
 
 
 def tiny(case):

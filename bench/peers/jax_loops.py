@@ -8,7 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, Maker, Program, Refused, lstm_data, stop
+from bench.loops_cases import (
+    GRAVITY,
+    ORBIT,
+    RATE,
+    SPAN,
+    X0,
+    A,
+    B,
+    Maker,
+    Program,
+    Refused,
+    lstm_data,
+    signal,
+    stop,
+)
 
 jax.config.update("jax_enable_x64", True)
 
@@ -63,6 +77,17 @@ def rk4(steps: int) -> Callable[..., Any]:
     return lambda k, *y: jax.lax.fori_loop(0, steps, lambda i, y: step(k, y), y)
 
 
+def filtered(a: Any, b: Any, x: Any) -> Any:
+    """A scan whose carry are the last two values: JAX's arrays are not filled."""
+
+    def step(last: Any, now: Any) -> Any:
+        y = a * last[0] + b * last[1] + now
+        return (y, last[0]), y
+
+    ys = jax.lax.scan(step, (x[1], x[0]), x[2:])[1]
+    return ((ys * ys).sum() + x[0] ** 2 + x[1] ** 2) / x.size
+
+
 def lstm(wx: Any, wh: Any, b: Any, x: Any) -> Any:
     batch, width = x.shape[1:]
 
@@ -104,5 +129,7 @@ PROGRAMS: dict[str, Maker] = {
     "while-gradient": while_gradient,
     "rk4-forward": lambda n: program(rk4(n), GRAVITY, *ORBIT),
     "rk4-gradient": rk4_gradient,
+    "filter-forward": lambda n: program(lambda *at: (filtered(*at),), A, B, signal(n)),
+    "filter-gradient": lambda n: program(jax.value_and_grad(filtered, argnums=(0, 1, 2)), A, B, signal(n)),
     "lstm-gradient": lstm_gradient,
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, Maker, Program, lstm_data, stop
+from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, A, B, Maker, Program, lstm_data, signal, stop
 
 
 def version() -> str:
@@ -151,6 +151,33 @@ def rk4_gradient(n: int, k: float, a: float, b: float, c: float, d: float) -> An
 
 
 @numba.njit(fastmath={"contract"})
+def filtered(a: float, b: float, x: Any) -> Any:
+    y, total = x.copy(), x[0] ** 2 + x[1] ** 2
+    for i in range(2, x.size):
+        y[i] = a * y[i - 1] + b * y[i - 2] + x[i]
+        total += y[i] * y[i]
+    return total / x.size, y
+
+
+@numba.njit(fastmath={"contract"})
+def filter_gradient(a: float, b: float, x: Any) -> Any:
+    loss, y = filtered(a, b, x)
+    ct = 2.0 / x.size * y
+    by_a = by_b = 0.0
+    for i in range(x.size - 1, 1, -1):
+        by_a += ct[i] * y[i - 1]
+        by_b += ct[i] * y[i - 2]
+        ct[i - 1] += a * ct[i]
+        ct[i - 2] += b * ct[i]
+    return loss, (by_a, by_b, ct)
+
+
+def filter_program(fn: Any, length: int) -> Program:
+    x = signal(length)
+    return lambda: fn(A, B, x)
+
+
+@numba.njit(fastmath={"contract"})
 def lstm(wx: Any, wh: Any, b: Any, x: Any) -> Any:
     """Forward: all products with the inputs at once, then a product with the state and the gates a round."""
     n, batch, width = x.shape
@@ -211,5 +238,7 @@ PROGRAMS: dict[str, Maker] = {
     "while-gradient": lambda n: lambda: until_gradient(RATE, X0, stop(n)),
     "rk4-forward": lambda n: lambda: rk4(n, GRAVITY, *ORBIT),
     "rk4-gradient": lambda n: lambda: rk4_gradient(n, GRAVITY, *ORBIT),
+    "filter-forward": lambda n: filter_program(lambda *at: filtered(*at)[:1], n),
+    "filter-gradient": lambda n: filter_program(filter_gradient, n),
     "lstm-gradient": lstm_program,
 }

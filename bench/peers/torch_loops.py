@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, Maker, Program, Values, lstm_data, stop
+from bench.loops_cases import GRAVITY, ORBIT, RATE, SPAN, X0, A, B, Maker, Program, Values, lstm_data, signal, stop
 
 
 def version() -> str:
@@ -82,6 +82,29 @@ def backward(kind: str, size: int) -> Program:
     return run
 
 
+def filtered(a: Any, b: Any, x: Any) -> Any:
+    ys = list(x[:2])
+    for now in x[2:]:
+        ys.append(a * ys[-1] + b * ys[-2] + now)
+    whole = torch.stack(ys)
+    return (whole * whole).mean()
+
+
+def filter_forward(length: int) -> Program:
+    x, (a, b) = torch.from_numpy(signal(length)), leaves(A, B)
+
+    def run() -> Values:
+        with torch.no_grad():
+            return (filtered(a, b, x).item(),)
+
+    return run
+
+
+def filter_gradient(length: int) -> Program:
+    by = (*leaves(A, B), torch.from_numpy(signal(length)).requires_grad_())
+    return lambda: gradient(filtered(*by), by)
+
+
 def lstm(wx: Any, wh: Any, b: Any, x: Any) -> Any:
     h = c = torch.zeros(x.shape[1:])
     hs = []
@@ -126,6 +149,8 @@ PROGRAMS: dict[str, Maker] = {
     "while-gradient": lambda n: backward("while", n),
     "rk4-forward": lambda n: forward("rk4", n),
     "rk4-gradient": lambda n: backward("rk4", n),
+    "filter-forward": filter_forward,
+    "filter-gradient": filter_gradient,
     "lstm-gradient": lstm_cell,
 }
 NN_PROGRAMS: dict[str, Maker] = {"lstm-gradient": lstm_layer}
