@@ -42,7 +42,7 @@ from tracegrad.api.python_control.state import (
 from tracegrad.errors import Mismatch, TracerBoolError, TracerError
 from tracegrad.journal import Journal, journal
 from tracegrad.numpy.creation import arange
-from tracegrad.trace import STATE, Tracer
+from tracegrad.trace import Tracer, current_trace
 
 UNROLL_LIMIT = 256
 Test = Callable[[], Any]
@@ -247,11 +247,12 @@ class Start:
         if self.changes is not None:
             body(item)
             return
-        here = STATE.get().traces[-1]
-        before = len(here.builder.nodes)
+        here = current_trace()
+        before = len(here.builder.nodes) if here is not None else 0
         with journal() as self.changes:
             body(item)
-        self.nodes = 0 if here.computes else len(here.builder.nodes) - before
+        if here is not None and not here.computes:
+            self.nodes = len(here.builder.nodes) - before
 
     def again(self) -> None:
         """Let everything be as before the first round, or, the second time, as after it."""
