@@ -343,6 +343,16 @@ def given_another_name_s_array(x: Any) -> Any:
     return y, z
 
 
+def given_another_name_s_array_in_an_inner_loop(x: Any) -> Any:
+    y, z, i = x.copy(), x * 2.0, 0
+    while i < x.sum():
+        y += 0.25 * y
+        for _ in range(i):
+            y = z
+        i += 1
+    return y, z
+
+
 def changed_by_way_of_a_view(x: Any) -> Any:
     y, i = x.copy(), 0
     part = y[1:]
@@ -387,7 +397,8 @@ def changed_in_an_inner_loop(x: Any) -> Any:
     "program",
     [
         with_a_second_name, named_again_in_the_loop, replaced_by_a_number, given_another_name_s_array,
-        changed_in_an_inner_loop, changed_by_way_of_a_view, argument_by_another_name, taken_anew_in_every_round,
+        changed_in_an_inner_loop, given_another_name_s_array_in_an_inner_loop, changed_by_way_of_a_view,
+        argument_by_another_name, taken_anew_in_every_round,
     ],
 )  # fmt: skip
 def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:

@@ -258,8 +258,12 @@ def kin(value: Any) -> list[Memory]:
         return []
     if value._memory is None and value._trace.live:
         Memory(value)
-    own = value._memory
-    return [] if own is None else [own, *(other for ref in own.links if (other := ref()) is not None)]
+    return [] if value._memory is None else relatives(value._memory)
+
+
+def relatives(memory: Memory) -> list[Memory]:
+    """Return a memory and all that may be the same."""
+    return [memory, *(other for ref in memory.links if (other := ref()) is not None)]
 
 
 def memories_of(values: Sequence[Any]) -> list[Memory]:
@@ -321,7 +325,7 @@ def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> 
     """Write `value`, of the innermost trace, where the steps lead."""
     if memory.given == LOCAL and value._trace.carries:
         touch(memory)
-    if any((other := ref()) is not None and other.alive() for ref in memory.links):
+    if any(other.alive() for other in relatives(memory)[1:]):
         raise TracerError(
             f"{what}: it would change {memory.node.aval} in place, which may be the array of another variable as well: "
             "a traced condition or loop decides",

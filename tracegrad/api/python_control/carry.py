@@ -33,7 +33,7 @@ from tracegrad.api.python_control.state import (
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
 from tracegrad.journal import about_to_change
-from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of
+from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of, relatives
 from tracegrad.trace import STATE, Tracer
 
 ATTEMPTS = 12
@@ -54,8 +54,7 @@ def lives_on(end: Any) -> bool:
     """Say whether what a variable holds after a round is an array from outside of the loop."""
     if not isinstance(end, Tracer):
         return True
-    own = memory_of(end)
-    return end._trace.live if own is None else own.alive()
+    return any(memory.alive() for memory in kin(end))
 
 
 class Rebound(Exception):
@@ -172,16 +171,17 @@ class Carry:
             leaves = [x for x, fixed in zip(tree.flatten(after)[0], kept, strict=True) if not fixed]
             ends += [x for x in leaves if is_number(x) and np.shape(x)]
         for end in ends:
-            if memory_of(end) in self.arrays:
+            if any(memory in self.arrays for memory in kin(end)):
                 raise self.two_names(end.aval)
         if self.taken:
-            owners = [memory_of(x) or x for x in ends]
-            if any(map(lives_on, ends)) or len({id(owner) for owner in owners}) < len(owners):
+            owners = [owner for x in ends for owner in {id(memory) for memory in kin(x) or [x]}]
+            if any(map(lives_on, ends)) or len(set(owners)) < len(owners):
                 raise self.two_names(aval_of(ends[0]))
         here = STATE.get().traces[-1]
         starts = [memory_of(leaf) for leaf in self.leaves()]
         for array in self.taken:
-            if array.trace is not here or starts.count(array) > 1:
+            may_be_others = any(other.alive() for other in relatives(array)[1:])
+            if array.trace is not here or starts.count(array) > 1 or may_be_others:
                 raise self.two_names(array.node.aval)
         nodes = {id(node) for array in self.taken for _, node in array.current()}
         for value in region.traced.captures:
