@@ -268,6 +268,20 @@ def first_round_shows_that_it_is_compiled(x: Any, n: Any) -> Any:
     return y, z, part
 
 
+def views_of_a_variable_that_gets_new_arrays(x: Any, n: Any) -> Any:
+    y, z, s = x.copy(), np.ones((3, 5)) * x, 0.0
+    for _ in range(n):
+        part, turned = y[1:], z.T
+        y += 1.0
+        turned *= 1.5
+        s = s + part.sum()
+        if s < 30.0:
+            part *= 2.0
+        y = y * 0.5
+        z = z * 0.5 + y
+    return y, z, s
+
+
 def copied_twice(x: Any, n: Any) -> Any:
     z = np.ones((3, 5)) * x
     v = z[::-1]
@@ -293,7 +307,8 @@ def given_a_new_array(x: Any, n: Any) -> Any:
     [
         recurrence, other_names_follow, nested_loops, branches_in_a_loop, condition_reads_another_name, exchanged, rows,
         under_a_condition, element_under_a_condition, elements_of_a_list_and_of_an_array, buffers_in_turn,
-        first_round_shows_that_it_is_compiled, copied_twice, given_a_new_array,
+        first_round_shows_that_it_is_compiled,
+        views_of_a_variable_that_gets_new_arrays, copied_twice, given_a_new_array,
     ],
 )  # fmt: skip
 def test_loops_and_branches_change_arrays_as_numpy_does(program: Program) -> None:

@@ -303,13 +303,11 @@ def entangle(results: Sequence[Any], origins: Sequence[Sequence[Any]]) -> None:
 def can_change(x: Tracer, here: Any) -> bool:
     """Say whether an operator like `+=` changes x in place in the trace `here` (`Tracer.can_change`)."""
     owner = x._memory
-    if owner is not None and owner.given == LOCAL:
-        if here.carries:
-            touch(owner)
-        return False
+    if owner is not None and owner.given == LOCAL and here.carries:
+        touch(owner)
     if here.carries and (here is not x._trace if owner is None else here is not owner.trace):
         owner = owner or Memory(x)
-        if not owner.given:
+        if owner.given in ("", LOCAL):
             raise Written(owner)
     return here is x._trace or bool(here.computes)
 
