@@ -186,3 +186,16 @@ def test_the_gradient_of_a_filling_loop_copies_nothing() -> None:
     rounds = [line for line in gradient.schedule.splitlines() if "body" in line]
     assert not any("70 rounds" in line for line in rounds)
     assert sum("in place, nothing to copy" in line for line in rounds) == 4
+
+
+def test_a_long_loop_over_rows_that_needs_python_s_integers_is_unrolled() -> None:
+    pytest.importorskip("malt")
+
+    def fn(x: Any) -> Any:
+        total, f = 0.0 * x[0], 1
+        for i, v in enumerate(x):
+            f *= i + 1
+            total = total + v * v * np.sin(v) * np.cos(v) * np.exp(v) / f
+        return total
+
+    np.testing.assert_allclose(tg.jit(fn)(X), fn(X))

@@ -94,7 +94,7 @@ class Call:
         """Convert the function's control flow; if it fails with long loops compiled, unroll them."""
         converted = self.converted(error)
         with patience(0):
-            with rolling() as rolled:
+            with rolling(rows=isinstance(error, LongLoop)) as rolled:
                 try:
                     return converted.first_of(choices, act)
                 except Exception:

@@ -32,9 +32,13 @@ Interval = tuple[float, float]
 
 
 class Rolled:
-    """The loops that are compiled because they are long: how many, and the bounds of their counters' nodes."""
+    """The loops that are compiled because they are long: how many, and the bounds of their counters' nodes.
 
-    def __init__(self) -> None:
+    `rows`: loops over arrays are compiled for that reason alone, too, so that their integers are to be looked at.
+    """
+
+    def __init__(self, rows: bool):
+        self.rows = rows
         self.loops = 0
         self.bounds: dict[Any, Interval | None] = {}
 
@@ -43,9 +47,9 @@ ROLLING: ContextVar[Rolled | None] = ContextVar("tracegrad_rolling", default=Non
 
 
 @contextmanager
-def rolling() -> Iterator[Rolled]:
+def rolling(rows: bool) -> Iterator[Rolled]:
     """Compile long loops of converted functions inside this block, instead of unrolling them."""
-    found = Rolled()
+    found = Rolled(rows)
     token = ROLLING.set(found)
     try:
         yield found

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.api.python_control import MARK, CannotConvert, convert, elements, refusal
+from tracegrad.api.python_control import MARK, ROLLING, CannotConvert, convert, elements, refusal
 from tracegrad.api.python_control.branches import and_, if_exp, or_, truth
 from tracegrad.api.python_control.effects import is_users
 from tracegrad.api.python_control.state import as_weak, is_number, is_traced
@@ -80,7 +80,15 @@ def enumerated(values: Any, start: int = 0) -> Any:
     if not is_array(values):
         return enumerate(values, start)
     n = values.shape[0]
-    return Rows((np.arange(start, start + n), values), lambda row: (as_weak(row[0], True), row[1]))
+    return Rows((np.arange(start, start + n), values), lambda row: (counter(row[0], start, start + n - 1), row[1]))
+
+
+def counter(number: Any, first: int, last: int) -> Any:
+    """Return a loop's number as one of Python's, known to lie between two others."""
+    found = as_weak(number, True)
+    if (context := ROLLING.get()) is not None and isinstance(found, Tracer):
+        context.bounds[found._node] = (min(first, last), max(first, last))
+    return found
 
 
 def zipped(*parts: Any, strict: bool = False) -> Any:

@@ -24,14 +24,13 @@ from tracegrad import memory
 from tracegrad.api.control import scan, while_loop
 from tracegrad.api.python_control import ROLLING
 from tracegrad.api.python_control.branches import and_, if_stmt, negates, truth
-from tracegrad.api.python_control.calls import Rows, TracedRange
+from tracegrad.api.python_control.calls import Rows, TracedRange, counter
 from tracegrad.api.python_control.carry import Carry, Variables
 from tracegrad.api.python_control.rolling import check_integers, is_long
 from tracegrad.api.python_control.state import (
     Getter,
     Region,
     Setter,
-    as_weak,
     aval_of,
     careful,
     is_number,
@@ -186,7 +185,9 @@ def over_rows(rows: Rows, extra_test: Test | None, body: Callable[[Any], None], 
             numbers = TracedRange(0, n, 1)
             counted(numbers, extra_test, lambda i: body(rows[i]), variables, certain=True)
         else:
-            scanned(rows, body, variables)
+            context = ROLLING.get()
+            rounds = functools.partial(check_integers, counter=range(n))
+            scanned(rows, body, variables, rounds if context is not None and context.rows else None)
     except (TracerBoolError, Mismatch):
         variables.set(entry)
         if n > UNROLL_LIMIT:
@@ -265,14 +266,8 @@ class Start:
 
 def numbered(numbers: range) -> Rows:
     """Return a range as rows, whose numbers are known to lie in it."""
-
-    def number(row: Any) -> Any:
-        found = as_weak(row[0], True)
-        if (context := ROLLING.get()) is not None and isinstance(found, Tracer):
-            context.bounds[found._node] = (min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]))
-        return found
-
-    return Rows((arange(numbers.start, numbers.stop, numbers.step),), number)
+    rows = (arange(numbers.start, numbers.stop, numbers.step),)
+    return Rows(rows, lambda row: counter(row[0], numbers[0], numbers[-1]))
 
 
 def rolled(numbers: Iterable[Any], start: Start, body: Callable[[Any], None]) -> bool:
