@@ -2,6 +2,7 @@
 
 python -m bench steps [mlp lenet cnn resnet gpt] [--peers torch,inductor,jax]
 python -m bench loops [logistic-forward rk4-gradient ...] [--peers numba,jax,torch]
+python -m bench programs [option-prices kmeans ...] [--peers numpy,numba,jax]
 python -m bench contractions [gemm resnet18 weight tiny-4096x8 ...] [--peers torch,jax,numpy]
 python -m bench start [mlp lenet ...] [--peers jax,inductor,torch,pytensor,autograd] [--rounds 3]
 python -m bench calls [flat-2 dict-200 ...] [--peers jax,inductor,pytensor,autograd]
@@ -22,6 +23,8 @@ from bench import (
     contractions_report,
     loops_cases,
     loops_report,
+    programs_cases,
+    programs_report,
     start_report,
     steps_report,
     tape_cases,
@@ -70,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(commands, "start", "whole processes, to the end of their first step", CASES, start_report.PEERS)
     add(commands, "calls", "what a call costs", calls_cases.CASES, calls_report.PEERS)
     add(commands, "loops", "loops and their gradients", loops_cases.CASES, loops_report.PEERS)
+    add(commands, "programs", "plain NumPy programs", programs_cases.CASES, programs_report.PEERS)
     contractions = (*contractions_cases.GROUPS, *contractions_cases.DIRECTIONS, *contractions_cases.CASES)
     add(commands, "contractions", "matrix products and convolutions", contractions, contractions_report.PEERS)
     add(commands, "tape", "the eager tape, op by op", tape_cases.CASES, tape_report.PEERS)
@@ -79,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "start": (CASES, start_report.report),
         "calls": (calls_cases.CASES, calls_report.report),
         "loops": (tuple(loops_cases.CASES), loops_report.report),
+        "programs": (tuple(programs_cases.CASES), programs_report.report),
         "contractions": (contractions_cases.GROUPS, contractions_report.report),
         "tape": (tape_cases.CASES, tape_report.report),
     }[given.command]

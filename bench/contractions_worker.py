@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from bench.machine import keep_cores
 from bench.worker import serve
 
 MODULES = {
@@ -16,7 +16,5 @@ MODULES = {
 }
 
 if __name__ == "__main__":
-    cores = int(os.environ.get("BENCH_CORES", "0"))
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    keep_cores()
     serve(sys.argv[1], MODULES)

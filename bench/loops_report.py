@@ -19,12 +19,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.loops_cases import CASES
+from bench.loops_cases import CASES, Case
 from bench.loops_results import compile_table, picture, save, table
 from bench.machine import ROOT, describe
 from bench.steps_report import OURS, Worker, WorkerError
@@ -35,6 +35,18 @@ BESIDE = {"torch": {"lstm-gradient": ("torch", "torch.nn")}}
 REDUCED = {("torch", "logistic"): 100, ("torch", "while"): 100, ("torch", "rk4"): 20}
 TRIPS = (10, 1_000_000)
 TRIP_CASES = ("logistic-forward", "logistic-gradient", "rk4-gradient")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured: the cases, and the module whose processes answer for them, on so many cores (0: on all)."""
+
+    cases: Mapping[str, Case]
+    worker: str
+    cores: int = 0
+
+
+LOOPS = Suite(CASES, "bench.loops_worker")
 
 
 @dataclass
@@ -70,28 +82,27 @@ def row_of(case: str, library: str, full: int) -> Row:
     return Row(case, library, size, full // size)
 
 
-def started(row: Row, python: str, caches: str) -> Worker:
+def started(row: Row, python: str, caches: str, suite: Suite) -> Worker:
     """Time a first process on empty caches and a second one on what it left; return the second, ready to run."""
-    cold = Worker(row.library, python, caches, "bench.loops_worker")
+    cold = Worker(row.library, python, caches, suite.worker, suite.cores)
     try:
         row.cold = cold.ask(f"start {row.case} {row.size}")["first"]
     finally:
         cold.close()
-    worker = Worker(row.library, python, caches, "bench.loops_worker")
+    worker = Worker(row.library, python, caches, suite.worker, suite.cores)
     try:
         found = worker.ask(f"start {row.case} {row.size}")
         row.imported, row.warm, row.version = (found[k] for k in ("import", "first", "version"))
         row.values_at_size = found["values"]
-        row.values = worker.ask(f"values {row.case} {CASES[row.case].check}")["values"]
+        row.values = worker.ask(f"values {row.case} {suite.cases[row.case].check}")["values"]
     except WorkerError:
         worker.close()
         raise
     return worker
 
 
-def disagreement(row: Row, ours: Row) -> str:
-    """Say where a library's numbers differ from ours by more than the case's tolerance."""
-    tolerance = CASES[row.case].tolerance
+def disagreement(row: Row, ours: Row, tolerance: float) -> str:
+    """Say where a library's numbers differ from ours by more than a tolerance."""
     found, expected = list(row.values), list(ours.values)
     if row.size == ours.size:
         found, expected = found + row.values_at_size, expected + ours.values_at_size
@@ -103,7 +114,9 @@ def disagreement(row: Row, ours: Row) -> str:
     return ""
 
 
-def measure(case: str, pythons: dict[str, str], rounds: int, seconds: float, full: int) -> list[Row]:
+def measure(
+    case: str, pythons: dict[str, str], rounds: int, seconds: float, full: int, suite: Suite = LOOPS
+) -> list[Row]:
     """Measure all libraries on one case."""
     rows: list[Row] = []
     workers: dict[str, Worker] = {}
@@ -113,11 +126,11 @@ def measure(case: str, pythons: dict[str, str], rounds: int, seconds: float, ful
                 row = row_of(case, library, full)
                 rows.append(row)
                 try:
-                    workers[library] = started(row, python, f"{folder}/{library}")
+                    workers[library] = started(row, python, f"{folder}/{library}", suite)
                 except WorkerError as error:
                     row.error = str(error).partition(": ")[2]
                 if not row.error and not rows[0].error:
-                    row.error = disagreement(row, rows[0])
+                    row.error = disagreement(row, rows[0], suite.cases[case].tolerance)
             for _ in range(rounds):
                 for row in rows:
                     if not row.error:

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -50,9 +51,9 @@ def numbers(values: Values) -> list[float]:
 class Server:
     """The library's side of the measurement."""
 
-    def __init__(self, library: str):
+    def __init__(self, library: str, modules: Mapping[str, str]):
         began = time.perf_counter()
-        self.module: ModuleType = importlib.import_module(MODULES[library])
+        self.module: ModuleType = importlib.import_module(modules[library])
         self.programs = self.module.NN_PROGRAMS if library == "torch.nn" else self.module.PROGRAMS
         self.imported = time.perf_counter() - began
         self.program: Program | None = None
@@ -106,14 +107,14 @@ def answer(server: Server, line: str) -> dict[str, Any]:
     return method(words[0], int(words[1]))
 
 
-def serve(library: str) -> None:
+def serve(library: str, modules: Mapping[str, str] = MODULES) -> None:
     """Answer commands from standard input; what the library prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     server: Server | None = None
     for line in sys.stdin:
         try:
-            server = server or Server(library)
+            server = server or Server(library, modules)
             found = answer(server, line)
         except Refused as error:
             found = {"error": f"refused: {error}"}

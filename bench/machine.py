@@ -33,6 +33,13 @@ def commit() -> str:
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
+def keep_cores() -> None:
+    """Leave this process BENCH_CORES cores only (0: all of them)."""
+    cores = int(os.environ.get("BENCH_CORES", "0"))
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
 def describe() -> dict[str, Any]:
     """Return what identifies a measurement."""
     return {
