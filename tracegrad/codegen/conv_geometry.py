@@ -44,6 +44,12 @@ class Geometry:
         return self.taps == 1 and self.stride == (1, 1, 1) and not self.has_padding
 
     @property
+    def is_whole(self) -> bool:
+        """Say whether the only window is all of the input."""
+        axes = zip(self.size, self.kernel, self.dilation, strict=True)
+        return not self.has_padding and self.out == (1, 1, 1) and all(n == k and (d == 1 or k == 1) for n, k, d in axes)
+
+    @property
     def is_window_outside(self) -> bool:
         """Say whether a window may lie in the padding as a whole: at an end, or with its taps on both sides of x."""
         axes = zip(self.size, self.kernel, self.stride, self.low, self.dilation, self.out, strict=True)
