@@ -47,6 +47,14 @@ def binary(name: str) -> Case:
     return lambda xp, x, y: getattr(xp, name)(x, y)
 
 
+def ends(dtype: str) -> Any:
+    """Return the ends of an integer dtype's range and small numbers."""
+    if dtype[0] == "f":
+        return np.array([-3.0, 0.5, 7.25, -100.5], dtype)
+    limits = np.iinfo(dtype)
+    return np.array([limits.min, limits.max, 7, 100, 3, -3 if limits.min else 5], dtype)
+
+
 CASES: list[Any] = [
     *(pytest.param(unary(n), (A,), id=n) for n in UNARY),
     *(pytest.param(unary(n), (F + 3.0,), id=f"{n}-f32") for n in UNARY if n[:3] not in ("arc", "asi", "aco", "ata")),
@@ -55,6 +63,14 @@ CASES: list[Any] = [
     *(pytest.param(binary(n), (F, np.abs(F[1]) + 0.1), id=f"{n}-f32") for n in BINARY if "pow" not in n),
     *(pytest.param(binary(n), (np.abs(I) + 1, np.abs(I[1]) % 3 + 1), id=f"{n}-i64") for n in BINARY),
     *(pytest.param(binary(n), (I, np.array([1, 2, 3])), id=n) for n in INTEGER),
+    *(
+        pytest.param(binary("fmod"), (ends(a), ends(b)[:, None]), id=f"fmod-{a}-{b}")
+        for a, b in [("i1", "i1"), ("i1", "u1"), ("u2", "i2"), ("i8", "i8"), ("i4", "u4"), ("i1", "f4"), ("u1", "u1")]
+    ),
+    pytest.param(binary("fmod"), (np.array([-0.0, 0.0, -4.0, 4.0, -5.5]), np.array([2.0])), id="fmod-zeros"),
+    pytest.param(unary("cbrt"), (np.array([-64.0, 27.0, 125.0, 1000.0, -0.0, 1e-320, 1.7e308, np.inf]),), id="cubes"),
+    pytest.param(binary("ldexp"), (F[0], np.array([-3, 0, 5, 10])), id="ldexp-f32"),
+    pytest.param(binary("ldexp"), (np.arange(3, dtype=np.int32), np.arange(3)), id="ldexp-i32"),
 ]
 TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "arccosh": (lambda np, x: np.arccosh(x + 1.0) + np.acosh(x + 2.0), (A,)),

@@ -15,7 +15,8 @@ from tracegrad.trace import Tracer, trace
 ALL = list(DTYPES.values())
 SCALARS: list[bool | int | float] = [True, 2, 1.5]
 OPERATIONS = ["add", "multiply", "divide", "maximum", "floor_divide", "remainder", "power", "less", "logical_and"]
-FUNCTIONS = ["sin", "exp", "sqrt", "floor", "rint", "square", "absolute", "isnan", "logical_not"]
+OPERATIONS += ["fmod", "arctan2", "hypot", "logaddexp", "logaddexp2", "copysign", "heaviside"]
+FUNCTIONS = ["sin", "exp", "sqrt", "cbrt", "floor", "rint", "square", "absolute", "isnan", "logical_not"]
 
 
 def expected_dtype(name: str, *operands: Any) -> Any:

@@ -33,7 +33,7 @@ from numpy import (
 
 from tracegrad.numpy import linalg, special
 from tracegrad.numpy.arithmetic import (
-    cbrt, clip, copysign, divmod, float_power, fmax, fmin, fmod, heaviside, hypot, isclose, isneginf, isposinf,
+    clip, copysign, divmod, float_power, fmax, fmin, fmod, heaviside, hypot, isclose, isneginf, isposinf,
     logaddexp, logaddexp2, nan_to_num, positive, power, reciprocal, round, signbit, where,
 )  # fmt: skip
 from tracegrad.numpy.arithmetic import power as pow
@@ -50,7 +50,7 @@ from tracegrad.numpy.curves import (
 from tracegrad.numpy.einsum import einsum
 from tracegrad.numpy.elementwise import (
     absolute, add, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh, bitwise_and, bitwise_or, bitwise_xor,
-    ceil, cos, cosh, degrees, divide, equal, exp, exp2, expm1, fabs, fix, floor, floor_divide, greater,
+    cbrt, ceil, cos, cosh, degrees, divide, equal, exp, exp2, expm1, fabs, fix, floor, floor_divide, greater,
     greater_equal, invert, isfinite, isinf, isnan, left_shift, less, less_equal, log, log10, log1p, log2,
     logical_and, logical_not, logical_or, logical_xor, maximum, minimum, multiply, negative, not_equal, radians,
     remainder, right_shift, rint, sign, sin, sinh, sqrt, square, subtract, tan, tanh, trunc,

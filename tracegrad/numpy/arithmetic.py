@@ -15,10 +15,10 @@ from tracegrad.ir.aval import is_float
 from tracegrad.numpy.half import rounded_once
 from tracegrad.numpy.promote import computed
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
-from tracegrad.numpy.promote import dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shape_of, shown
+from tracegrad.numpy.promote import dtype_of, floats_dtype, is_weak, mark, operand, result_dtype, shape_of, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops.shape import broadcast
-from tracegrad.trace import Tracer, is_scalar
+from tracegrad.trace import Tracer
 
 LARGEST_UNROLLED = 8
 
@@ -105,12 +105,15 @@ def astype_float64(x: ArrayLike) -> Array:
     return cast("float_power", operand("float_power", x), FLOAT64)
 
 
-@rounded_once(of_operands=True)
 def fmod(x: ArrayLike, y: ArrayLike, /) -> Array:
     """The remainder with the sign of x, as `numpy.fmod`."""
-    sizes = [abs(v) if is_scalar(v) else ew.absolute(v) for v in (x, y)]  # numbers of Python's take the other's dtype
-    found = ew.remainder(*sizes)
-    return where(ew.less(x, 0), ew.negative(found), found) if dtype_of(found).kind != "u" else found
+    xs = [operand("fmod", x), operand("fmod", y)]
+    dtype = result_dtype(xs)
+    if is_float(dtype):
+        return mark(ops.fmod(*align("fmod", xs, dtype)), is_weak(xs[0]) and is_weak(xs[1]))
+    found = ew.remainder(x, y)
+    crossed = ew.logical_and(found, ew.not_equal(ew.less(x, 0), ew.less(y, 0)))
+    return where(crossed, ew.subtract(found, y), found)
 
 
 def divmod(x: ArrayLike, y: ArrayLike, /) -> tuple[Array, Array]:  # noqa: A001 (NumPy's name)
@@ -119,20 +122,11 @@ def divmod(x: ArrayLike, y: ArrayLike, /) -> tuple[Array, Array]:  # noqa: A001 
 
 
 @rounded_once(of_operands=True)
-def cbrt(x: ArrayLike, /) -> Array:
-    """The cube root, as `numpy.cbrt`; its gradient at 0 is infinite."""
-    size = ew.fabs(x)
-    root = power(size, 1.0 / 3.0)
-    return where(ew.less(x, 0), ew.negative(root), root)
-
-
-@rounded_once(of_operands=True)
 def hypot(x: ArrayLike, y: ArrayLike, /) -> Array:
     """sqrt(x * x + y * y) without overflow, as `numpy.hypot`; its gradient at (0, 0) is 0."""
     xs = [operand("hypot", x), operand("hypot", y)]
-    dtype = result_dtype(xs)
     weak = is_weak(xs[0]) and is_weak(xs[1])
-    a, b = align("hypot", xs, FLOAT64 if weak else float_dtype(dtype))
+    a, b = align("hypot", xs, floats_dtype(xs))
     largest = ops.stop_gradient(ops.maximum(ops.abs_(a), ops.abs_(b)))
     plain = ops.bitwise_and(ops.isfinite(largest), ops.greater(largest, 0.0))
     scale = ops.where(plain, largest, 1.0)
@@ -145,9 +139,8 @@ def hypot(x: ArrayLike, y: ArrayLike, /) -> Array:
 def logaddexp(x: ArrayLike, y: ArrayLike, /) -> Array:
     """log(exp(x) + exp(y)) without overflow, as `numpy.logaddexp`; both may be -inf."""
     xs = [operand("logaddexp", x), operand("logaddexp", y)]
-    dtype = result_dtype(xs)
     weak = is_weak(xs[0]) and is_weak(xs[1])
-    a, b = align("logaddexp", xs, FLOAT64 if weak else float_dtype(dtype))
+    a, b = align("logaddexp", xs, floats_dtype(xs))
     gap = ops.sub(a, b)
     first = ops.add(a, ops.log1p(ops.exp(ops.neg(gap))))
     second = ops.add(b, ops.log1p(ops.exp(gap)))
@@ -159,7 +152,10 @@ def logaddexp(x: ArrayLike, y: ArrayLike, /) -> Array:
 def logaddexp2(x: ArrayLike, y: ArrayLike, /) -> Array:
     """log2(2 ** x + 2 ** y) without overflow, as `numpy.logaddexp2`."""
     ln2 = math.log(2.0)
-    return ew.divide(logaddexp(ew.multiply(x, ln2), ew.multiply(y, ln2)), ln2)
+    xs = [operand("logaddexp2", x), operand("logaddexp2", y)]
+    a, b = align("logaddexp2", xs, floats_dtype(xs))
+    found = ew.divide(logaddexp(ew.multiply(a, ln2), ew.multiply(b, ln2)), ln2)
+    return mark(found, is_weak(xs[0]) and is_weak(xs[1]))
 
 
 @computed
@@ -241,8 +237,7 @@ def fmin(x: ArrayLike, y: ArrayLike, /) -> Array:
 def heaviside(x: ArrayLike, h: ArrayLike, /) -> Array:
     """0 where x < 0, 1 where x > 0, h where x is 0, as `numpy.heaviside`."""
     xs = [operand("heaviside", x), operand("heaviside", h)]
-    dtype = result_dtype(xs)
-    x, h = align("heaviside", xs, dtype if is_float(dtype) else float_dtype(dtype))
+    x, h = align("heaviside", xs, floats_dtype(xs))
     step = where(ew.equal(x, 0), h, where(ew.greater(x, 0), x.dtype.type(1), x.dtype.type(0)))
     return where(ew.isnan(x), x, step)
 
@@ -259,8 +254,10 @@ def signbit(x: ArrayLike, /) -> Array:
 
 def copysign(x: ArrayLike, y: ArrayLike, /) -> Array:
     """|x| with the sign of y, as `numpy.copysign`."""
-    size = ew.fabs(x)
-    return where(signbit(y), ew.negative(size), size)
+    xs = [operand("copysign", x), operand("copysign", y)]
+    a, b = align("copysign", xs, floats_dtype(xs))
+    size = ew.fabs(a)
+    return mark(where(signbit(b), ew.negative(size), size), is_weak(xs[0]) and is_weak(xs[1]))
 
 
 @rounded_once

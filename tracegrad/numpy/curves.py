@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.errors import ArgumentError, ShapeError
+from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, joining, reductions, selecting, shaping
 from tracegrad.numpy.half import rounded_once
-from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, Axis, array, cast, computed, one_axis, result_dtype
-from tracegrad.numpy.promote import settle_axes, shown
+from tracegrad.numpy.promote import FLOAT64, Array, ArrayLike, Axis, array, cast, computed, float_dtype, one_axis
+from tracegrad.numpy.promote import result_dtype, settle_axes, shown
 from tracegrad.numpy.statistics import floats
 from tracegrad.ops.conv import conv
 
@@ -159,9 +159,12 @@ def sinc(x: ArrayLike) -> Array:
 
 
 def ldexp(x: ArrayLike, i: ArrayLike) -> Array:
-    """x * 2**i, as `numpy.ldexp`, for i whose power of two is a number."""
-    x = floats("ldexp", x)
-    return x * ew.exp2(creation.astype(array("ldexp", i), x.dtype))
+    """x * 2**i for integers i, as `numpy.ldexp`, for i whose power of two is a number."""
+    x, i = array("ldexp", x), array("ldexp", i)
+    if i.dtype.kind not in "iub":
+        raise DTypeError(f"ldexp: the exponents {shown(i)} are not integers", fix="use x * np.exp2(i)")
+    x = cast("ldexp", x, float_dtype(x.dtype))
+    return x * ew.exp2(creation.astype(i, x.dtype))
 
 
 def cumulative_sum(x: ArrayLike, /, *, axis: int | None = None, dtype: Any = None) -> Array:

@@ -11,7 +11,8 @@ from tracegrad.errors import DTypeError
 from tracegrad.ir.aval import is_float
 from tracegrad.ir.primitive import as_float32
 from tracegrad.numpy.promote import BOOL, FLOAT64, Array, ArrayLike, align, broadcast_array, broadcast_shape, cast
-from tracegrad.numpy.promote import computed, dtype_of, float_dtype, is_weak, mark, operand, result_dtype, shown
+from tracegrad.numpy.promote import computed, dtype_of, float_dtype, floats_dtype, is_weak, mark, operand
+from tracegrad.numpy.promote import result_dtype, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.trace import Tracer
 
@@ -154,9 +155,7 @@ def floating2(name: str, prim: Function, doc: str, *, small: bool = True) -> Fun
             return prim(*ready)
         xs = [operand(name, x), operand(name, y)]
         weak = is_weak(xs[0]) and is_weak(xs[1])
-        dtype = result_dtype(xs)
-        if not is_float(dtype):
-            dtype = float_dtype(dtype) if small and not weak else FLOAT64
+        dtype = floats_dtype(xs) if small or is_float(result_dtype(xs)) else FLOAT64
         return mark(prim(*align(name, xs, dtype)), weak)
 
     return named(
@@ -227,6 +226,7 @@ fabs = floating("fabs", ops.abs_, "The absolute value")
 sign = numeric("sign", ops.sign, "-1, 0 or 1")
 square = numeric("square", ops.square, "x * x", on_bool=lambda x: ops.convert(x, dtype=INT8))
 sqrt = floating("sqrt", ops.sqrt, "The square root")
+cbrt = floating("cbrt", ops.cbrt, "The cube root; its gradient at 0 is infinite")
 maximum = arithmetic("maximum", ops.maximum, "The larger; ties share the gradient, NaN wins", on_bool=ops.bitwise_or)
 minimum = arithmetic("minimum", ops.minimum, "The smaller; ties share the gradient, NaN wins", on_bool=ops.bitwise_and)
 

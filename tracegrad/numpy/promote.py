@@ -17,7 +17,7 @@ import numpy as np
 from tracegrad.bfloat16 import as_dtype, is_bfloat16
 from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.ir import Aval
-from tracegrad.ir.aval import NAMES, check_dtype, is_float, is_masked
+from tracegrad.ir.aval import NAMES, check_dtype, check_plain, is_float
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, concat, reshape
 from tracegrad.memory import Memory, note_view
@@ -57,10 +57,7 @@ def operand(name: str, value: Any) -> Array:
 
 def known(name: str, value: np.ndarray[Any, Any] | np.generic) -> Array:
     """Accept a NumPy value: check its dtype, and lift an array into the innermost trace."""
-    if is_masked(value):
-        raise ArgumentError(
-            f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
-        )
+    check_plain(value, name)
     if value.dtype not in NAMES:
         check_dtype(value.dtype, f"{name}: an operand of shape {value.shape}")
     trace = current_trace()
@@ -177,6 +174,16 @@ def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if is_float(dtype):
         return dtype
     return FLOAT32 if dtype.itemsize <= 2 else FLOAT64
+
+
+def floats_dtype(operands: Sequence[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a function of several floats computes: NumPy converts each to float by itself."""
+    dtype = result_dtype(operands)
+    if is_float(dtype):
+        return dtype
+    if any(map(is_weak, operands)):
+        return FLOAT64 if all(map(is_weak, operands)) else float_dtype(dtype)
+    return np.result_type(*[float_dtype(dtype_of(x)) for x in operands])
 
 
 def cast(name: str, x: Any, dtype: np.dtype[Any]) -> Array:

@@ -242,7 +242,17 @@ div = binary(
     cost=4,
 )
 floor_divide = binary("floor_divide", np.floor_divide, "{0} // {1}", cost=8)
-mod = binary("mod", np.remainder, "{0} % {1}", lambda ct, y, a, b: (ct, -ct * floor(a / b)), cost=8)
+mod = binary(
+    "mod", np.remainder, "{0} % {1}", (lambda ct, y, a, b: ct, lambda ct, y, a, b: -ct * floor_divide(a, b)), cost=8
+)
+fmod = binary(
+    "fmod",
+    np.fmod,
+    "math.fmod({0}, {1})",
+    (lambda ct, y, a, b: ct, lambda ct, y, a, b: -ct * rint((a - y) / b)),
+    accepts=FLOAT,
+    cost=8,
+)
 power: Elementwise = binary(
     "power",
     np.power,
@@ -259,6 +269,7 @@ abs_ = unary("abs", np.abs, "math.fabs({0})", lambda ct, y, x: ct * sign(x), acc
 square = unary("square", np.square, "{0} * {0}", lambda ct, y, x: ct * (2.0 * x), accepts=NUMBER)
 reciprocal = unary("reciprocal", np.reciprocal, "1.0 / {0}", lambda ct, y, x: -ct * y * y, domain=(0.5, 2.0), cost=4)
 sqrt = unary("sqrt", np.sqrt, "math.sqrt({0})", lambda ct, y, x: ct * 0.5 / y, domain=(0.2, 3.0), cost=6)
+cbrt = unary("cbrt", np.cbrt, "math.cbrt({0})", lambda ct, y, x: ct / (3.0 * y * y), domain=(0.2, 3.0), cost=20)
 rsqrt = unary(
     "rsqrt",
     lambda x: 1.0 / np.sqrt(x),
@@ -288,7 +299,7 @@ relu.picks = True
 floor: Elementwise = unary("floor", np.floor, "math.floor({0})", ZERO)
 ceil = unary("ceil", np.ceil, "math.ceil({0})", ZERO)
 trunc = unary("trunc", np.trunc, "math.trunc({0})", ZERO)
-rint = unary("rint", np.rint, "math.rint({0})", ZERO)
+rint: Elementwise = unary("rint", np.rint, "math.rint({0})", ZERO)
 
 # --- exponentials and logarithms --------------------------------------------------------------------------------------
 exp = unary("exp", np.exp, "math.exp({0})", lambda ct, y, x: ct * y, cost=15)
