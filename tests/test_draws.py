@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,53 @@ def test_what_seeds_itself_is_as_in_numpy() -> None:
     after = np.random.rand()
     tg.jit(seeded)(X)
     assert np.random.rand() == after  # the state is left as NumPy's own call leaves it
+
+
+def test_draws_of_other_threads_are_theirs() -> None:
+    """A thread that prepares data draws from the global generators all the time."""
+    stop, started = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            np.random.rand(), random.random(), RNG.normal()
+            started.set()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    started.wait()
+    try:
+        for k in range(3):
+            assert tg.jit(lambda x, k=k: x + k if RNG is not None else x)(X).tolist() == [k] * 3
+        for function, _ in REFUSED.values():
+            with pytest.raises(TracerError, match="were drawn while"):
+                tg.jit(function)(X)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_generator_of_a_seeded_thread_is_left_alone() -> None:
+    np.random.seed(7)
+    wanted = np.random.rand(6).tolist()
+    np.random.seed(7)
+    drawn: list[float] = []
+    begin, done = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        begin.wait()
+        drawn.extend(np.random.rand(3))
+        done.set()
+
+    def slow(x: Any) -> Any:
+        begin.set()
+        done.wait()
+        return x + 1.0
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    tg.jit(slow)(X)
+    thread.join()
+    assert [*drawn, *np.random.rand(3)] == wanted
 
 
 def test_other_functions_leave_the_generators_alone() -> None:

@@ -2,20 +2,23 @@
 
 Looked at are NumPy's and Python's global generators, and the generators among what the function reads from outside and
 its static arguments. A generator that the function makes or seeds itself draws the same numbers in NumPy, too.
+What other threads draw meanwhile is theirs: a trace that draws comes out otherwise when it is made again.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tracegrad.errors import TracerError
 from tracegrad.record import record
+from tracegrad.runtime.pool import NAME as POOL_NAME
 
+T = TypeVar("T")
 WORDS = 624
 """Words of a Mersenne Twister's state: drawing that many makes the next state."""
 FARTHEST = 1 << 14
@@ -94,31 +97,47 @@ def refusal(name: str, function: str) -> TracerError:
     )
 
 
-@contextmanager
-def no_draws(function: str, named: bool, outside: Callable[[], Iterable[tuple[str, Any]]]) -> Iterator[None]:
-    """Refuse what is traced inside if it draws from generators of the outside, which are `outside` by name.
+def alone() -> bool:
+    """Say whether this is the only thread that runs Python: those of the pool do not."""
+    return sum(not thread.name.startswith(POOL_NAME) for thread in threading.enumerate()) == 1
 
-    `named` says whether the code has the word "random" in it.
+
+def without_draws(
+    trace: Callable[[], T],
+    same: Callable[[T, T], bool],
+    function: str,
+    named: bool,
+    outside: Callable[[], Iterable[tuple[str, Any]]],
+) -> T:
+    """Return what `trace` returns; refuse it if it draws from generators of the outside, which are `outside` by name.
+
+    `named` says whether the code has the word "random" in it, `same` whether two traces have come out the same.
     """
     watched = sources(named)
     before = [source.get() for source in watched]
     known = [(name, g, state) for name, g in outside() if (state := state_of(g)) is not None]
-    starts = []
-    for source in watched:  # a state that no seed of the user's leads to, so that seeding is told from drawing
-        starts.append(source.get(source.kind()))
-        source.set(starts[-1])
+    starts, ours = before, alone()
+    if ours:  # a state that no seed of the user's leads to, so that seeding is told from drawing
+        starts = [source.get(source.kind()) for source in watched]
+        for source, start in zip(watched, starts, strict=True):
+            source.set(start)
     seeded = set()
     try:
-        yield
-        for source, start in zip(watched, starts, strict=True):
-            if frozen(source.get()) != frozen(start):
-                if source.was_drawn(start):
-                    raise refusal(source.name, function)
-                seeded.add(source.name)
-        for name, generator, state in known:
-            if state_of(generator) != state:
-                raise refusal(name, function)
+        found = trace()
+        changed = [s for s, start in zip(watched, starts, strict=True) if frozen(s.get()) != frozen(start)]
+        drawn = [name for name, generator, state in known if state_of(generator) != state]
+        if ours and alone():
+            seeded = {s.name for s in changed if not s.was_drawn(starts[watched.index(s)])}
+            drawn = [s.name for s in changed if s.name not in seeded] + drawn
+            suspected = bool(drawn)
+        else:
+            drawn = [s.name for s in changed] + drawn
+            suspected = bool(drawn) and not same(found, trace())
+        if suspected:
+            raise refusal(drawn[0], function)
+        return found
     finally:
-        for source, state in zip(watched, before, strict=True):
-            if source.name not in seeded:
-                source.set(state)
+        if ours:
+            for source, state in zip(watched, before, strict=True):
+                if source.name not in seeded:
+                    source.set(state)

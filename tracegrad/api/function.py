@@ -8,7 +8,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from tracegrad import lazy, tree
 from tracegrad.api import retrace
 from tracegrad.api.captures import Source
-from tracegrad.api.draws import no_draws
+from tracegrad.api.draws import frozen, without_draws
 from tracegrad.api.environment import Environment
 from tracegrad.api.signature import Arguments, Parameters, leaf_aval
 from tracegrad.api.transform import ADJOINT, LIFTED, Argnums, Call, Grad, Jit, Lowered, Transform
@@ -197,11 +197,12 @@ class Function:
             self._environment = None
         return arguments.key, self.environment.key()
 
-    def without_draws(self, arguments: Arguments) -> AbstractContextManager[None]:
-        """Refuse, while the function is traced, random numbers that every call would repeat."""
+    def lower_anew(self, arguments: Arguments) -> Lowered:
+        """Trace and transform; refuse random numbers that every call would repeat."""
         outside = self.environment
         read = lambda: [*zip(outside.labels, outside.values(), strict=True), *arguments.static]
-        return no_draws(self.__name__, "random" in outside.names, read)
+        lower = lambda: self.transform.lower(self.call_of(arguments), arguments.leaves)
+        return without_draws(lower, same_program, self.__name__, "random" in outside.names, read)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -245,8 +246,8 @@ class Function:
         noted: list[float] = []
         token = ADJOINT.set(noted)
         try:
-            with self.watching(), self.without_draws(arguments), uncollected():
-                lowered = self.transform.lower(self.call_of(arguments), arguments.leaves)
+            with self.watching(), uncollected():
+                lowered = self.lower_anew(arguments)
         finally:
             ADJOINT.reset(token)
         adjoint = sum(noted)
@@ -260,6 +261,13 @@ class Function:
             print(f"tracegrad: {self.__name__} compiled in {total:.3f} s ({program.summary()})", file=sys.stderr)
         captures = self.environment.locate(lowered.captures)
         return Specialised(program, lowered.out_tree, captures, arguments.treedef, arguments.leaves, self.environment)
+
+
+def same_program(one: Lowered, other: Lowered) -> bool:
+    """Say whether two traces of a function have come out the same, their arrays included."""
+    return str(one.graph) == str(other.graph) and all(
+        a is b or frozen(a) == frozen(b) for a, b in zip(one.captures, other.captures, strict=True)
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from tracegrad.codegen import pool_layout
 
+NAME = "tracegrad-"  # how the names of worker threads begin
 IDLE_LOOKS = 30_000  # about 1 ms of spinning after the last program, and up to a hundred times that within one
 STOP_TIMEOUT = 1.0  # seconds to wait, at exit, for a worker that is still inside a task
 
@@ -90,7 +91,7 @@ class Pool:
         """Start the workers that do not run yet."""
         for index in range(len(self._running) + 1, self.threads):
             arguments = (self._worker, self._words, self._parking[index], index)
-            thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"tracegrad-{index}")
+            thread = threading.Thread(target=_serve, args=arguments, daemon=True, name=f"{NAME}{index}")
             thread.start()
             self._running.append(thread)
 
