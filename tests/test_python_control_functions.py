@@ -167,6 +167,11 @@ def numpy_s_shorthands_for_joining(x: Any) -> Any:
     return (table @ turned).sum() + (line * line).sum()
 
 
+@program(1.5, -1.5)
+def builtins_whose_names_numpy_has_given_up(x: Any) -> Any:
+    return x * float(len(str(3.25))) if x > 0 and isinstance(object(), object) else x * len(repr(str))
+
+
 def test_functions_given_to_scan_are_converted() -> None:
     def fn(x: Any) -> Any:
         return tg.scan(lambda c, v: (c + v if v > 0 else c * v, None), x, np.array([1.0, -2.0, 3.0]))[0]

@@ -288,6 +288,14 @@ def test_a_save_that_fails_leaves_the_old_file(
     np.testing.assert_array_equal(tg.load(path)(X), X + 1.0)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArtefactError, match="cannot be written at .*: it is a device or a pipe"):
+        tg.compile(lambda x: x + 1.0, X).save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.skipif("x86-64-v2" not in cpu.LEVELS or not cpu.level("x86-64-v2").runs_on(cpu.host()), reason="not x86")
 def test_object_code_for_another_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((40, 70))

@@ -323,6 +323,27 @@ def masked_array() -> None:
 
 @wrong(
     """
+    argument x at HERE: a masked array would lose its mask
+      fix: pass x.filled(0.0), and the mask beside it
+    """
+)
+def masked_array_for_a_compiled_program() -> None:
+    program = tg.compile(lambda x: x.sum(), tg.spec(2))
+    program(np.ma.masked_array([1.0, 2.0], [True, False]))  # <-
+
+
+@wrong(
+    """
+    argument x at HERE: an np.matrix would lose its matrix product *
+      fix: pass np.asarray(x), and write x @ y for products
+    """
+)
+def matrix() -> None:
+    tg.jit(lambda x: x * x)(np.eye(2).view(np.matrix))  # <-
+
+
+@wrong(
+    """
     add at HERE: the number 300 does not fit i8
       fix: convert the array to a wider dtype first, for instance x.astype(np.int64)
     """

@@ -12,7 +12,7 @@ from tracegrad import tree
 from tracegrad.errors import ArgumentError
 from tracegrad.ir import Aval
 from tracegrad.ir import layout as layouts
-from tracegrad.ir.aval import NAMES, check_dtype, is_masked
+from tracegrad.ir.aval import NAMES, check_dtype, check_plain, peculiar
 from tracegrad.record import record
 from tracegrad.runtime.layout import WORTH_A_PROGRAM, layout_of
 from tracegrad.trace import Tracer, scalar_dtype
@@ -63,7 +63,7 @@ def has_layout(key: Any) -> bool:
 
 
 def slow_key(leaf: Any) -> Any:
-    if is_masked(leaf):
+    if peculiar(leaf):
         return type(leaf)
     if isinstance(leaf, np.ndarray):
         return array_key(leaf)
@@ -79,10 +79,7 @@ def slow_key(leaf: Any) -> Any:
 
 def leaf_aval(leaf: Any, name: str) -> tuple[Aval, bool]:
     """Return the aval of an argument leaf and whether it is weakly typed, or raise the user's error."""
-    if is_masked(leaf):
-        raise ArgumentError(
-            f"argument {name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask beside it"
-        )
+    check_plain(leaf, f"argument {name}")
     if isinstance(leaf, (np.ndarray, np.generic, Spec)):
         return Aval(tuple(leaf.shape), check_dtype(leaf.dtype, f"argument {name}")), False
     if isinstance(leaf, (bool, int, float)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.bfloat16 import as_dtype, bfloat16, is_bfloat16
-from tracegrad.errors import DTypeError
+from tracegrad.errors import ArgumentError, DTypeError
 from tracegrad.record import record, setters
 
 
@@ -52,9 +52,22 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return NAMES[dtype]
 
 
-def is_masked(value: Any) -> bool:
-    """Say whether a value is a masked array; `np.ma` is imported by who makes one, not by who asks."""
-    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
+def peculiar(value: Any) -> tuple[str, str] | None:
+    """Return why a kind of array may not be taken for a plain one, and the fix; None for all others.
+
+    `np.ma` is imported by who makes a masked array, not by who asks.
+    """
+    if "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray):
+        return "a masked array would lose its mask", "pass x.filled(0.0), and the mask beside it"
+    if isinstance(value, np.matrix):
+        return "an np.matrix would lose its matrix product *", "pass np.asarray(x), and write x @ y for products"
+    return None
+
+
+def check_plain(value: Any, what: str) -> None:
+    """Refuse masked arrays and matrices, with which the same code would compute something else."""
+    if found := peculiar(value):
+        raise ArgumentError(f"{what}: {found[0]}", fix=found[1])
 
 
 def check_dtype(dtype: Any, what: str = "array") -> np.dtype[Any]:

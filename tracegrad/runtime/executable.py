@@ -15,7 +15,7 @@ from tracegrad.codegen.cpu import target
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.config import config
 from tracegrad.errors import ArgumentError, DTypeError, IndexOutOfBounds, OutOfMemory, ShapeError, Where
-from tracegrad.ir.aval import DTYPES, NAMES, Aval, kind_of, spelled
+from tracegrad.ir.aval import DTYPES, NAMES, Aval, check_plain, kind_of, spelled
 from tracegrad.ir.layout import extent
 from tracegrad.record import as_dict, record
 from tracegrad.runtime import caller, library
@@ -184,6 +184,7 @@ class Executable:
         if not isinstance(value, (np.ndarray, np.generic)):
             kind = type(value).__name__
             raise ArgumentError(f"{name}: a {kind} is not a NumPy array", fix="call it with arrays and numbers")
+        check_plain(value, name)
         wanted, found = Aval(shape, dtype), f"{NAMES.get(value.dtype, value.dtype)}{list(value.shape) or ''}"
         if value.dtype != dtype:
             raise DTypeError(

@@ -10,6 +10,7 @@ Written beside their place and renamed, so readers see all of a file or nothing 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -66,6 +67,8 @@ def read_header(line: bytes) -> dict[str, Any]:
 
 def write(path: str | os.PathLike[str], content: bytes, *, durable: bool = False) -> None:
     """Put a file in its place in one move; `durable` waits until the disk has it. Raises OSError, leaving no rest."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EEXIST, "it is a device or a pipe, which the move would replace")
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name[:40]}-{os.urandom(8).hex()}.part")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

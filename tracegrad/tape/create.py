@@ -8,7 +8,7 @@ import numpy as np
 
 from tracegrad import tree
 from tracegrad.errors import ArgumentError, TracegradError, TracerError
-from tracegrad.ir.aval import check_dtype, is_float, is_masked
+from tracegrad.ir.aval import check_dtype, check_plain, is_float, peculiar
 from tracegrad.tape.tensor import Tensor, wrap
 from tracegrad.trace import STATE, Tracer
 
@@ -30,8 +30,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 
 def plain(data: Any, name: str) -> Any:
     """Return data that NumPy understands: tensors without their graph."""
-    if is_masked(data):
-        raise ArgumentError(f"{name}: a masked array would lose its mask", fix="pass x.filled(0.0), and the mask")
+    check_plain(data, name)
     if isinstance(data, Tensor):
         return data.concrete(f"{name}()", "use the traced value itself")
     if isinstance(data, Tracer):
@@ -84,7 +83,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     >>> x
     tensor([5., 0.])
     """
-    if not isinstance(array, np.ndarray) or is_masked(array):
+    if not isinstance(array, np.ndarray) or peculiar(array):
         raise ArgumentError(f"from_numpy: a {type(array).__name__} is not a NumPy array", fix="use tg.tensor(data)")
     return wrap(checked(np.asarray(array)))
 

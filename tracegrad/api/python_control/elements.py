@@ -132,7 +132,7 @@ def traced_version(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     if found is None and isinstance(fn, type) and issubclass(fn, np.generic):
         found = typed(fn)
     name = getattr(fn, "__name__", "")
-    if found is None and getattr(np, name, None) is fn and not any(isinstance(x, Tracer) for x in args):
+    if found is None and vars(np).get(name) is fn and not any(isinstance(x, Tracer) for x in args):
         found = FUNCTIONS.get(name)  # for lists of traced values, as in np.sum([x, y]): NumPy asks all others itself
     if found is None or fn in FILLED and BUFFERS.get():
         return found
