@@ -16,6 +16,8 @@ from __future__ import annotations
 from tracegrad.codegen.region_text import Parent, RegionText, is_long
 from tracegrad.codegen.table_layout import HEADER
 from tracegrad.ops.control import cond, while_loop
+from tracegrad.schedule.body import buffer_name
+from tracegrad.schedule.plan import carries_from
 
 FIRST_ROOM = 64
 FIRST_BYTES = 1 << 16
@@ -68,6 +70,10 @@ class RegionWriter(RegionText):
     def in_place(self, body: Parent, i: int) -> bool:
         return body.memory.donated.get(i) == i
 
+    def starts_in_place(self, operand: int, result: int) -> bool:
+        places = self.parent.memory.places
+        return places[buffer_name(self.step.operands[operand].node)] == places[self.step.results[result]]
+
     def carry_bytes(self, i: int) -> int:
         return self.step.node.operands[i].aval.nbytes
 
@@ -87,13 +93,15 @@ class RegionWriter(RegionText):
 
     def begin_carries(self, n: int, first: int = 0) -> None:
         """The carries start as copies of the operands (from number `first` on): scalars on the stack, others in the
-        results' buffers."""
+        results' buffers, where some of the operands may be already (`schedule.memory`)."""
         for i in range(n):
             nbytes = self.carry_bytes(first + i)
             if self.is_scalar(i):
                 for place in dict.fromkeys((self.here(i), self.there(i))):
                     self.parent.reserve(place, f"[{nbytes} x i8]")
-            self.copy(self.here(i) if self.is_scalar(i) else self.name(f"out{i}"), self.name(f"op{first + i}"), nbytes)
+                self.copy(self.here(i), self.name(f"op{first + i}"), nbytes)
+            elif not self.starts_in_place(first + i, i):
+                self.copy(self.name(f"out{i}"), self.name(f"op{first + i}"), nbytes)
 
     def carry_phis(self, n: int, before: str, again: str) -> None:
         """At the head of the loop: where each carry is now, and where the next one goes."""
@@ -130,7 +138,7 @@ class RegionWriter(RegionText):
         """A loop that a condition ends; without one, the first operand is the number of rounds."""
         *conditions, body = self.bodies
         params = self.step.node.params
-        n, first = params["n_carry"], 0 if conditions else 1
+        n, first = params["n_carry"], carries_from(self.step.node)
         self.tapes = [o.aval.nbytes for o in body.plan.graph.outputs[n:]]
         self.while_tables(first)
         self.begin_carries(n, first)

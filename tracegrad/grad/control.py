@@ -7,7 +7,8 @@ while     the same with tapes in place of stacked arrays, because the number of 
 cond      the pullback of each branch is a branch of a second cond.
 
 The pullback of a body computes the body again from its inputs: between forward and backward only carries are kept, and
-what costs more to compute than to load (matrix products, convolutions, sorts).
+what costs more to compute than to load (matrix products, convolutions, sorts), or takes less memory than the carries
+(elements of an array that a loop fills, also in a loop inside: `grad.inner_loops`).
 
 Where results pass a `where`, the masks under which they matter (`adjoint.Masks`) go the way of their cotangents: into
 the pullback of a branch or body, from round to round beside the cotangents of the carries, or-ed over the rounds
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tracegrad.grad.adjoint import Masked, flag, joint
+from tracegrad.grad.inner_loops import keep_inner_loops
 from tracegrad.grad.sums import added
 from tracegrad.ir import Builder, Graph, Literal, Node, Operand
 from tracegrad.ir.aval import has_gradient
@@ -153,12 +155,13 @@ def loop_vjp(ct: Sequence[Any], loop: Loop) -> tuple[list[Any], list[Any], list[
     given_ys = [i for i in range(n_ys) if ct[n_carry + i] is not None]
     xs_wanted = [i for i in floats(avals) if n_carry <= i < n_carry + n_xs]
     consts_wanted = [i for i in floats(avals) if i >= n_carry + n_xs]
-    costly = [n for n in body.nodes if n.prim.kind in COSTLY or is_small_part(n)]
+    costly: Sequence[Node] = [n for n in body.nodes if n.prim.kind in COSTLY or is_small_part(n)]
     wanted, given = [*carried, *xs_wanted, *consts_wanted], [*carried, *(n_carry + i for i in given_ys)]
     masked_ys = [i for i in given_ys if masks[n_carry + i] is not None]
     masked = bool(masked_ys) or any(masks[i] is not None for i in carried)
     masked = masked or selects(body, body.inputs[: n_carry + n_xs])
     pulled = pullback_of(body, wanted, given, costly, masked=masked)
+    body, pulled, costly = keep_inner_loops(body, pulled, costly, n_carry)
     saved = [i for i in range(n_carry) if reads(pulled, pulled.inputs[i])]
     kept = [i for i in range(len(costly)) if reads(pulled, pulled.inputs[len(body.inputs) + i])]
     outputs = (*body.outputs, *(body.inputs[i] for i in saved), *(costly[i] for i in kept))

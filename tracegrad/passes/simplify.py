@@ -92,7 +92,8 @@ def extends(richer: Node, node: Node) -> bool:
     a, b = richer.params["body"], node.params["body"]
     same = all(richer.params[k] == v for k, v in node.params.items() if k != "body")
     prefix = len(a.outputs) > len(b.outputs) and a.outputs[: len(b.outputs)] == b.outputs
-    return same and richer.operands == node.operands and a.inputs == b.inputs and a.nodes == b.nodes and prefix
+    prefix = prefix and a.inputs == b.inputs and a.nodes[: len(b.nodes)] == b.nodes
+    return same and richer.operands == node.operands and prefix
 
 
 def one_pass(graph: Graph, rules: tuple[Rule, ...]) -> tuple[Graph, int]:

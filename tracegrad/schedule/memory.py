@@ -4,8 +4,8 @@ The arena holds what lives between two steps only. Buffers whose lifetimes do no
 multiples of 64 bytes. A result may take over the memory of a donated argument when nothing reads the argument
 afterwards, or when the one kernel that writes the result reads the argument at exactly the element it writes; the
 epilogue of a library call counts as such a kernel. A result of a library call that only its epilogue reads lies where a
-value of the epilogue replaces it. A value that is read for the last time where it is copied (to be scattered to) is
-that copy: `codegen.entry` leaves out the copying.
+value of the epilogue replaces it. A value that is read for the last time where it is copied (to be scattered to, or as
+the start of a loop's carry) is that copy: `codegen.entry` and `codegen.regions` leave out the copying.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from tracegrad.ir.aval import DTYPES
 from tracegrad.schedule.body import buffer_name
 from tracegrad.schedule.index import Affine
-from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, copied, walk
-from tracegrad.schedule.plan import Call, Plan, touched
+from tracegrad.schedule.kernel import Kernel, Load, Loop, Stmt, Store, walk
+from tracegrad.schedule.plan import Call, Plan, taken_over, touched
 
 ALIGNMENT = 64
 
@@ -62,7 +62,7 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
             steps.setdefault(name, []).append(at)
     order = {name: i for i, name in enumerate(steps)}
     moved = moves(plan, steps, {*places, *plan.outputs})
-    donated = match_donations(plan, donate, steps, carries)
+    donated = match_donations(plan, donate, steps, moved, carries)
     for slot, name in enumerate(plan.outputs):
         if slot in donated:
             places[name] = places[buffer_name(plan.graph.inputs[donated[slot]])]
@@ -89,14 +89,13 @@ def moves(plan: Plan, steps: dict[str, list[int]], fixed: Container[str]) -> dic
     """
     found: dict[str, str] = {}
     for at in reversed(range(len(plan.steps))):
-        step = plan.steps[at]
-        source, copy = copied(step.body) if isinstance(step, Kernel) else ("", "")
-        if not source or source in found or source in fixed or plan.buffers.get(source) != plan.buffers.get(copy):
-            continue
-        home = found.get(copy, copy)
-        if steps[source][-1] == at and steps[home][0] == at:
-            found[source] = home
-            steps[home] = [*steps.pop(source), *steps[home]]
+        for source, copy in taken_over(plan.steps[at]).items():
+            if source in found or source in fixed or plan.buffers.get(source) != plan.buffers.get(copy):
+                continue
+            home = found.get(copy, copy)
+            if steps[source][-1] == at and steps[home][0] == at:
+                found[source] = home
+                steps[home] = [*steps.pop(source), *steps[home]]
     return found
 
 
@@ -159,7 +158,9 @@ class Arena:
         return offset
 
 
-def match_donations(plan: Plan, donate: Sequence[int], steps: Mapping[str, list[int]], carries: bool) -> dict[int, int]:
+def match_donations(
+    plan: Plan, donate: Sequence[int], steps: Mapping[str, list[int]], moved: Mapping[str, str], carries: bool
+) -> dict[int, int]:
     """Return result number -> argument number for the donations that are safe; `steps` are those of each buffer."""
     free = [i for i in donate if plan.graph.inputs[i].aval.size]
     found: dict[int, int] = {}
@@ -169,14 +170,16 @@ def match_donations(plan: Plan, donate: Sequence[int], steps: Mapping[str, list[
             given = plan.graph.inputs[argument]
             if carries and argument != slot:
                 continue
-            if given.aval == aval and is_safe(plan, buffer_name(given), name, steps):
+            if given.aval == aval and is_safe(plan, buffer_name(given), name, steps, moved):
                 found[slot] = argument
                 free.remove(argument)
                 break
     return found
 
 
-def is_safe(plan: Plan, given: str, result: str, steps: Mapping[str, list[int]]) -> bool:
+def is_safe(
+    plan: Plan, given: str, result: str, steps: Mapping[str, list[int]], moved: Mapping[str, str]
+) -> bool:
     """Say whether `result` may be written into the memory of `given`."""
     writes, reads = steps.get(result, []), steps.get(given, [])
     if not writes:
@@ -187,12 +190,13 @@ def is_safe(plan: Plan, given: str, result: str, steps: Mapping[str, list[int]])
     if first not in reads:
         return True
     step = plan.steps[first]
+    copy = taken_over(step).get(given, "")
+    if copy and moved.get(copy, copy) == result:
+        return True
     if isinstance(step, Call):
         kernel = None if given in {buffer_name(v.node) for v in step.operands} else step.epilogue
     else:
         kernel = step if isinstance(step, Kernel) else None
-        if kernel is not None and copied(kernel.body)[0] == given:
-            return True
     return kernel is not None and same_element(kernel.body, given, result)
 
 

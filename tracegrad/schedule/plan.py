@@ -13,7 +13,7 @@ from tracegrad.ir import Graph, Literal, Node, Operand
 from tracegrad.ir.aval import NAMES, Avals, TapeAval
 from tracegrad.ops.contract import contraction_cut, free
 from tracegrad.ops.contract import dot as dot_primitive
-from tracegrad.ops.control import cond, item
+from tracegrad.ops.control import cond, item, scan, while_loop
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, reshape
@@ -115,6 +115,22 @@ def written(step: Step) -> set[str]:
     return set(touched(step))
 
 
+def taken_over(step: Step) -> dict[str, str]:
+    """Return the buffers that a step copies as they are, and changes from then on, with the copies.
+
+    A kernel may do nothing else; a loop copies what its carries start from, unless it reads that under another name.
+    """
+    if isinstance(step, Kernel):
+        source, copy = copied(step.body)
+        return {source: copy} if source else {}
+    if not isinstance(step, Region) or step.node.prim not in (scan, while_loop):
+        return {}
+    names = [buffer_name(v.node) for v in step.operands]
+    first = carries_from(step.node)
+    starts = zip(names[first:], step.results[: step.node.params["n_carry"]], strict=False)
+    return {source: copy for source, copy in starts if names.count(source) == 1}
+
+
 def depends(step: Step, earlier: Step) -> bool:
     """Say whether a step must stay behind another one: one of the two writes what the other one touches."""
     return bool(written(earlier) & set(touched(step)) or written(step) & set(touched(earlier)))
@@ -125,16 +141,23 @@ def readers_first(steps: list[Step]) -> list[Step]:
 
     The value is then read for the last time where it is copied, so that both are one buffer (`schedule.memory`).
     """
-    for at in reversed(range(len(steps))):
-        step = steps[at]
-        source = copied(step.body)[0] if isinstance(step, Kernel) else ""
-        readers = {k for k in range(at + 1, len(steps)) if source in touched(steps[k])} if source else set()
+    read_by: dict[str, list[Step]] = {}
+    for step in steps:
+        for name in touched(step):
+            read_by.setdefault(name, []).append(step)
+    for copy in reversed(steps[:]):
+        source = copied(copy.body)[0] if isinstance(copy, Kernel) else ""
+        if not source or read_by[source][-1] is copy:
+            continue
+        place = {id(step): at for at, step in enumerate(steps)}
+        at = place[id(copy)]
+        readers = {k for step in read_by[source] if (k := place[id(step)]) > at}
         moved: set[int] = set()
         for k in reversed(range(at + 1, max(readers, default=at) + 1)):
             later = [steps[m] for m in moved]
             if k in readers or any(depends(m, steps[k]) for m in later):
                 moved.add(k)
-        if moved and all(can_precede(steps[k], step, source) for k in moved):
+        if moved and all(can_precede(steps[k], copy, source) for k in moved):
             rest = [k for k in range(at, len(steps)) if k not in moved]
             steps = [*steps[:at], *(steps[k] for k in sorted(moved)), *(steps[k] for k in rest)]
     return steps
@@ -300,6 +323,11 @@ def graphs_of(node: Node) -> tuple[Graph, ...]:
         return (params["advance"], params["step"])
     condition = params.get("condition")
     return (params["body"],) if condition is None else (condition, params["body"])
+
+
+def carries_from(node: Node) -> int:
+    """Return the number of a loop's first operand that is a carry: one without a condition is given its rounds."""
+    return int(node.prim is while_loop and node.params["condition"] is None)
 
 
 def workspace_of(node: Node) -> list[tuple[str, str, int]]:
