@@ -238,6 +238,30 @@ def test_convolutions_in_groups(path, dtype, case, threads, seed, special, side)
     check(kind, dtype, case, threads, seed, special=special, side=side, path=path)
 
 
+@st.composite
+def tap_cases(draw: Any) -> Case:
+    """Wide padding and dilation: taps that meet little of the input, or nothing; strips over rows and images."""
+    axes = draw(st.sampled_from([1, 2, 2, 2, 3]))
+
+    def each(strategy: Any) -> tuple[Any, ...]:
+        return draw(st.tuples(*[strategy] * axes))
+
+    extent = {1: EXTENTS[1], 2: st.sampled_from([1, 2, 3, 7, 8, 14, 16, 20]), 3: EXTENTS[3]}[axes]
+    pads, dilation = st.tuples(st.integers(0, 6), st.integers(0, 6)), st.sampled_from([1, 1, 2, 3, 6])
+    c, o = draw(st.sampled_from([1, 2, 5, 6, 8, 13, 33, 260])), draw(st.sampled_from([1, 2, 5, 6, 7, 12, 31, 50]))
+    images, kernel = draw(st.sampled_from([1, 1, 2, 3, 5])), each(KERNELS[axes])
+    return Case(images, c, each(extent), o, kernel, each(SMALL), each(pads), each(dilation))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(["forward", "data"]), st.sampled_from(DTYPES), tap_cases(), st.sampled_from([1, 2]),
+    st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions_tap_by_tap(kind, dtype, case, threads, seed, special, side):
+    check(kind, dtype, case, threads, seed, special=special, side=side, path="taps")
+
+
 LARGE = {
     "rows are cut": Case(1, 40, (70, 90), 33, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "columns are cut": Case(1, 16, (5, 900), 17, (3, 3), (1, 1), ((0, 2), (1, 1)), (1, 1)),
@@ -380,7 +404,9 @@ BY_HAND = {
     "chunks cut for less scratch": Case(
         2, 2, (9, 21, 9), 326, (3, 11, 3), (1, 2, 1), ((0, 0), (0, 1), (1, 8)), (4, 2, 4), 2
     ),
-    "too much scratch on the tile": Case(1, 7, (34, 120), 211, (3, 3), (2, 1), ((1, 0), (0, 32)), (16, 16)),
+    "too much scratch on the tile": Case(1, 14, (34, 120), 422, (3, 3), (2, 1), ((1, 0), (0, 32)), (16, 16), 2),
+    "tap by tap": Case(2, 520, (14, 14), 300, (3, 3), (1, 1), ((6, 6), (6, 6)), (6, 6)),
+    "tap by tap, strided": Case(3, 300, (8, 9), 40, (4, 4), (2, 2), ((1, 1), (1, 1)), (1, 1)),
     "one window": Case(5, 24, (4, 7), 40, (4, 7), (1, 3), ((0, 0), (0, 0)), (1, 1)),
     "one window of one image": Case(1, 9, (3, 5, 2), 40, (3, 5, 2), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1)),
     "one window of one row": Case(3, 7, (1, 5), 4, (1, 5), (1, 1), ((0, 0), (0, 0)), (4, 1)),

@@ -96,6 +96,7 @@ def test_a_convolution_in_a_loop_calls_the_library_kernel():
         ((2, 8, 9, 9), (4, 8, 1, 1), {}, "matrix product: one tap, stride 1, no padding; tile "),
         ((2, 8, 4, 5), (4, 8, 4, 5), {}, "matrix product: one window, all of the input; "),
         ((2, 8, 9, 9), (8, 2, 3, 3), {"groups": 4}, "dot products: 2 channels and 2 maps in a group, by 9 taps"),
+        ((1, 64, 14, 14), (48, 64, 3, 3), {"padding": 6, "dilation": 6}, "tap by tap: 51% of the products are"),
         ((4, 32, 30, 30), (32, 32, 3, 3), {"padding": 1}, "winograd 4x4: 36 products per tile instead of 144; "),
         ((8, 64, 14, 14), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "32 strips of 16 tiles, a group at a time"),
         ((2, 8, 9, 9), (8, 1, 3, 3), {"groups": 8}, "plane by plane: groups of one channel by 9 taps"),
@@ -127,6 +128,7 @@ def test_a_setting_bounds_the_tiles(kind, largest, path, monkeypatch):
         ((4, 32, 16, 56, 56), (32, 32, 3, 3, 3), 1, 1),
         ((2, 16, 20_000), (32, 16, 9), 1, 1),
         ((1, 512, 7, 7), (512, 512, 3, 3), 1, 1),
+        ((1, 512, 2, 7, 7), (512, 512, 3, 3, 3), 1, 1),
         ((1, 960, 14, 14), (960, 1, 3, 3), 1, 960),
     ],
 )

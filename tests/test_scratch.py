@@ -74,5 +74,5 @@ def test_too_large_chunks_are_cut_and_the_schedule_says_so() -> None:
     call = plan_conv("data", "float32", (2, 2, 9, 21, 9), (326, 1, 3, 11, 3), (1, 2, 1), ((0, 0), (0, 1), (1, 8)),
                      (4, 2, 4), 2, 2)  # fmt: skip
     assert call.symbol == "tg_conv_f32" and TOO_LARGE in call.why
-    call = plan_conv("data", "float64", (1, 7, 34, 120), (211, 7, 3, 3), (2, 1), ((1, 0), (0, 32)), (16, 16), 1, 2)
+    call = plan_conv("data", "float64", (1, 14, 34, 120), (422, 7, 3, 3), (2, 1), ((1, 0), (0, 32)), (16, 16), 2, 2)
     assert call.symbol == "tg_direct_data_f64" and call.why.startswith("plain loops" + TOO_LARGE)

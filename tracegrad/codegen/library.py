@@ -21,6 +21,7 @@ from tracegrad.codegen import (
     conv_group_kernels,
     conv_kernels,
     conv_pointwise_kernels,
+    conv_tap_kernels,
     conv_weight_kernels,
     direct_kernels,
     gemm_int_kernels,
@@ -76,6 +77,10 @@ def _convw(bits: int) -> Source:
     return lambda shape: (conv_weight_kernels.convw_entries(bits, shape), conv_weight_kernels.convw_parts(bits, shape))
 
 
+def _convt(bits: int) -> Source:
+    return lambda shape: (conv_tap_kernels.convt_entries(bits, shape), conv_tap_kernels.convt_parts(bits, shape))
+
+
 def _convg(bits: int) -> Source:
     return lambda shape: (conv_group_kernels.convg_entries(bits, shape), conv_group_kernels.convg_parts(bits, shape))
 
@@ -117,6 +122,8 @@ _SOURCES: dict[str, Source] = {
     "gemv_f64": _gemv(64),
     "conv_f32": _conv(32),
     "conv_f64": _conv(64),
+    "convt_f32": _convt(32),
+    "convt_f64": _convt(64),
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
     "convg_f32": _convg(32),
@@ -146,6 +153,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "gemv_f64": ("tg_gemv_f64",),
     "conv_f32": ("tg_conv_f32",),
     "conv_f64": ("tg_conv_f64",),
+    "convt_f32": ("tg_convt_f32",),
+    "convt_f64": ("tg_convt_f64",),
     "convw_f32": ("tg_convw_f32",),
     "convw_f64": ("tg_convw_f64",),
     "convg_f32": ("tg_convg_f32",),

@@ -25,6 +25,9 @@ RUN_CACHE = 768 << 10  # bytes of the padded input and of the result of one chun
 PART_OF_TILE = 0.8  # the time of a tile of one vector, in whole ones
 COPY = 1.0  # the time of moving an element to the result, in terms of a row of the tile
 LEAST_COLUMNS = 128  # of a chunk, where a row is cut
+TILE_COSTS = (1.0, 3.2, 0.3, 6.0, 4.7)
+"""Of a product of a tile's row, of a weight that is packed, of one that is read for a chunk, of an element that is
+copied to the padded input, and of one of the result (fitted to 130 random layers, one core with AVX2)."""
 
 Pair = tuple[int, int]
 Places = list[Pair]  # taps along an axis, and where they read
@@ -83,6 +86,11 @@ class Sweep:
     def slices(self) -> int:
         """The slices of a channel that one padded copy has room for."""
         return max(len(run.slices) for run in self.runs)
+
+    @property
+    def results(self) -> int:
+        """The rows of results of a chunk: of all maps, one for each phase of columns."""
+        return self.outputs * self.phases[2]
 
     @property
     def reads(self) -> list[Pair]:
@@ -215,6 +223,48 @@ def rows_as_slices(g: Geometry) -> Geometry:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """How the rows of a sweep are cut: into `count` chunks of at most `rows`, and each of them into `columns`."""
+
+    g: Geometry
+    sweep: Sweep
+    pad: PaddedCopy
+    count: int
+    rows: int
+    columns: int
+
+    @property
+    def tasks(self) -> int:
+        return self.g.images * self.sweep.out[0] * self.count * self.columns
+
+
+def cut_chunks(g: Geometry, sweep_of: Callable[[Geometry], Sweep], threads: int, size: int, cut: int = 1) -> Chunks:
+    """Cut the rows of a convolution, or, where its taps lie far apart, those of `rows_as_slices`."""
+    sweep = sweep_of(g)
+    pad = padded_copy(sweep)
+    planes = sweep.channels * sweep.slices * len(pad.phases)
+    row_bytes = (planes + sweep.results) * pad.pitch * size
+    grid = (sweep.out[0], *sweep.grid[1:])
+    chunks, rows, column_chunks = cut_rows(g.images, grid, row_bytes, pad.halo, RUN_CACHE // cut, threads)
+    if is_halo_large(g, rows, pad.halo):
+        return cut_chunks(rows_as_slices(g), sweep_of, threads, size, cut)
+    return Chunks(g, sweep, padded_copy(sweep, column_chunks), chunks, rows, column_chunks)
+
+
+def tile_cost(g: Geometry, sweep_of: Callable[[Geometry], Sweep], threads: int, shape: TileShape, size: int) -> float:
+    """Return the time of a convolution on the tile, in steps of one of the tile's rows (see `TILE_COSTS`)."""
+    cut = cut_chunks(g, sweep_of, threads, size)
+    sweep, pad = cut.sweep, cut.pad
+    weights = sweep.outputs * sweep.channels * g.taps
+    read = weights * cut.tasks / sweep.step[0]  # a phase of slices has its own taps
+    tiles = ceil_div(cut.rows * pad.pitch, shape.columns(size))
+    copied = cut.tasks * sweep.channels * sweep.slices * len(pad.phases) * (cut.rows + pad.halo) * pad.pitch
+    results = g.images * sweep.outputs * math.prod(sweep.out)
+    terms = (tiles * read, weights, read, copied, results)
+    return sum(cost * term for cost, term in zip(TILE_COSTS, terms, strict=True))
+
+
 def plan_runs(
     dtype: str,
     g: Geometry,
@@ -230,26 +280,19 @@ def plan_runs(
     """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
-    sweep = sweep_of(g)
-    pad = padded_copy(sweep)
+    found = cut_chunks(g, sweep_of, threads, size, cut)
+    g, sweep, pad, rows = found.g, found.sweep, found.pad, found.rows
+    chunks, column_chunks = found.count, found.columns
     planes = sweep.channels * sweep.slices * len(pad.phases)
-    results = sweep.outputs * sweep.phases[2]
-    row_bytes = (planes + results) * pad.pitch * size
-    grid = (sweep.out[0], *sweep.grid[1:])
-    chunks, rows, column_chunks = cut_rows(g.images, grid, row_bytes, pad.halo, RUN_CACHE // cut, threads)
-    if is_halo_large(g, rows, pad.halo):
-        return plan_runs(dtype, rows_as_slices(g), sweep_of, threads, shape, exact, cut)
-    pad = padded_copy(sweep, column_chunks)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     padded_bytes = round_up((planes * plane + columns) * size)
     in_place = choose_place(sweep, rows, column_chunks, pad.pitch, shape, size)
-    y_bytes = 0 if in_place else round_up(results * round_up(rows * pad.pitch, columns) * size)
+    y_bytes = 0 if in_place else round_up(sweep.results * round_up(rows * pad.pitch, columns) * size)
     work = padded_bytes + y_bytes + 64
     phase_table = RUN_TABLE + RUN_WORDS * len(sweep.runs)
     tables = [x for phase in pad.phases for x in phase]
     words, tables, packed = run_words(sweep, g.groups, pad, plane, size, shape, phase_table, tables)
     pack_tasks = ceil_div(sweep.outputs, shape.rows) * g.groups
-    tasks = g.images * sweep.out[0] * chunks * column_chunks
     first = sweep.runs[0]
     is_ordered = sweep.w_channel == len(first.taps) and list(first.taps) == list(range(len(first.taps)))
     header = (
@@ -257,7 +300,7 @@ def plan_runs(
         + (pad.pitch, plane, pad.halo, phase_table, len(pad.phases), *sweep.grid[1:], rows, chunks, column_chunks)
         + (*sweep.out, *sweep.step, *sweep.phases[1:])
         + (sweep.w_output, sweep.w_channel, g.outputs * g.channels * g.taps, int(is_ordered))
-        + (len(sweep.runs), pack_tasks, tasks, packed, work, padded_bytes, in_place)
+        + (len(sweep.runs), pack_tasks, found.tasks, packed, work, padded_bytes, in_place)
     )
     exact_plan = RUN_TABLE + len(words) + len(tables) if exact else 0
     plan = (*header, exact_plan, *words, *tables, *exact)
