@@ -10,6 +10,7 @@ import pytest
 
 import tracegrad as tg
 from tracegrad.passes.simplify import simplify
+from tracegrad.schedule import plan
 from tracegrad.schedule.fuse import Fusion, ordered
 from tracegrad.schedule.memory import Arena
 from tracegrad.schedule.units import Unit
@@ -84,3 +85,29 @@ def test_a_graph_costs_as_much_as_it_is_long(monkeypatch: pytest.MonkeyPatch) ->
         Fusion(simplify(tg.grad(f).lower(tg.spec((64,))).graph)).run()
         found.append(calls)
     assert found[2] - found[1] < 2.5 * (found[1] - found[0]), found
+
+
+def test_moving_readers_in_front_looks_at_each_kernel_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    touched = plan.touched
+
+    def counted(step: plan.Step) -> list[str]:
+        nonlocal calls
+        calls += 1
+        return touched(step)
+
+    monkeypatch.setattr(plan, "touched", counted)
+    found = []
+    for rounds in (10, 20, 40):
+
+        def fill(x: Any, rounds: int = rounds) -> Any:
+            y = x.copy()
+            for i in list(range(1, rounds)):  # unrolled: not a range
+                y[i] = 0.5 * y[i - 1] + np.sin(x[i])
+            return y.sum()
+
+        graph = simplify(tg.grad(tg.checkpoint(fill)).lower(tg.spec((rounds,))).graph)
+        calls = 0
+        plan.build_plan(graph, threads=1)
+        found.append(calls)
+    assert found[2] - found[1] < 3.0 * (found[1] - found[0]), found

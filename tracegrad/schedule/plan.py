@@ -131,19 +131,16 @@ def taken_over(step: Step) -> dict[str, str]:
     return {source: copy for source, copy in starts if names.count(source) == 1}
 
 
-def depends(step: Step, earlier: Step) -> bool:
-    """Say whether a step must stay behind another one: one of the two writes what the other one touches."""
-    return bool(written(earlier) & set(touched(step)) or written(step) & set(touched(earlier)))
-
-
 def readers_first(steps: list[Step]) -> list[Step]:
     """Put what reads a value before the kernel that copies it, to change the copy, where it can run by then.
 
-    The value is then read for the last time where it is copied, so that both are one buffer (`schedule.memory`).
+    The value is then read for the last time where it is copied, so that both are one buffer (`schedule.memory`). A
+    step stays behind another one where one of the two writes what the other one touches.
     """
+    known = {id(step): (set(touched(step)), written(step)) for step in steps}
     read_by: dict[str, list[Step]] = {}
     for step in steps:
-        for name in touched(step):
+        for name in known[id(step)][0]:
             read_by.setdefault(name, []).append(step)
     for copy in reversed(steps[:]):
         source = copied(copy.body)[0] if isinstance(copy, Kernel) else ""
@@ -153,10 +150,14 @@ def readers_first(steps: list[Step]) -> list[Step]:
         at = place[id(copy)]
         readers = {k for step in read_by[source] if (k := place[id(step)]) > at}
         moved: set[int] = set()
+        touches: set[str] = set()  # what the steps that move touch and write
+        writes: set[str] = set()
         for k in reversed(range(at + 1, max(readers, default=at) + 1)):
-            later = [steps[m] for m in moved]
-            if k in readers or any(depends(m, steps[k]) for m in later):
+            touched_here, written_here = known[id(steps[k])]
+            if k in readers or writes & touched_here or written_here & touches:
                 moved.add(k)
+                touches |= touched_here
+                writes |= written_here
         if moved and all(can_precede(steps[k], copy, source) for k in moved):
             rest = [k for k in range(at, len(steps)) if k not in moved]
             steps = [*steps[:at], *(steps[k] for k in sorted(moved)), *(steps[k] for k in rest)]
