@@ -199,3 +199,37 @@ def test_a_long_loop_over_rows_that_needs_python_s_integers_is_unrolled() -> Non
         return total
 
     np.testing.assert_allclose(tg.jit(fn)(X), fn(X))
+
+
+@tg.custom_vjp
+def recurrence_with_a_rule(x: Any) -> Any:
+    return recurrence(x)
+
+
+recurrence_with_a_rule.defvjp(lambda x: (recurrence(x), x), lambda x, ct: (recurrence(ct[::-1])[::-1],))
+INSIDE: dict[str, Program] = {
+    "checkpoint": tg.checkpoint(recurrence),
+    "cond": lambda x: tg.cond(x[0] > 0.0, recurrence, lambda x: -recurrence(x), x),
+    "scan": lambda x: tg.scan(lambda c, k: (recurrence(c) * k, c[:2]), x, np.ones(3)),
+    "custom_vjp": recurrence_with_a_rule,
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_long_loop_inside_is_compiled(name: str) -> None:
+    pytest.importorskip("malt")
+    program = INSIDE[name]
+    compiled = tg.compile(program, X)
+    assert len(str(compiled.graph)) < 3000
+    for ours, theirs in zip(tree.leaves(compiled(X)), tree.leaves(program(X.copy())), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+    check_grads(lambda x: sum(np.sum(leaf**2) for leaf in tree.leaves(tg.jit(program)(x))), (X,), order=1)
+
+
+def test_a_long_loop_inside_without_its_source_is_unrolled() -> None:
+    names: dict[str, Any] = {}
+    exec("def total(x):\n    y = x[0]\n    for i in range(400):\n        y = y * 0.5 + x[i % 70]\n    return y", names)
+    total = names["total"]
+    for program in (tg.checkpoint(total), lambda x: tg.scan(lambda c, _: (c * 0.5, total(c)), x, length=2)):
+        for ours, theirs in zip(tree.leaves(tg.jit(program)(X)), tree.leaves(program(X)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10)

@@ -15,9 +15,9 @@ import numpy as np
 
 from tracegrad import numpy as tnp
 from tracegrad import tree
-from tracegrad.api.python_control import retry
+from tracegrad.api.python_control import converted_at_need, retry
 from tracegrad.api.signature import leaf_aval
-from tracegrad.errors import ArgumentError, DTypeError, ShapeError, TracerBoolError
+from tracegrad.errors import ArgumentError, DTypeError, ShapeError
 from tracegrad.grad import control as _rules  # noqa: F401  (registers the vjp rules)
 from tracegrad.grad import rewind as _rewind  # noqa: F401  (likewise)
 from tracegrad.ir import Aval, Builder, Graph, Node
@@ -53,11 +53,7 @@ def trace_body(
         run = lambda *leaves: check(fn(*tree.unflatten(treedef, leaves)))
         return trace(run, avals, name=label if label.isidentifier() else name)
 
-    try:
-        return traced(fn)
-    except TracerBoolError as error:
-        converted = retry(error, fn)
-    return traced(converted)
+    return converted_at_need(fn, traced, retry)
 
 
 def with_consts(traced: Sequence[Traced]) -> tuple[list[Graph], list[Any]]:

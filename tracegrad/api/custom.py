@@ -16,9 +16,9 @@ import numpy as np
 
 from tracegrad import tree
 from tracegrad.api.control import items, with_consts
-from tracegrad.api.python_control import retry
+from tracegrad.api.python_control import converted_at_need, retry
 from tracegrad.api.signature import leaf_aval
-from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError, TracerBoolError, Where
+from tracegrad.errors import ArgumentError, DTypeError, GradientError, ShapeError, Where
 from tracegrad.grad import custom as _rule  # noqa: F401  (registers the vjp rule)
 from tracegrad.ir import Aval, Builder, Graph, Node
 from tracegrad.ir.aval import has_gradient, spelled
@@ -92,11 +92,7 @@ class Recipe:
                 weak=[o.weak for o in inputs],
             )
 
-        try:
-            return once(fn)
-        except TracerBoolError as error:
-            converted = retry(error, fn)
-        return once(converted)
+        return converted_at_need(fn, once, retry)
 
 
 @dataclass

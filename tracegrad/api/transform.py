@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from tracegrad import tree
 from tracegrad.api.environment import Environment
 from tracegrad.api.lifting import Lifter, liftable
-from tracegrad.api.python_control import PATIENCE, asking, retry, rolling
+from tracegrad.api.python_control import asking, converted_at_need, retry
 from tracegrad.api.signature import Parameters, leaf_aval
 from tracegrad.errors import ArgumentError, GradientError, LongLoop, ShapeError, TracerBoolError
 from tracegrad.grad.adjoint import joint, pullback
@@ -22,7 +21,7 @@ from tracegrad.ir.aval import is_float
 from tracegrad.ir.build import live
 from tracegrad.ir.graph import Literal, Node
 from tracegrad.record import record, replace
-from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, patience, trace
+from tracegrad.trace import STATE, Traced, Tracer, current_trace, new_trace, trace
 
 ADJOINT: ContextVar[list[float] | None] = ContextVar("tracegrad_adjoint", default=None)
 """Where the seconds of writing adjoint graphs are noted, while a function is traced for a program."""
@@ -55,7 +54,8 @@ class Call:
             return self.fn(*args, **kwargs)
 
     def converted(self, error: TracerBoolError) -> Call:
-        return replace(self, fn=retry(error, self.fn))
+        """Return the call of the converted function, or raise `error`."""
+        return replace(self, fn=retry(self.fn, error))
 
     @property
     def name(self) -> str:
@@ -75,32 +75,7 @@ class Call:
             arrays = [a for _, a in self.outside().arrays() if liftable(a)]
         floats = [a for a in arrays if is_float(a.dtype)]
         choices = [arrays] if not arrays else [arrays, []] if len(floats) in (0, len(arrays)) else [arrays, floats, []]
-        try:
-            with patience(PATIENCE):
-                return self.first_of(choices, act)
-        except LongLoop as error:
-            with suppress(Exception):  # then it is unrolled
-                return self.with_its_loops(error, choices, act)
-        except TracerBoolError as error:
-            return self.with_its_loops(error, choices, act)
-        try:
-            with patience(0):
-                return self.first_of(choices, act)
-        except TracerBoolError as error:
-            converted = self.converted(error)
-        return converted.first_of(choices, act)
-
-    def with_its_loops(self, error: TracerBoolError, choices: Sequence[Arrays], act: Act) -> Any:
-        """Convert the function's control flow; if it fails with long loops compiled, unroll them."""
-        converted = self.converted(error)
-        with patience(0):
-            with rolling(rows=isinstance(error, LongLoop)) as rolled:
-                try:
-                    return converted.first_of(choices, act)
-                except Exception:
-                    if not rolled.loops:
-                        raise
-            return converted.first_of(choices, act)
+        return converted_at_need(self, lambda call: call.first_of(choices, act), Call.converted)
 
     def first_of(self, choices: Sequence[Arrays], act: Act) -> Any:
         for chosen in choices[:-1]:

@@ -14,13 +14,16 @@ import importlib
 import importlib.util
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
-from tracegrad.errors import TracerBoolError, TracerError, TracerValueError
+from tracegrad.errors import LongLoop, TracerBoolError, TracerError, TracerValueError
 from tracegrad.memory import BUFFER_FIX
+from tracegrad.trace import patience
 
+F = TypeVar("F")
+T = TypeVar("T")
 INSTALL = 'pip install "tracegrad[loops]"'
 MARK = "__tracegrad_converted__"
 BUFFERS: ContextVar[bool] = ContextVar("tracegrad_buffers", default=False)
@@ -47,7 +50,7 @@ ROLLING: ContextVar[Rolled | None] = ContextVar("tracegrad_rolling", default=Non
 
 
 @contextmanager
-def rolling(rows: bool) -> Iterator[Rolled]:
+def compiling_loops(rows: bool) -> Iterator[Rolled]:
     """Compile long loops of converted functions inside this block, instead of unrolling them."""
     found = Rolled(rows)
     token = ROLLING.set(found)
@@ -80,13 +83,46 @@ def convert(fn: Callable[..., Any]) -> Callable[..., Any]:
     return converted
 
 
-def retry(error: TracerBoolError, fn: Callable[..., Any]) -> Callable[..., Any]:
+def retry(fn: Callable[..., Any], error: TracerBoolError) -> Callable[..., Any]:
     """Return `fn` converted after tracing it met `error`, or raise the error with the reason why that cannot be."""
     try:
         converted = convert(fn)
     except CannotConvert as reason:
         raise refusal(error, reason) from None
     return functools.partial(again, converted)
+
+
+def converted_at_need(fn: F, run: Callable[[F], T], convert: Callable[[F, TracerBoolError], F]) -> T:
+    """Return `run(fn)`; where that meets a decision on a traced value or a long loop, run what `convert` makes of it.
+
+    If it fails with long loops compiled, they are unrolled.
+    """
+    try:
+        with patience(PATIENCE):
+            return run(fn)
+    except LongLoop as error:
+        with suppress(Exception):  # then it is unrolled
+            return with_its_loops(convert(fn, error), run, rows=True)
+    except TracerBoolError as error:
+        return with_its_loops(convert(fn, error), run, rows=False)
+    with patience(0):
+        try:
+            return run(fn)
+        except TracerBoolError as error:
+            converted = convert(fn, error)
+        return run(converted)
+
+
+def with_its_loops(converted: F, run: Callable[[F], T], rows: bool) -> T:
+    """Run something converted with its long loops compiled; if that fails, with these unrolled."""
+    with patience(0):
+        with compiling_loops(rows) as rolled:
+            try:
+                return run(converted)
+            except Exception:
+                if not rolled.loops:
+                    raise
+        return run(converted)
 
 
 def again(converted: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
