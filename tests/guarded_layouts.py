@@ -15,6 +15,7 @@ FUNCTIONS = {
     "vectors": lambda x: (x @ x[0], x[:, 0] @ x, x @ x[:3].T, x[:5] @ x.T),
     "loops": lambda x: np.exp(x) + 1.0,
     "sums": lambda x: (x.sum(), x.sum(0), x.sum(1), x.max(0)),
+    "stencil": lambda x: np.pad(x, 2)[1:-3, 3:-1] + np.pad(x[2:, :-4] * x[1:-1, 4:], ((1, 1), (3, 1))),
     "copies": lambda x: (x, x.T, np.concatenate([x, x])),
     "convolution": lambda x: F.conv1d(x[None], x[None, :, :3], padding=1),
 }

@@ -121,3 +121,13 @@ def test_what_takes_more_memory_than_the_carries_is_computed_again() -> None:
     graph = str(tg.compile(tg.grad(checkpointed), X[:7]).graph)
     assert "f64[6, 7]" in graph and "f64[6, 5, 7]" not in graph
     check_grads(tg.jit(checkpointed), (X[:7],), order=2)
+
+
+def test_a_loop_starts_from_what_the_epilogue_of_a_product_writes() -> None:
+    def fn(x: Any, w: Any) -> Any:
+        return tg.fori_loop(0, 5, lambda i, y: y.at[i].add(y[i + 1]), np.tanh(x @ w))
+
+    x, w = (np.random.default_rng(0).normal(size=(40, 40)) for _ in range(2))
+    with tg.eager():
+        expected = fn(x, w)
+    np.testing.assert_allclose(tg.jit(fn)(x, w), expected, rtol=1e-12, atol=1e-13)

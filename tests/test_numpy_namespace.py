@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy_more import MORE
 
+import tracegrad as tg
 import tracegrad.numpy as tnp
 from tracegrad.ir import Aval, interpret, parse, verify
 from tracegrad.testing import check_grads
@@ -306,6 +307,22 @@ SMOOTH = [
 def test_gradients(name: str) -> None:
     case, arrays = TABLE[name]
     check_grads(lambda *xs: flat(case(tnp, *xs)), arrays, order=1, atol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [1.5, 2.5, -0.5, -1.5, 3.5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers_by_roots_are_exact_enough_up_to_the_ends_of_the_range(exponent: float, dtype: Any) -> None:
+    ends = np.finfo(dtype)
+    special = [0.0, -0.0, 1.0, -1.0, -2.5, np.inf, -np.inf, np.nan, ends.max, ends.tiny, -ends.tiny]
+    spread = np.exp(np.random.default_rng(0).uniform(np.log(ends.tiny), np.log(ends.max), 3000))
+    x = np.concatenate([special, [ends.smallest_subnormal], spread]).astype(dtype)
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.longdouble), np.longdouble(exponent)).astype(dtype)
+    found = tg.jit(lambda x: np.power(x, exponent))(x)
+    np.testing.assert_array_equal(np.signbit(found[~np.isnan(exact)]), np.signbit(exact[~np.isnan(exact)]))
+    normal = ~(np.abs(exact) < ends.tiny)  # others keep fewer digits
+    np.testing.assert_array_max_ulp(found[normal], exact[normal], 3)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=ends.tiny)
 
 
 @pytest.mark.parametrize("power", [0, 1, 2, 3, 7, -2, 0.5, 1.5])

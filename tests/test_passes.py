@@ -50,6 +50,11 @@ EXAMPLES: list[tuple[str, str, str]] = [
         "f32[2] = slice(slice(x, start=(8,), size=(4,), step=(-2,)), start=(1,), size=(2,), step=(2,))",
         "slice(x, size=(2,), start=(6,), step=(-4,))",
     ),
+    (
+        "choose-large-updates",
+        "f32[9] = set_slice(x, slice(y, start=(0,), size=(5,), step=(1,)), start=(3,), step=(1,))",
+        "where(",
+    ),
     ("drop-empty-pads", "f32[9] = pad(x, low=(0,), high=(0,), gap=(0,))", "return x"),
     ("drop-single-concats", "f32[9] = concat(x, axis=0)", "return x"),
     (

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracegrad.codegen.scalar import Emitter
+from tracegrad.codegen.interior import Condition, Interior, interior_of
+from tracegrad.codegen.scalar import FLAGS, Emitter
 from tracegrad.schedule.index import Affine
 from tracegrad.schedule.kernel import (
     Accumulate,
@@ -47,6 +48,10 @@ REDUCE_FLAGS = "reassoc contract"
 REDUCTIONS = {"{0} + {1}": "fadd", "{0} * {1}": "fmul"}
 
 
+def is_innermost(body: Sequence[Stmt]) -> bool:
+    return not any(isinstance(s, Loop) for s in body)
+
+
 class Function:
     """Writes one kernel."""
 
@@ -66,6 +71,7 @@ class Function:
         self.labels = 0
         self.values: dict[str, str] = {}
         self.offsets: list[dict[Affine, str]] = [{}]
+        self.holding: frozenset[Condition] = frozenset()
 
     def text(self) -> tuple[str, str]:
         """Return the parameters and the body: equal kernels of a program have equal text, and are compiled once."""
@@ -93,6 +99,10 @@ class Function:
         outer = self.kernel.outer
         if not outer:
             self.body(self.kernel.body)
+            return
+        if len(outer) == 1 and is_innermost(self.kernel.body):
+            (var, extent), = outer
+            self.rounds(var, "%lo", "%hi", extent, self.kernel.body)
             return
         with_index = outer[0][0] if len(outer) == 1 else "p"
         start, after = self.open_loop(with_index, "%lo", "%hi")
@@ -124,10 +134,55 @@ class Function:
                 self.add(f"{below} = icmp slt i64 {high}, {s.limit}")
                 self.add(f"{least} = select i1 {below}, i64 {high}, i64 {s.limit}")
                 high = least
+        if is_innermost(s.body):
+            self.rounds(s.var, low, high, s.extent, s.body, vectorise=s.extent >= SHORTEST_VECTOR)
+            return
         start, after = self.open_loop(s.var, low, high)
         self.body(s.body)
-        innermost = not any(isinstance(inner, Loop) for inner in s.body)
-        self.close_loop(s.var, high, start, after, vectorise=innermost and s.extent >= SHORTEST_VECTOR)
+        self.close_loop(s.var, high, start, after)
+
+    def rounds(
+        self, var: str, low: str, high: str, extent: int, body: Sequence[Stmt], *, vectorise: bool = False
+    ) -> None:
+        """Write an innermost loop, which has at most `extent` rounds: as one, or as its interior with what is around
+        it.
+
+        Around it nothing is contracted. Where LLVM can tell what a guard says, for it knows the range of the rounds, it
+        could contract more, and the bits would depend on how the rounds are cut into tasks.
+        """
+        interior = interior_of(body, var, extent)
+        first, end = self.bounds(interior, low, high) if interior else (low, high)
+        parts = [(low, first, False), (first, end, True), (end, high, False)] if interior else [(low, high, False)]
+        for start, stop, inside in parts:
+            self.holding = interior.holds if interior and inside else frozenset()
+            head, after = self.open_loop(var, start, stop)
+            begin = len(self.lines)
+            self.body(body)
+            if interior and not inside:
+                self.lines[begin:] = [line.replace(f" {FLAGS} ", " ") for line in self.lines[begin:]]
+            self.close_loop(var, stop, head, after, vectorise=vectorise)
+        self.holding = frozenset()
+
+    def bounds(self, interior: Interior, low: str, high: str) -> tuple[str, str]:
+        """Return the ends of a loop's interior: low <= first <= end <= high."""
+        first, end = low, high
+        for bound in interior.first:
+            first = self.extreme("sgt", self.offset(bound), first)
+        first = self.extreme("slt", first, high)
+        for bound in interior.end:
+            end = self.extreme("slt", self.offset(bound), end)
+        if interior.always:
+            name = self.emitter.name()
+            self.add(f"{name} = select i1 {self.guard(Guard(interior.always))}, i64 {end}, i64 {first}")
+            end = name
+        return first, self.extreme("sgt", end, first)
+
+    def extreme(self, test: str, a: str, b: str) -> str:
+        """Return the larger (sgt) or smaller (slt) of two integers."""
+        chosen, name = self.emitter.name(), self.emitter.name()
+        self.add(f"{chosen} = icmp {test} i64 {a}, {b}")
+        self.add(f"{name} = select i1 {chosen}, i64 {a}, i64 {b}")
+        return name
 
     def label(self, prefix: str) -> str:
         self.labels += 1
@@ -236,7 +291,7 @@ class Function:
     def guard(self, guard: Guard) -> str:
         """Return an i1 that says whether all conditions hold."""
         total = ""
-        for index, low, high in guard.conditions:
+        for index, low, high in (c for c in guard.conditions if c not in self.holding):
             offset = self.offset(index)
             for test in (f"icmp sge i64 {offset}, {low}", f"icmp slt i64 {offset}, {high}"):
                 name = self.emitter.name()
@@ -250,7 +305,7 @@ class Function:
 
     def load(self, s: Load) -> None:
         offset = self.offset(s.index)
-        if s.guard is None:
+        if s.guard is None or self.holding.issuperset(s.guard.conditions):
             self.values[s.name] = self.load_element(s.buffer, s.dtype, offset)
             return
         holds = self.guard(s.guard)
@@ -283,7 +338,7 @@ class Function:
         value = self.value(s.value, s.dtype)
         offset = self.offset(s.index)
         after = ""
-        if s.guard is not None:
+        if s.guard is not None and not self.holding.issuperset(s.guard.conditions):
             holds = self.guard(s.guard)
             inside, after = self.label("inside"), self.label("after")
             self.add(f"br i1 {holds}, label %{inside}, label %{after}")

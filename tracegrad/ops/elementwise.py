@@ -78,8 +78,10 @@ class Elementwise(Primitive):
         linear: bool = False,
         cost: int = 1,
         costly: int = 0,
+        code: Callable[..., str] | None = None,
     ):
         self.name = name
+        self.code = code or (lambda *operands: scalar)
         self.scalar = scalar
         self.nargs = nargs
         self.accepts = accepts
@@ -253,6 +255,24 @@ fmod = binary(
     accepts=FLOAT,
     cost=8,
 )
+
+
+def power_code(x: Any, exponent: Any) -> str:
+    """Return the code of x ** y: products and a root for 0.5, 1.5, 2.5, -0.5, -1.5, within 2.5 units in the last place.
+
+    A power of -0.0 or -inf is that of its absolute value, 0.0 or inf. x ** -1.5 is the power of 1 / x, which leaves no
+    range where the result does not.
+    """
+    base = "(1.0 / {0})" if getattr(exponent, "value", None) == -1.5 else "{0}"
+    root = f"math.sqrt(math.fabs({base}) if ({base} == 0.0) | ({base} == -math.inf) else {base})"
+    size = f"math.fabs({base})"
+    codes = {
+        0.5: root, 1.5: f"{root} * {size}", 2.5: f"{root} * {size} * {size}", -0.5: f"1.0 / {root}",
+        -1.5: f"{root} * {size}",
+    }  # fmt: skip
+    return codes.get(getattr(exponent, "value", None), "math.pow({0}, {1})")
+
+
 power: Elementwise = binary(
     "power",
     np.power,
@@ -263,6 +283,7 @@ power: Elementwise = binary(
     ),
     domain=(0.3, 2.0),
     cost=40,
+    code=power_code,
 )
 sign = unary("sign", np.sign, "math.sign({0})", ZERO, accepts=NUMBER)
 abs_ = unary("abs", np.abs, "math.fabs({0})", lambda ct, y, x: ct * sign(x), accepts=NUMBER)

@@ -10,9 +10,9 @@ from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import is_float
 from tracegrad.ops import elementwise as el
 from tracegrad.ops.contract import contraction_cut, dot, free, is_run
-from tracegrad.ops.index import argsort
+from tracegrad.ops.index import argsort, set_slice
 from tracegrad.ops.reduce import argmax, argmin, cumsum, reduce_max, reduce_min
-from tracegrad.ops.shape import broadcast, iota, transpose
+from tracegrad.ops.shape import broadcast, iota, pad, transpose
 from tracegrad.passes.rewrite import Rewriter, rule
 
 FEWEST_ROWS = 48  # of a product: with fewer, bringing the shared operand into order for each costs more than a copy
@@ -32,6 +32,22 @@ def lower_argmax(r: Rewriter, node: Node) -> Operand | None:
     place = r.add(iota, shape=x.shape, axis=axis, dtype=np.dtype(np.int64))
     place = r.add(el.where, hit, place, Literal(x.shape[axis], np.dtype(np.int64)))
     return r.add(reduce_min, place, axes=(axis,))
+
+
+@rule(set_slice)
+def choose_large_updates(r: Rewriter, node: Node) -> Operand | None:
+    """set_slice(x, u) -> where(inside, pad(u), x) if u replaces at least half of x: one loop, which fuses with what
+    makes u and with what reads the result, in place of a copy and a second loop."""
+    x, u = node.operands
+    start, step, size = node.params["start"], node.params["step"], u.aval.shape
+    if any(s != 1 for s in step) or 2 * u.aval.size < x.aval.size or not size:
+        return None
+    high = tuple(n - a - k for n, a, k in zip(x.aval.shape, start, size, strict=True))
+    edges = {"low": tuple(start), "high": high, "gap": (0,) * len(size)}
+    true = Literal(True, np.dtype(np.bool_))
+    inside = r.add(pad, r.add(broadcast, true, shape=size, axes=()), **edges)
+    is_literal = isinstance(u, Node) and u.prim is broadcast and isinstance(u.operands[0], Literal)
+    return r.add(el.where, inside, u.operands[0] if is_literal else r.add(pad, u, **edges), x)
 
 
 WIDE = {

@@ -19,6 +19,7 @@ from tracegrad.ops.rewind import rewind
 from tracegrad.ops.shape import broadcast, concat, pad, reshape, slice_, transpose
 from tracegrad.passes.lowerings import (
     absorb_transposes,
+    choose_large_updates,
     group_dot_axes,
     lower_argmax,
     scale_instead_of_dot,
@@ -261,6 +262,7 @@ EXACT: list[Rule] = [
     drop_conversions,
     drop_equal_branches,
     lower_argmax,
+    choose_large_updates,
     widen_integers,
     scale_instead_of_dot,
     stacked_rows_are_a_batch,

@@ -17,6 +17,7 @@ from tracegrad.errors import Where
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.ir.aval import NAMES, is_float
 from tracegrad.ops.contract import dot as dot_primitive
+from tracegrad.ops.elementwise import Elementwise
 from tracegrad.ops.index import gather
 from tracegrad.ops.pool import max_pool, max_pool_pick, sum_pool
 from tracegrad.ops.random import random_bits
@@ -141,7 +142,8 @@ class Body:
         for operand in node.operands:
             at = index if operand.aval.shape == node.shape else ()
             args.append((self.value(operand, at), NAMES[operand.dtype]))
-        return self.compute(getattr(node.prim, "scalar", ""), args, dtype, node.where)
+        text = node.prim.code(*node.operands) if isinstance(node.prim, Elementwise) else node.prim.scalar
+        return self.compute(text, args, dtype, node.where)
 
     def through_view(self, node: Node, index: Index) -> Value:
         """Follow a view to its operand."""

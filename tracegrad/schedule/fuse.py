@@ -19,7 +19,15 @@ from tracegrad.ir.primitive import INPUT
 from tracegrad.ops.elementwise import convert
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.kinds import cost, lowering
-from tracegrad.schedule.reads import forced_nodes, is_affine, split_nodes, under_reshapes, under_views, views_of
+from tracegrad.schedule.reads import (
+    forced_nodes,
+    is_affine,
+    shared_nodes,
+    split_nodes,
+    under_reshapes,
+    under_views,
+    views_of,
+)
 from tracegrad.schedule.units import Link, Refusal, Unit
 
 INLINE_COST = 12
@@ -40,6 +48,7 @@ class Fusion:
         self.refusals: list[Refusal] = []
         self.forced = forced_nodes(graph)
         self.split = split_nodes(graph)
+        self.shared = shared_nodes(graph)
         self._inline: dict[Node, bool] = {}
         self._reads: dict[Node, tuple[Node, ...]] = {}
         self.memory_reads: dict[Unit, tuple[Node, ...]] = {}
@@ -337,6 +346,11 @@ class Fusion:
     def decide_inline(self, node: Node) -> bool:
         if node.prim.kind != "elementwise" or node in self.forced or stores_half(node):
             return False
+        return self.is_cheap_to_repeat(node, self.forced) or self.is_cheap_to_repeat(node, self.forced | self.shared)
+
+    def is_cheap_to_repeat(self, node: Node, in_memory: Collection[Node]) -> bool:
+        """Say whether few operations make `node` from at most one array of its own size, the values `in_memory` being
+        there."""
         sources: set[Node] = set()
         total = count = 0
         pending = [node]
@@ -352,7 +366,7 @@ class Fusion:
                 return False
             for operand in current.nodes():
                 under = under_views(operand)
-                if under.prim.kind == "elementwise" and under not in self.forced and not stores_half(under):
+                if under.prim.kind == "elementwise" and under not in in_memory and not stores_half(under):
                     pending.append(under)
                 elif under.aval.size * 2 >= node.aval.size and under.prim.name != "iota":
                     sources.add(under)

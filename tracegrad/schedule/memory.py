@@ -71,14 +71,14 @@ def assign_memory(plan: Plan, donate: Sequence[int] = (), *, carries: bool = Fal
     lifetimes = {name: (found[0], found[-1]) for name, found in steps.items() if name not in places}
     for name in plan.tapes:
         lifetimes[name] = (0, len(plan.steps))
-    replaced = replacements(plan, lifetimes, places)
+    replaced = replacements(plan, lifetimes, places, moved)
     for name in replaced:
         del lifetimes[name]
     arena = Arena()
     for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n], order[n])):
         places[name] = Place("arena", arena.take(round_up(max(sizes[name], 1)), *lifetimes[name]), sizes[name])
-    places |= {name: places[other] for name, other in replaced.items()}
     places |= {name: places[other] for name, other in moved.items()}
+    places |= {name: places[other] for name, other in replaced.items()}
     return Memory(places, arena.size, donated)
 
 
@@ -99,7 +99,9 @@ def moves(plan: Plan, steps: dict[str, list[int]], fixed: Container[str]) -> dic
     return found
 
 
-def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place]) -> dict[str, str]:
+def replacements(
+    plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict[str, Place], moved: Mapping[str, str]
+) -> dict[str, str]:
     """Return, for the results of calls that only their epilogue reads, the value that is written over them.
 
     It has the same dtype, and does not live in an argument that the call or its epilogue reads.
@@ -116,7 +118,8 @@ def replacements(plan: Plan, lifetimes: dict[str, tuple[int, int]], places: dict
         for stored in walk(step.epilogue.body):
             if not isinstance(stored, Store) or plan.buffers.get(stored.buffer) != plan.buffers[name]:
                 continue
-            if places.get(stored.buffer) not in read and is_overwritten(step.epilogue.body, name, stored.buffer):
+            home = places.get(moved.get(stored.buffer, stored.buffer))
+            if home not in read and is_overwritten(step.epilogue.body, name, stored.buffer):
                 found[name] = stored.buffer
                 break
     return found

@@ -48,13 +48,37 @@ def forced_nodes(graph: Graph) -> set[Node]:
     return found
 
 
-def split_nodes(graph: Graph) -> set[Node]:
-    """Return the values that are read in slices that share no element, and what only such values read: computing them
-    where they are read computes nothing twice."""
+def readers_of(graph: Graph) -> dict[Node, list[Node]]:
+    """Return the nodes that read each node."""
     readers: dict[Node, list[Node]] = {}
     for node in graph.nodes:
         for operand in set(node.nodes()):
             readers.setdefault(operand, []).append(node)
+    return readers
+
+
+def shared_nodes(graph: Graph) -> set[Node]:
+    """Return the values behind several others that are read at other positions: with the first in memory, the others
+    need not be. So are the terms of a filter's gradient, y * w[k], which are padded and added up."""
+    readers = readers_of(graph)
+    found: set[Node] = set()
+    for node, by in readers.items():
+        moved = [r for r in by if r.prim.kind == "elementwise" and is_moved(r, readers)]
+        if len(moved) > 1 and node.prim.kind == "elementwise":
+            found.add(node)
+    return found
+
+
+def is_moved(node: Node, readers: dict[Node, list[Node]]) -> bool:
+    """Say whether all that reads a value does so at other positions."""
+    by = readers.get(node, [])
+    return bool(by) and all(lowering(r) == "view" and r.prim is not reshape for r in by)
+
+
+def split_nodes(graph: Graph) -> set[Node]:
+    """Return the values that are read in slices that share no element, and what only such values read: computing them
+    where they are read computes nothing twice."""
+    readers = readers_of(graph)
     found: set[Node] = set()
     for node in reversed(graph.nodes):
         by = readers.get(node, [])
