@@ -263,14 +263,15 @@ def power_code(x: Any, exponent: Any) -> str:
     A power of -0.0 or -inf is that of its absolute value, 0.0 or inf. x ** -1.5 is the power of 1 / x, which leaves no
     range where the result does not.
     """
-    base = "(1.0 / {0})" if getattr(exponent, "value", None) == -1.5 else "{0}"
+    value = getattr(exponent, "value", math.nan)
+    base = "(1.0 / {0})" if value == -1.5 else "{0}"
     root = f"math.sqrt(math.fabs({base}) if ({base} == 0.0) | ({base} == -math.inf) else {base})"
     size = f"math.fabs({base})"
     codes = {
         0.5: root, 1.5: f"{root} * {size}", 2.5: f"{root} * {size} * {size}", -0.5: f"1.0 / {root}",
         -1.5: f"{root} * {size}",
     }  # fmt: skip
-    return codes.get(getattr(exponent, "value", None), "math.pow({0}, {1})")
+    return codes.get(value, "math.pow({0}, {1})")
 
 
 power: Elementwise = binary(

@@ -46,8 +46,9 @@ def choose_large_updates(r: Rewriter, node: Node) -> Operand | None:
     edges = {"low": tuple(start), "high": high, "gap": (0,) * len(size)}
     true = Literal(True, np.dtype(np.bool_))
     inside = r.add(pad, r.add(broadcast, true, shape=size, axes=()), **edges)
-    is_literal = isinstance(u, Node) and u.prim is broadcast and isinstance(u.operands[0], Literal)
-    return r.add(el.where, inside, u.operands[0] if is_literal else r.add(pad, u, **edges), x)
+    value = u.operands[0] if isinstance(u, Node) and u.prim is broadcast else u
+    padded = value if isinstance(value, Literal) else r.add(pad, u, **edges)
+    return r.add(el.where, inside, padded, x)
 
 
 WIDE = {

@@ -142,7 +142,8 @@ class Body:
         for operand in node.operands:
             at = index if operand.aval.shape == node.shape else ()
             args.append((self.value(operand, at), NAMES[operand.dtype]))
-        text = node.prim.code(*node.operands) if isinstance(node.prim, Elementwise) else node.prim.scalar
+        prim = node.prim
+        text = prim.code(*node.operands) if isinstance(prim, Elementwise) else getattr(prim, "scalar", "")
         return self.compute(text, args, dtype, node.where)
 
     def through_view(self, node: Node, index: Index) -> Value:
