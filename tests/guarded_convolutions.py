@@ -262,6 +262,16 @@ def test_convolutions_tap_by_tap(kind, dtype, case, threads, seed, special, side
     check(kind, dtype, case, threads, seed, special=special, side=side, path="taps")
 
 
+@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@given(
+    st.sampled_from(DTYPES), st.one_of(cases(), tap_cases()).filter(lambda case: case.groups == 1 and case.n > 0),
+    st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
+    st.sampled_from(["start", "end"]),
+)  # fmt: skip
+def test_convolutions_by_patches(dtype, case, threads, seed, special, side):
+    check("weight", dtype, case, threads, seed, special=special, side=side, path="patches")
+
+
 LARGE = {
     "rows are cut": Case(1, 40, (70, 90), 33, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     "columns are cut": Case(1, 16, (5, 900), 17, (3, 3), (1, 1), ((0, 2), (1, 1)), (1, 1)),
@@ -407,6 +417,8 @@ BY_HAND = {
     "too much scratch on the tile": Case(1, 14, (34, 120), 422, (3, 3), (2, 1), ((1, 0), (0, 32)), (16, 16), 2),
     "tap by tap": Case(2, 520, (14, 14), 300, (3, 3), (1, 1), ((6, 6), (6, 6)), (6, 6)),
     "tap by tap, strided": Case(3, 300, (8, 9), 40, (4, 4), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "patches of several images": Case(9, 40, (7, 7), 60, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "patches, rows are cut": Case(1, 40, (40, 33), 60, (5, 2), (1, 1), ((4, 4), (0, 3)), (2, 3)),
     "one window": Case(5, 24, (4, 7), 40, (4, 7), (1, 3), ((0, 0), (0, 0)), (1, 1)),
     "one window of one image": Case(1, 9, (3, 5, 2), 40, (3, 5, 2), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1)),
     "one window of one row": Case(3, 7, (1, 5), 4, (1, 5), (1, 1), ((0, 0), (0, 0)), (4, 1)),

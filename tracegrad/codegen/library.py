@@ -20,6 +20,7 @@ from llvmlite import ir
 from tracegrad.codegen import (
     conv_group_kernels,
     conv_kernels,
+    conv_patch_kernels,
     conv_pointwise_kernels,
     conv_tap_kernels,
     conv_weight_kernels,
@@ -81,6 +82,10 @@ def _convt(bits: int) -> Source:
     return lambda shape: (conv_tap_kernels.convt_entries(bits, shape), conv_tap_kernels.convt_parts(bits, shape))
 
 
+def _convu(bits: int) -> Source:
+    return lambda shape: (conv_patch_kernels.convu_entries(bits, shape), conv_patch_kernels.convu_parts(bits, shape))
+
+
 def _convg(bits: int) -> Source:
     return lambda shape: (conv_group_kernels.convg_entries(bits, shape), conv_group_kernels.convg_parts(bits, shape))
 
@@ -124,6 +129,8 @@ _SOURCES: dict[str, Source] = {
     "conv_f64": _conv(64),
     "convt_f32": _convt(32),
     "convt_f64": _convt(64),
+    "convu_f32": _convu(32),
+    "convu_f64": _convu(64),
     "convw_f32": _convw(32),
     "convw_f64": _convw(64),
     "convg_f32": _convg(32),
@@ -155,6 +162,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "conv_f64": ("tg_conv_f64",),
     "convt_f32": ("tg_convt_f32",),
     "convt_f64": ("tg_convt_f64",),
+    "convu_f32": ("tg_convu_f32",),
+    "convu_f64": ("tg_convu_f64",),
     "convw_f32": ("tg_convw_f32",),
     "convw_f64": ("tg_convw_f64",),
     "convg_f32": ("tg_convg_f32",),

@@ -21,18 +21,20 @@ from dataclasses import replace
 from tracegrad.codegen.conv_geometry import Geometry, Padding, geometry
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall
 from tracegrad.codegen.plan_conv_groups import are_groups_small, plan_groups
+from tracegrad.codegen.plan_conv_patches import patches_cost, plan_patches
 from tracegrad.codegen.plan_conv_planes import plan_planes, serves
 from tracegrad.codegen.plan_conv_pointwise import plan_pointwise_gradient
 from tracegrad.codegen.plan_conv_runs import data_sweep, forward_sweep, plan_runs, tile_cost
 from tracegrad.codegen.plan_conv_taps import plan_taps, share_inside, taps_cost
-from tracegrad.codegen.plan_conv_weight import plan_gradient
+from tracegrad.codegen.plan_conv_weight import gradient_cost, plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
-from tracegrad.codegen.plan_winograd import plan_winograd, tile_sizes
+from tracegrad.codegen.plan_winograd import LEAST_FLOPS, plan_winograd, tile_sizes
 from tracegrad.codegen.plan_winograd_weight import plan_winograd_weight
 from tracegrad.codegen.tile_shape import tile_shape
 
 THREAD_CACHE = 1 << 20
 SMALLER = (4, 16)  # into how many parts the tile's chunks are cut where they take too much scratch
+WORTH = 1.1  # how much faster a path is to be for a family of kernels more to compile and to load
 SWEEPS = {"forward": forward_sweep, "data": data_sweep}
 TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 
@@ -78,9 +80,8 @@ def choose_paths(kind: str, dtype: str, g: Geometry, threads: int, isa: str | No
     found = [(path, 1, why)]
     if path == "tile":
         sizes = tile_sizes(kind, g, tile_shape(isa).lanes(ITEM_SIZES[dtype]), threads)
-        if not sizes and are_taps_faster(kind, dtype, g, threads, isa):
-            inside = f"{share_inside(g):.0%} of the products are not with zeros around the input"
-            found = [("taps", 1, f"tap by tap: {inside}"), *found]
+        if not sizes:
+            found = _instead_of_tile(kind, dtype, g, threads, isa) + found
         found = [
             (f"winograd {m}x{m}", cut, f"winograd {m}x{m}: {(m + 2) ** 2} products per tile instead of {9 * m * m}")
             for m, cut in itertools.product(sizes, (1, 4))
@@ -89,12 +90,20 @@ def choose_paths(kind: str, dtype: str, g: Geometry, threads: int, isa: str | No
     return [*found, ("direct", 1, f"plain loops{TOO_LARGE}")]
 
 
-def are_taps_faster(kind: str, dtype: str, g: Geometry, threads: int, isa: str | None) -> bool:
-    """Say whether a convolution takes less time tap by tap than on the tile over a padded copy."""
-    if kind == "weight" or g.groups > 1:
-        return False
+def _instead_of_tile(
+    kind: str, dtype: str, g: Geometry, threads: int, isa: str | None
+) -> list[tuple[str, int, str]]:
+    """Return the path that takes less time than the tile over a padded copy, by their costs, if there is one."""
     shape, size = tile_shape(isa), ITEM_SIZES[dtype]
-    return taps_cost(kind, g, shape, size) < tile_cost(g, SWEEPS[kind], threads, shape, size)
+    if g.groups > 1 or g.flops < LEAST_FLOPS:
+        return []
+    if kind == "weight":
+        if WORTH * patches_cost(g, shape, size) < gradient_cost(g, threads, shape, size):
+            return [("patches", 1, f"product with patches: {g.outputs} maps by {g.channels * g.taps} columns")]
+    elif WORTH * taps_cost(kind, g, shape, size) < tile_cost(g, SWEEPS[kind], threads, shape, size):
+        inside = f"{share_inside(g):.0%} of the products are not with zeros around the input"
+        return [("taps", 1, f"tap by tap: {inside}")]
+    return []
 
 
 def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads: int, isa: str | None) -> LibraryCall:
@@ -106,6 +115,8 @@ def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads:
             return _plan_whole(kind, dtype, g, threads, isa)
         case "product":
             return _plan_product(kind, dtype, g, threads, isa)
+        case "patches":
+            return plan_patches(dtype, g, threads, tile_shape(isa))
         case "taps":
             return plan_taps(kind, dtype, g, threads, tile_shape(isa))
         case "planes":
@@ -149,8 +160,11 @@ def choose_path(kind: str, g: Geometry, threads: int) -> tuple[str, str]:
     | winograd | 3 x 3 taps, stride 1, where `tile_sizes`    | 2.25 or 4 times fewer products, paid for with           |
     |          | finds its costs to be lower                 | transforms of the channels and of the weights           |
     | taps     | forward and data, no groups, where costs    | no products with the zeros around x, all weights are    |
-    |          | say so (`are_taps_faster`): wide dilation,  | read once: 2048 maps of 28 x 28 with dilation 12 2.4    |
+    |          | say so (`_instead_of_tile`): wide dilation, | read once: 2048 maps of 28 x 28 with dilation 12 2.4    |
     |          | small maps, many weights                    | times as fast as the tile, 512 of 2 x 7 x 7 1.4 times   |
+    | patches  | weight, no groups, where costs say so: few  | every tap's elements are transposed, but sums are added |
+    |          | positions, more maps than a few, dilation   | to dw in place: 512 maps and channels of 14 x 14 with   |
+    |          |                                             | stride 2 4 times as fast as the tile                    |
     | tile     | else                                        | product over a padded copy that stays in cache; where a |
     |          |                                             | chunk's positions are those of the result it is written |
     |          |                                             | in place: a third less time for 1 x 1 with stride 2 and |

@@ -7,7 +7,7 @@ weights, summed over the output slices.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tracegrad.codegen.conv_geometry import Geometry
 from tracegrad.codegen.conv_layout import GRADIENT_WORDS, POSITION_BLOCK
@@ -24,6 +24,9 @@ from tracegrad.codegen.plan_conv_runs import (
 from tracegrad.codegen.tile_shape import TileShape
 
 GRADIENT_CACHE = 1 << 20
+GRADIENT_COSTS = (1.0, 1.3, 1.7, 2.8, 2.4)
+"""Of a product of a tile's row, of an element that is transposed, of one that is copied to the padded input, of one of
+the sums that is added to, and of one of the result: fitted to 150 layers (one core with AVX2)."""
 
 
 def plane_sweep(g: Geometry) -> Sweep:
@@ -46,6 +49,54 @@ def cut_maps(g: Geometry, sums_bytes: int, panels: int, threads: int, size: int)
     return next((n for n in choices if threads // n * sums_bytes <= (positions + weights) * size), choices[-1])
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """How positions are cut: rows into `count` chunks of at most `rows`, and each of them into `columns`."""
+
+    g: Geometry
+    sweep: Sweep
+    count: int
+    rows: int
+    columns: int
+    is_wide: bool
+
+
+def cut_positions(g: Geometry, threads: int, shape: TileShape, size: int, cut: int = 1) -> Chunks:
+    """Cut the rows of dy, or, where taps lie far apart, those of `rows_as_slices`."""
+    columns = shape.columns(size)
+    sweep = plane_sweep(g)
+    pad = padded_copy(sweep)
+    channels, phases = sweep.channels, len(pad.phases)
+    is_wide = channels >= columns // 2
+    row_items = channels * phases + g.outputs + (round_up(channels, columns) * phases if is_wide else 0)
+    row_bytes = row_items * pad.pitch * size
+    chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE // cut, threads)
+    if is_halo_large(g, rows, pad.halo):
+        return cut_positions(rows_as_slices(g), threads, shape, size, cut)
+    return Chunks(g, sweep, chunks, rows, column_chunks, is_wide)
+
+
+def gradient_cost(g: Geometry, threads: int, shape: TileShape, size: int) -> float:
+    """Return the time of the gradient on the tile, in steps of one of the tile's rows (see `GRADIENT_COSTS`)."""
+    found = cut_positions(g, threads, shape, size)
+    g, channels = found.g, found.sweep.channels
+    pad = padded_copy(found.sweep, found.columns)
+    columns, taps = shape.columns(size), len(found.sweep.runs[0].taps)
+    chunks = g.images * g.out[0] * found.count * found.columns
+    positions = chunks * found.rows * pad.pitch
+    plane = chunks * len(pad.phases) * (found.rows + pad.halo) * pad.pitch
+    weights = g.outputs * channels * taps
+    if found.is_wide:
+        tiles = ceil_div(channels, columns) * round_up(g.outputs, shape.rows) * taps
+        turned = round_up(channels, columns) * plane + g.outputs * positions
+    else:
+        tiles = ceil_div(g.outputs, columns) * round_up(channels * taps, shape.rows)
+        turned = (channels * taps + round_up(g.outputs, columns)) * positions
+    sums = weights * max(chunks, ceil_div(positions, POSITION_BLOCK))
+    terms = (tiles * positions, turned, channels * plane, sums, weights)
+    return sum(cost * term for cost, term in zip(GRADIENT_COSTS, terms, strict=True))
+
+
 def plan_gradient(
     dtype: str, g: Geometry, threads: int, shape: TileShape, exact: tuple[int, ...], cut: int = 1
 ) -> LibraryCall:
@@ -55,24 +106,19 @@ def plan_gradient(
     """
     size = ITEM_SIZES[dtype]
     columns = shape.columns(size)
-    sweep = plane_sweep(g)
+    found = cut_positions(g, threads, shape, size, cut)
+    g, sweep, is_wide = found.g, found.sweep, found.is_wide
+    chunks, rows, column_chunks = found.count, found.rows, found.columns
     run, channels, slices = sweep.runs[0], sweep.channels, forward_sweep(g).runs[0].slices
     taps = len(run.taps)
-    pad = padded_copy(sweep)
-    phases = len(pad.phases)
-    is_wide = channels >= columns // 2
     in_place = g.is_pointwise and is_wide
     c_padded = round_up(channels, columns)
     o_padded = round_up(g.outputs, columns)
-    row_items = channels * phases + g.outputs + (c_padded * phases if is_wide else 0)
-    row_bytes = row_items * pad.pitch * size
-    chunks, rows, column_chunks = cut_rows(g.images, g.out, row_bytes, pad.halo, GRADIENT_CACHE // cut, threads)
-    if is_halo_large(g, rows, pad.halo):
-        return plan_gradient(dtype, rows_as_slices(g), threads, shape, exact, cut)
     if in_place and cut == 1:
         column_chunks = 1
     in_place = in_place and column_chunks == 1
     pad = padded_copy(sweep, column_chunks)
+    phases = len(pad.phases)
     plane = round_up((rows + pad.halo) * pad.pitch + columns + pad.reach, 16) + 16
     positions = rows * pad.pitch
     slack = 4 + columns // shape.rows

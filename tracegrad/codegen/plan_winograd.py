@@ -33,6 +33,7 @@ PANELS = 4  # panels of maps whose products are kept at a time
 WORD = 8
 PART = 64  # channels of a strip that one task transforms where all strips are transformed first
 WEIGHT_COST = {0: 150, 2: 190, 4: 320}  # of transforming (0: packing) the weights of a pair of channel and map
+GRADIENT_COST = {0: 100, 2: 560, 4: 800}  # of its gradient, from sums at each point: they are read out of the cache
 TILE_COST = {2: 100, 4: 400}  # of transforming a tile of a channel, or back to a map
 
 
@@ -61,12 +62,13 @@ def tile_sizes(kind: str, g: Geometry, lanes: int, threads: int) -> list[int]:
         return []
     if 1 < g.groups < 4 * threads and g.groups % threads:
         return []
-    direct = TAPS * images * out[1] * out[2] + WEIGHT_COST[0]
+    pair_cost = GRADIENT_COST if kind == "weight" else WEIGHT_COST
+    direct = TAPS * images * out[1] * out[2] + pair_cost[0]
     whole = round_up(channels, lanes) * round_up(outputs, lanes) / (channels * outputs)
     costs = {}
     for m in (m for m in (2, 4) if m <= config.winograd):
         tiles = images * ceil_div(out[1], m) * ceil_div(out[2], m)
-        costs[m] = (m + 2) ** 2 * tiles * whole + WEIGHT_COST[m] + tiles * TILE_COST[m] * (1 / channels + 1 / outputs)
+        costs[m] = (m + 2) ** 2 * tiles * whole + pair_cost[m] + tiles * TILE_COST[m] * (1 / channels + 1 / outputs)
     return sorted((m for m in costs if costs[m] < direct), key=lambda m: costs[m])
 
 
