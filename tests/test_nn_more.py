@@ -64,6 +64,15 @@ def test_adaptive_pools_cover_every_element_and_nothing_else():
     assert F.adaptive_avg_pool2d(np.ones((2, 3, 4, 5), np.float32), (None, 2)).shape == (2, 3, 4, 2)
 
 
+@pytest.mark.parametrize("weight", [None, np.array([0.0, 1.0, 1.0])])
+def test_a_batch_of_ignored_classes_has_no_gradient(weight):
+    x = normal(0, 2, 3, dtype=np.float64)
+    y = np.array([-100, -100]) if weight is None else np.array([0, 0])
+    for loss in (F.cross_entropy, F.nll_loss):
+        value, gradient = tg.value_and_grad(lambda x, loss=loss: loss(x, y, weight))(x)
+        assert np.isnan(value) and not gradient.any()
+
+
 def test_a_model_with_a_weighted_loss_trains_its_parameters_alone():
     class WithLoss(nn.Module):
         def __init__(self):

@@ -128,7 +128,11 @@ def class_loss(
         even = z if partition is None else z - expand(partition, z, (axis,))
         even = reduce_sum(even if weight is None else even * weight, axes=(axis,))
         total = (1.0 - smoothing) * total - (smoothing / n) * (even * factor)
-    return tnp.sum(total) / tnp.sum(scale) if reduction == "mean" else reduced(name, total, reduction)
+    if reduction != "mean":
+        return reduced(name, total, reduction)
+    whole = tnp.sum(scale)
+    some = whole != 0.0  # where all rows are ignored the mean is NaN, and its gradient 0, as in PyTorch
+    return tnp.where(some, tnp.sum(total) / tnp.where(some, whole, 1.0), np.nan)
 
 
 def line(n: int, z: Any, axis: int) -> Any:
