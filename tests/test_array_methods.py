@@ -118,3 +118,24 @@ def test_the_number_of_elements_is_a_number() -> None:
             assert np.shape(ours) == np.shape(theirs)
             np.testing.assert_allclose(ours, theirs)
     assert tg.tensor(X).size() == (3, 4) and tg.tensor(X).size(1) == 4
+
+
+class Metres:
+    """A class with operators of its own, which NumPy's arrays leave to it."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __rmul__(self, x: Any) -> Any:
+        return x * self.value
+
+    def __sub__(self, x: Any) -> Any:
+        return self.value - x
+
+
+def test_operators_of_other_classes_are_theirs() -> None:
+    x = np.array([1.0, 2.0])
+    for fn in (lambda x: x * Metres(3.0), lambda x: Metres(3.0) - x):
+        np.testing.assert_array_equal(tg.jit(fn)(x), fn(x))

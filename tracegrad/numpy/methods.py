@@ -112,11 +112,18 @@ def forward(function: Function, *, swap: bool = False, unknown: bool = False) ->
     """Make an operator of a function: `swap` for reflected ones; `unknown` leaves other operands to Python."""
 
     def operator(self: Tracer, other: Any) -> Any:
-        if unknown and (other is None or isinstance(other, (str, bytes, dict, set, selection.Selected))):
+        if unknown and is_foreign(other):
             return NotImplemented
         return function(other, self) if swap else function(self, other)
 
     return operator
+
+
+def is_foreign(other: Any) -> bool:
+    """Say whether an operand is none of NumPy's, so that Python asks it what the operator means."""
+    if other is None or isinstance(other, (str, bytes, dict, set, selection.Selected)):
+        return True
+    return getattr(type(other), "__array_ufunc__", True) is None  # NumPy's protocol for classes with own operators
 
 
 def method(name: str, function: Function) -> Function:
