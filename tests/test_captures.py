@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import types
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +17,8 @@ import pytest
 
 import tracegrad as tg
 from tracegrad import nn
-from tracegrad.api.environment import LONGEST, Environment
+from tracegrad.api.captures import LONGEST
+from tracegrad.api.environment import Environment
 
 X = np.array([1.0, 2.0, 3.0])
 SCALE = 2.0
@@ -108,6 +113,92 @@ def test_attributes_of_objects_methods_and_classes() -> None:
     line = Line(np.full(3, 7.0))
     np.testing.assert_array_equal(inside(X), 14.0 * X + 6.0)
     Settings.rate = 2.0
+
+
+Outside = tuple[Callable[[Any], Any], Callable[[], Any]]
+
+
+def attributes_by_text() -> Outside:
+    """`getattr` and the like name an attribute, or how its name begins, in a text."""
+    held = types.SimpleNamespace(w0=np.ones(3), w1=2.0, rate=2.0, steps=0)
+
+    def fn(x: Any) -> Any:
+        held_too = vars(held)
+        return x * getattr(held, "rate") * held_too["w1"] + sum(getattr(held, f"w{i}") for i in range(2))  # noqa: B009
+
+    def change() -> None:
+        held.w0, held.w1, held.rate = np.full(3, 5.0), 3.0, 4.0
+
+    return fn, change
+
+
+def defaults_of_inner_functions() -> Outside:
+    weights, scale = [2.0], np.ones(3)
+
+    def inner(x: Any, weights: Any = weights, *, scale: Any = scale) -> Any:
+        return x * weights[0] + 2.0 * scale
+
+    def change() -> None:
+        weights[0] = 3.0
+        scale[:] = 7.0
+
+    return lambda x: inner(x), change
+
+
+def sets_and_deques() -> Outside:
+    chosen, last = {1, 2}, collections.deque([1.0])
+
+    def change() -> None:
+        chosen.add(5)
+        last.append(4.0)
+
+    return lambda x: x * sum(chosen) + sum(last), change
+
+
+def mappings() -> Outside:
+    inner: dict[str, Any] = {"w": 2.0}
+    views = types.MappingProxyType(inner), collections.ChainMap({}, inner), collections.UserDict(w=2.0)
+
+    def change() -> None:
+        inner["w"] = views[2]["w"] = 4.0
+
+    return lambda x: x * views[0]["w"] + views[1]["w"] * views[2]["w"], change
+
+
+def holders() -> Outside:
+    rate: ContextVar[float] = ContextVar("rate", default=2.0)
+    line = Line(2.0)
+    reference = weakref.ref(line)
+
+    def change() -> None:
+        rate.set(3.0)
+        line.slope = 5.0
+
+    return lambda x, line=line: x * rate.get() + reference().slope, change
+
+
+OUTSIDE = [attributes_by_text, defaults_of_inner_functions, sets_and_deques, mappings, holders]
+
+
+@pytest.mark.parametrize("make", OUTSIDE, ids=lambda make: make.__name__)
+def test_what_is_reached_in_other_ways(make: Callable[[], Outside]) -> None:
+    fn, change = make()
+    traced = tg.jit(fn)
+    np.testing.assert_array_equal(traced(X), fn(X))
+    change()
+    np.testing.assert_array_equal(traced(X), fn(X))
+    traces = traced.traces
+    np.testing.assert_array_equal(traced(X), fn(X))
+    assert traced.traces == traces <= 2
+
+
+def test_names_in_texts_do_not_watch_what_is_not_read() -> None:
+    held = types.SimpleNamespace(rate=2.0, rates_seen=0)
+    traced = tg.jit(lambda x: x * getattr(held, "rate"))  # noqa: B009
+    for _ in range(3):
+        held.rates_seen += 1
+        np.testing.assert_array_equal(traced(X), 2.0 * X)
+    assert traced.traces == 1
 
 
 def test_models_that_are_bound_again() -> None:

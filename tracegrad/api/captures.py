@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import enum
 import types
+import weakref
+from collections import deque
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,12 @@ from tracegrad.trace import Tracer
 
 Plain = (bool, int, float, str, bytes)
 Constant = (*Plain, complex, type(None), np.generic, np.dtype, slice, range, enum.Enum)
-Containers = (dict, list, tuple)
+Mappings = (dict, types.MappingProxyType)
+Containers = (*Mappings, list, tuple, deque)
+Sets = (set, frozenset)
+Holders = (ContextVar, weakref.ref)
+LONGEST = 1024
+"""Containers that are longer are told by their length alone."""
 Functions = (types.FunctionType, types.BuiltinFunctionType, np.ufunc, type)
 
 
@@ -110,7 +118,26 @@ class Item:
             return Missing
 
 
-Source = Cell | Global | Fixed | Attribute | Item
+@record
+class Content:
+    """What the context variable or the weak reference that another source reads holds."""
+
+    owner: Source
+    name: str = "content"
+
+    def label(self) -> str:
+        return f"{self.owner.label()}.{self.name}"
+
+    def read(self) -> Any:
+        return self.part(self.owner.read())
+
+    def part(self, owner: Any) -> Any:
+        if isinstance(owner, ContextVar):
+            return owner.get(Missing)
+        return owner() if isinstance(owner, weakref.ref) else Missing
+
+
+Source = Cell | Global | Fixed | Attribute | Item | Content
 
 
 def key_of(value: Any) -> Any:
@@ -125,7 +152,9 @@ def key_of(value: Any) -> Any:
     if isinstance(value, Constant):
         return kind, repr(value)
     if isinstance(value, Containers):
-        return kind, tuple(value) if isinstance(value, dict) else len(value)
+        return kind, tuple(value) if isinstance(value, Mappings) else len(value)
+    if isinstance(value, Sets):
+        return kind, frozenset(value) if len(value) <= LONGEST else len(value)
     if isinstance(value, types.MethodType):
         return value.__func__
     if isinstance(value, types.FunctionType) and not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):

@@ -1,10 +1,11 @@
 """What a traced function reads from outside: found in its code, watched at every call.
 
 Followed are the variables that the function names, and the user's functions and methods it names in turn; from there,
-items of lists, tuples and dicts, and attributes of objects whose names occur in that code (all attributes of the
-modules in `tracegrad.nn`). Not seen are attributes reached by a computed name (`getattr(x, name)`), items of containers
-longer than LONGEST, what hangs deeper than DEEPEST, and more than MOST values: these keep the value they had when the
-function was traced; arrays among them are kept by reference.
+items of lists, tuples, dicts and sets, defaults of arguments, and attributes of objects whose names occur in that code
+(all attributes of the modules in `tracegrad.nn`). Not seen are attributes whose names are computed elsewhere
+(`getattr(x, name)`; of `getattr(x, "w")` and `getattr(x, f"w{i}")` they are known, or how they begin), items of
+containers longer than LONGEST, what hangs deeper than DEEPEST, and more than MOST values: these keep the value they had
+when the function was traced; arrays among them are kept by reference.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from collections import ChainMap, UserDict, UserList
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from operator import is_
@@ -20,14 +22,19 @@ from typing import Any
 import numpy as np
 
 from tracegrad.api.captures import (
+    LONGEST,
     Attribute,
     Cell,
     Constant,
     Containers,
+    Content,
     Fixed,
     Global,
+    Holders,
     Item,
+    Mappings,
     Missing,
+    Sets,
     Source,
     has_functions,
     is_wrapper,
@@ -39,10 +46,19 @@ from tracegrad.trace import Tracer
 
 DEEPEST = 8
 MOST = 4096
-LONGEST = 1024
 LIBRARIES = {*sys.stdlib_module_names, "numpy", "scipy", "numba", "tracegrad"}
 SELDOM = {"__init__", "__new__", "__post_init__", "__del__", "__repr__", "__str__", "__eq__", "__hash__"}
 """Methods that a traced function does not run on an object that is there already."""
+BY_NAME = {"getattr", "hasattr", "attrgetter", "vars", "__dict__", "globals", "__getattribute__"}
+"""What reads attributes by their names as text."""
+INSIDE: dict[type, tuple[str, ...]] = {
+    functools.partial: ("func", "args", "keywords"),
+    types.MethodType: ("__self__",),
+    UserDict: ("data",),
+    UserList: ("data",),
+    ChainMap: ("maps",),
+}
+"""The attributes in which objects of Python's library hold what they were made of."""
 
 
 class Environment:
@@ -60,7 +76,9 @@ class Environment:
         self._cells = [(i, s.cell) for i, (s, _) in found if isinstance(s, Cell)]
         self._globals = [(i, s.namespace, s.name) for i, (s, _) in found if isinstance(s, Global)]
         self._roots = [(i, s.read) for i, (s, owner) in found if owner < 0 and not isinstance(s, (Cell, Global))]
-        self._parts = [(i, s.part, owner) for i, (s, owner) in found if owner >= 0 and isinstance(s, (Attribute, Item))]
+        self._parts = [
+            (i, s.part, owner) for i, (s, owner) in found if owner >= 0 and isinstance(s, (Attribute, Item, Content))
+        ]
         self._last: tuple[list[Any], list[int], list[Any], tuple[Any, ...]] = [], [], [], ()
 
     @classmethod
@@ -94,7 +112,7 @@ class Environment:
         last, changeable, parts, key = self._last
         same = len(last) == len(values) and all(map(is_, values, last))
         if not same or any(self.part_key(i, values[i]) != parts[i] for i in changeable):
-            changeable = [i for i, v in enumerate(values) if isinstance(v, (np.ndarray, *Containers))]
+            changeable = [i for i, v in enumerate(values) if isinstance(v, (np.ndarray, *Containers, *Sets))]
             parts = [self.part_key(i, value) for i, value in enumerate(values)]
             first = {id(values[i]): i for i in reversed(changeable)}
             shared = tuple((i, first[id(values[i])]) for i in changeable if first[id(values[i])] != i)
@@ -130,6 +148,7 @@ class Search:
     def __init__(self, fn: Callable[..., Any], without: frozenset[str]):
         self.without = without
         self.names: set[str] = set()
+        self.beginnings: tuple[str, ...] = ()
         self.found: list[tuple[Source, int]] = []
         self.entered: set[Any] = set()
         self.path: set[int] = set()
@@ -146,7 +165,15 @@ class Search:
             return
         self.entered.add(id(function))
         names = names_of(function.__code__)
+        if BY_NAME & names:
+            texts = texts_of(function.__code__)
+            names |= texts
+            self.beginnings = (*self.beginnings, *sorted(texts.difference(self.beginnings)))
         self.names |= names
+        for name in ("__defaults__", "__kwdefaults__"):
+            given = getattr(function, name)
+            if given and not all(isinstance(v, Constant) for v in (given.values() if name[2] == "k" else given)):
+                self.visit(Fixed(given, f"{function.__name__}.{name}"), given, -1)
         for cell, name in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
             self.root(Cell(cell, name), id(cell))
         space = function.__globals__
@@ -174,8 +201,12 @@ class Search:
         """Watch what hangs in a value."""
         if isinstance(value, Containers):
             if len(value) <= LONGEST:
-                for key in list(value) if isinstance(value, dict) else range(len(value)):
+                for key in list(value) if isinstance(value, Mappings) else range(len(value)):
                     self.visit(Item(source, key), value[key], here)
+            return
+        if isinstance(value, Holders):
+            content = Content(source)
+            self.visit(content, content.part(value), here)
             return
         for function in self.functions(value):
             if function is not None and not in_library(function.__module__):
@@ -198,10 +229,9 @@ class Search:
 
     def attributes(self, value: Any) -> Iterable[str]:
         """Return the names of the attributes that the code may read."""
-        if isinstance(value, functools.partial):
-            return ("func", "args", "keywords")
-        if isinstance(value, types.MethodType):
-            return ("__self__",)
+        inside = next((names for kind, names in INSIDE.items() if isinstance(value, kind)), ())
+        if inside and not classes(value):
+            return inside
         if isinstance(value, types.FunctionType) or is_wrapper(value):
             return ()
         if isinstance(value, types.ModuleType):
@@ -211,7 +241,9 @@ class Search:
             for name, part in vars(cls).items():
                 (own.discard if is_computed(part) else own.add)(name)
         own = {name for name in own if not name.startswith("__")}
-        return sorted(own if is_module(value) else own & self.names)
+        if beginnings := tuple(text for text in self.beginnings if text not in own):
+            self.names |= {name for name in own if name.startswith(beginnings)}
+        return sorted((own if is_module(value) else own & self.names).union(inside))
 
 
 def contents(array: np.ndarray[Any, Any]) -> Any:
@@ -256,6 +288,17 @@ def behind(fn: Any) -> Any:
     if isinstance(fn, property):
         return fn.fget
     return fn.func if isinstance(fn, (functools.partial, functools.cached_property)) else wrapped(fn)
+
+
+def texts_of(code: types.CodeType) -> set[str]:
+    """Return the texts in a code object, and in the functions defined in it, that may be names or how names begin."""
+    found: set[str] = set()
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= texts_of(constant)
+        texts = constant if isinstance(constant, (tuple, frozenset)) else (constant,)
+        found |= {text for text in texts if isinstance(text, str) and text.isidentifier()}
+    return found
 
 
 def names_of(code: types.CodeType) -> set[str]:

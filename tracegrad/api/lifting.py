@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.api.captures import has_dict
-from tracegrad.api.environment import LONGEST, in_library, is_module, names_of
+from tracegrad.api.captures import LONGEST, has_dict
+from tracegrad.api.environment import in_library, is_module, names_of
 from tracegrad.ir import Aval
 from tracegrad.ir.aval import can_hold
 from tracegrad.memory import Memory
@@ -81,6 +81,7 @@ class Lifter:
             if not in_library(value.__module__):
                 yield from (cell.cell_contents for cell in value.__closure__ or () if filled(cell))
                 yield from (value.__globals__[name] for name in global_names(value))
+                yield from (value.__defaults__, value.__kwdefaults__)
         elif isinstance(value, types.MethodType):
             yield from (value.__func__, value.__self__)
         elif isinstance(value, functools.partial):
@@ -131,9 +132,9 @@ class Lifter:
         closure = tuple(types.CellType() if i in moved else cell for i, cell in enumerate(cells))
         names = [name for name in global_names(fn) if self.replaced(fn.__globals__[name])]
         space = self.spaces.setdefault(id(fn.__globals__), dict(fn.__globals__)) if names else fn.__globals__
-        found = types.FunctionType(fn.__code__, space, fn.__name__, fn.__defaults__, closure)
+        found = types.FunctionType(fn.__code__, space, fn.__name__, self.copy(fn.__defaults__), closure)
         self.copies[id(fn)] = found
-        found.__kwdefaults__, found.__qualname__ = fn.__kwdefaults__, fn.__qualname__
+        found.__kwdefaults__, found.__qualname__ = self.copy(fn.__kwdefaults__), fn.__qualname__
         found.__module__ = fn.__module__
         found.__dict__.update(fn.__dict__)
         for i in moved:
