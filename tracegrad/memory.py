@@ -12,6 +12,7 @@ What an operation makes is taken to lie in row-major order. NumPy keeps the orde
 
 from __future__ import annotations
 
+import gc
 import opcode
 import sys
 import weakref
@@ -41,6 +42,10 @@ LOCAL = "a variable of a traced loop or branch"
 
 
 ROW = "a row of the array that a traced loop goes over"
+
+
+class RowWritten(Mismatch):
+    """A traced loop changes an array while it goes over its rows, which must be read when their round begins."""
 
 
 class Written(BaseException):
@@ -87,10 +92,10 @@ class Memory:
         """Return the array as a value of its trace, with memory of its own."""
         return self.make(self.trace, self.node)
 
-    def current(self) -> list[tuple[weakref.ref[Tracer], Operand]]:
-        """Return the members that are there, with their nodes; views that an inner trace has made are no members."""
+    def current(self) -> list[tuple[weakref.ref[Tracer], Any, Operand]]:
+        """Return the members that are there, with their traces (an inner one may have made a view) and nodes."""
         found = [(ref, ref()) for ref in self.members]
-        return [(ref, member._node) for ref, member in found if member is not None and member._trace is self.trace]
+        return [(ref, x._trace, x._node) for ref, x in found if x is not None and x._trace.live]
 
     def become(self, value: Tracer) -> None:
         """Let the array be another value of its trace from now on: its own tracer and its views follow."""
@@ -114,10 +119,10 @@ class Memory:
         """Let the array be again what it was."""
         self.trace, self.node, self.stale, links, members = state
         self.links = list(links)
-        self.members = [ref for ref, _ in members]
-        for ref, node in members:
+        self.members = [ref for ref, _, _ in members]
+        for ref, trace, node in members:
             if (member := ref()) is not None:
-                member._trace, member._node = self.trace, node
+                member._trace, member._node = trace, node
 
     def alive(self) -> bool:
         """Say whether the trace that the array belongs to is still going on."""
@@ -266,6 +271,15 @@ def relatives(memory: Memory) -> list[Memory]:
     return [memory, *(other for ref in memory.links if (other := ref()) is not None)]
 
 
+def has_a_double(memory: Memory) -> bool:
+    """Say whether there is another variable that may be the same array; what only garbage refers to is none."""
+    others = relatives(memory)[1:]
+    if not any(other.alive() for other in others):
+        return False
+    gc.collect()
+    return any(other.alive() for other in others)
+
+
 def memories_of(values: Sequence[Any]) -> list[Memory]:
     """Return the memories that these values may have, of those that live on outside of the branch or loop."""
     return [memory for value in values for memory in kin(value) if memory.alive()]
@@ -323,14 +337,21 @@ def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> 
     """Write `value`, of the innermost trace, where the steps lead."""
     if memory.given == LOCAL and value._trace.carries:
         touch(memory)
-    if any(other.alive() for other in relatives(memory)[1:]):
+    if has_a_double(memory):
         raise TracerError(
             f"{what}: it would change {memory.node.aval} in place, which may be the array of another variable as well: "
             "a traced condition or loop decides",
             fix="change a copy: x = x.copy()",
         )
+    place(memory, steps, value, what)
+
+
+def place(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> None:
+    """Write, where all that may be the same array has its new value already."""
+    if memory.given == LOCAL and value._trace.carries:
+        touch(memory)
     if memory.given and memory.given != LOCAL:
-        error = Mismatch if memory.given == ROW else TracerError  # a loop over rows may be unrolled instead
+        error = RowWritten if memory.given == ROW else TracerError
         raise error(
             f"{what}: it would change {memory.given} in place, and a traced function cannot do that",
             fix="change a copy, x = x.copy(), and return it",
@@ -350,7 +371,7 @@ def write(memory: Memory, steps: tuple[Step, ...], value: Tracer, what: str) -> 
 @contextmanager
 def carried(memories: Sequence[Memory], values: Sequence[Tracer]) -> Iterator[None]:
     """Within the body of a loop or branch, let memories from outside be values of its trace."""
-    before = [(memory, memory.state()) for memory in memories]
+    before = [(about_to_change(memory), memory.state()) for memory in memories]
     try:
         for memory, value in zip(memories, values, strict=True):
             memory.trace = value._trace
@@ -364,10 +385,13 @@ def carried(memories: Sequence[Memory], values: Sequence[Tracer]) -> Iterator[No
 
 
 def settle(memories: Sequence[Memory], found: Sequence[Any]) -> tuple[Any, ...]:
-    """After a loop or branch, let the memories it has carried be the last of what it has found; return the rest."""
+    """After a loop or branch, let the memories it has carried be the last of what it has found; return the rest.
+
+    Variables that may be one of them have got their values: what was in doubt before was refused inside.
+    """
     first = len(found) - len(memories)
     for memory, value in zip(memories, found[first:], strict=True):
-        write(memory, (), value, "in place")
+        place(memory, (), value, "in place")
     return tuple(found[:first])
 
 

@@ -33,7 +33,7 @@ from tracegrad.api.python_control.state import (
 from tracegrad.errors import Mismatch, user_line
 from tracegrad.ir import Aval
 from tracegrad.journal import about_to_change
-from tracegrad.memory import ROW, Memory, entangle, kin, known_as, link, memories_of, memory_of, relatives
+from tracegrad.memory import ROW, Memory, entangle, has_a_double, kin, known_as, link, memories_of, memory_of
 from tracegrad.trace import STATE, Tracer
 
 ATTEMPTS = 12
@@ -180,10 +180,9 @@ class Carry:
         here = STATE.get().traces[-1]
         starts = [memory_of(leaf) for leaf in self.leaves()]
         for array in self.taken:
-            may_be_others = any(other.alive() for other in relatives(array)[1:])
-            if array.trace is not here or starts.count(array) > 1 or may_be_others:
+            if array.trace is not here or starts.count(array) > 1 or has_a_double(array):
                 raise self.two_names(array.node.aval)
-        nodes = {id(node) for array in self.taken for _, node in array.current()}
+        nodes = {id(node) for array in self.taken for _, _, node in array.current()}
         for value in region.traced.captures:
             if isinstance(value, Tracer) and id(value._node) in nodes:
                 raise self.two_names(value.aval)
@@ -193,6 +192,10 @@ class Carry:
         touched = [(own := memory_of(t)) is not None and own.touched for t in self.inputs]
         starts = [memory_of(leaf) for leaf, one in zip(self.leaves(), touched, strict=True) if one]
         return [*self.replaced, *(start for start in starts if start is not None and start not in self.replaced)]
+
+    def written(self) -> list[Memory]:
+        """Return the arrays from before the loop that its rounds change in place."""
+        return [*self.arrays, *self.taken]
 
     def two_names(self, aval: Aval) -> Mismatch:
         return Mismatch(

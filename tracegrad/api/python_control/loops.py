@@ -186,8 +186,13 @@ def over_rows(rows: Rows, extra_test: Test | None, body: Callable[[Any], None], 
             counted(numbers, extra_test, lambda i: body(rows[i]), variables, certain=True)
         else:
             context = ROLLING.get()
-            rounds = functools.partial(check_integers, counter=range(n))
-            scanned(rows, body, variables, rounds if context is not None and context.rows else None)
+            check = functools.partial(check_integers, counter=range(n))
+            rounds = check if context is not None and context.rows else None
+            try:
+                scanned(rows, body, variables, rounds)
+            except memory.RowWritten:
+                variables.set(entry)
+                scanned(Rows((np.arange(n),), lambda number: rows[number[0]]), body, variables, rounds)
     except (TracerBoolError, Mismatch):
         variables.set(entry)
         if n > UNROLL_LIMIT:
@@ -204,6 +209,8 @@ def scanned(
     parts = tuple(rows.arrays)
     try:
         region = carry.trace(lambda *row: body(rows.item(row)), [aval_of(p).with_shape(p.shape[1:]) for p in parts])
+        if any(memory.memory_of(part) in carry.written() for part in parts if isinstance(part, Tracer)):
+            raise memory.RowWritten("for: the loop changes the array that it goes over", fix="go over a copy of it")
         if check is not None:
             check(carry, region)
         results, _ = scan(lambda leaves, row: (carry.step(region, [*leaves, *row]), None), carry.initial(), parts)
