@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -420,6 +421,109 @@ def test_what_a_loop_cannot_follow_is_refused(program: Program) -> None:
     pytest.importorskip("malt")
     with pytest.raises(TracegradError, match="is read by another name|has two names|before a round and float after"):
         tg.jit(program)(np.array([1.0, 2.0, 3.0]))
+
+
+# --- rows of what a loop changes, and functions that change their arguments -------------------------------------------
+
+
+def grow(u: Any, by: float) -> Any:
+    u += by
+    return u
+
+
+def changed_by_a_function_before_a_break(x: Any) -> Any:
+    y = x * 2.0
+    for _ in range(3):
+        if x[0] > 4.0:
+            break
+        y = grow(y, 0.5)
+    return y
+
+
+def part_changed_by_a_function_before_a_break(x: Any) -> Any:
+    y = x * 2.0
+    for _ in range(3):
+        if x[0] > 4.0:
+            break
+        grow(y[1:], 0.5)
+    return y
+
+
+def rows_of_what_is_changed(x: Any) -> Any:
+    y, s, rounds = np.outer(x, x), 0.0, 0
+    while s < 50.0 and rounds < 2:
+        for row in y:
+            y[1:] += row
+            s += row[0]
+        rounds += 1
+    return y, s
+
+
+def first_rows_of_what_is_changed(x: Any) -> Any:
+    y, s = np.outer(x, x), x[0]
+    while s < 2.9:
+        for i, row in enumerate(y[:2]):
+            y[i + 1] += row * s
+        s = s + 0.5
+    return y, s
+
+
+def rows_changed_themselves(x: Any) -> Any:
+    y, s = np.outer(x, x), x[0]
+    while s < 2.9:
+        for row, v in zip(y, x, strict=True):
+            row += v
+            y[0] *= 0.9
+        s = s + 0.5
+    return y
+
+
+def replaced_in_one_branch_changed_in_the_other(x: Any) -> Any:
+    y = x * 2.0
+    if x[0] > 0.5:
+        y = y + x
+    else:
+        y += 0.5
+    y[0] = 7.0
+    return y
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        changed_by_a_function_before_a_break, part_changed_by_a_function_before_a_break, rows_of_what_is_changed,
+        first_rows_of_what_is_changed, rows_changed_themselves, replaced_in_one_branch_changed_in_the_other,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("x", [[1.0, 2.0, 3.0], [0.1, -2.0, 0.3], [6.0, 1.0, 1.0]])
+def test_rows_and_functions_see_changes(program: Program, x: list[float]) -> None:
+    pytest.importorskip("malt")
+    compiled = tg.jit(program)
+    tree.map(np.testing.assert_allclose, compiled(np.array(x)), program(np.array(x)))
+    check_grads(compiled, (np.array(x),), order=1)
+
+
+def test_what_only_garbage_refers_to_is_no_second_name() -> None:
+    pytest.importorskip("malt")
+
+    def held(u: Any) -> Any:
+        keep = [u]
+        keep.append(keep)  # nothing but a collection frees this
+        return u * 2.0
+
+    def program(x: Any) -> Any:
+        y = x.copy()
+        held(y)
+        if x[0] > 0.5:
+            y = y * 2.0
+        y += 1.0
+        return y
+
+    gc.disable()
+    try:
+        np.testing.assert_allclose(tg.jit(program)(np.array([1.0, 2.0])), [3.0, 5.0])
+    finally:
+        gc.enable()
 
 
 def test_a_loop_that_fills_an_array_copies_nothing() -> None:

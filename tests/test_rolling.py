@@ -233,3 +233,133 @@ def test_a_long_loop_inside_without_its_source_is_unrolled() -> None:
     for program in (tg.checkpoint(total), lambda x: tg.scan(lambda c, _: (c * 0.5, total(c)), x, length=2)):
         for ours, theirs in zip(tree.leaves(tg.jit(program)(X)), tree.leaves(program(X)), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+# --- what the first rounds have changed beside variables --------------------------------------------------------------
+
+
+def only_once(x: Any) -> Any:
+    done: list[int] = []
+    for i in range(400):
+        if not done:
+            done.append(i)
+            x = x * 2.0
+        x = x + 1.0
+    return x
+
+
+def calls_counted(x: Any) -> Any:
+    calls = [0]
+
+    def count() -> int:
+        calls[0] += 1
+        return calls[0]
+
+    for _ in range(400):
+        x = x + count()
+    return x
+
+
+def from_an_iterator(x: Any) -> Any:
+    values = iter([3.0] + [1.0] * 400)
+    for _ in range(400):
+        x = x + next(values)
+    return x
+
+
+def from_a_generator_in_a_function(x: Any) -> Any:
+    values = (0.5 * n for n in range(1000))
+
+    def two() -> float:
+        return next(values) + values.__next__()
+
+    for _ in range(400):
+        x = x + two()
+    return x
+
+
+def paired_with_an_iterator(x: Any) -> Any:
+    values = iter(range(1000))
+    for _ in range(200):
+        for _, v in zip(range(2), values, strict=False):
+            x = x + v
+    return x
+
+
+@pytest.mark.parametrize(
+    "program",
+    [only_once, calls_counted, from_an_iterator, from_a_generator_in_a_function, paired_with_an_iterator],
+)
+def test_lists_and_iterators_are_what_they_are_in_python(program: Program) -> None:
+    pytest.importorskip("malt")
+    np.testing.assert_allclose(tg.jit(program)(X), program(X))
+
+
+def test_a_loop_whose_first_rounds_changed_a_list_is_compiled_from_there_on() -> None:
+    pytest.importorskip("malt")
+    assert len(tg.compile(only_once, X).graph.nodes) < 20
+
+
+def test_an_iterator_under_a_traced_condition_is_refused() -> None:
+    pytest.importorskip("malt")
+
+    def program(x: Any) -> Any:
+        values = iter([1.0, 2.0, 3.0, 4.0])
+        total = x * 0.0
+        while total.sum() < 5.0:
+            total = total + next(values)
+        return total
+
+    with pytest.raises(tg.TracegradError, match="the next of the iterator values"):
+        tg.jit(program)(np.ones(1))
+
+
+# --- loops whose rounds grow ------------------------------------------------------------------------------------------
+
+
+def cholesky(a: Any) -> Any:
+    n = len(a)
+    factor = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            s = a[i, j]
+            for k in range(j):
+                s -= factor[i, k] * factor[j, k]
+            if i == j:
+                factor[i, i] = np.sqrt(s)
+            else:
+                factor[i, j] = s / factor[j, j]
+    return factor
+
+
+def insertion_sort(a: Any) -> Any:
+    y = a[0].copy()
+    for i in range(1, len(y)):
+        for j in reversed(range(1, i + 1)):
+            if y[j] < y[j - 1]:
+                y[j], y[j - 1] = y[j - 1], y[j]
+    return y
+
+
+@pytest.mark.parametrize("program", [cholesky, insertion_sort])
+def test_loops_whose_rounds_grow_are_compiled(program: Program) -> None:
+    pytest.importorskip("malt")
+    a = np.random.default_rng(1).normal(size=(24, 24))
+    a = a @ a.T + 24.0 * np.eye(24)
+    compiled = tg.compile(program, a)
+    assert len(compiled.graph.nodes) < 40
+    np.testing.assert_allclose(compiled(a), program(a.copy()))
+    small = a[:4, :4]
+    check_grads(tg.jit(program), (small,), order=1)
+
+
+@pytest.mark.parametrize("limits", [(5,), (2, 9), (9, 2), (1, 9, 3), (9, 0, -3), (9, 1, -1), (3, 3)])
+def test_a_range_backwards_whose_limits_are_traced(limits: tuple[int, ...]) -> None:
+    pytest.importorskip("malt")
+    step = limits[2] if len(limits) > 2 else 1
+
+    def program(x: Any, *ends: Any) -> Any:
+        for i in reversed(range(*ends, step) if len(ends) > 1 else range(*ends)):
+            x = 0.5 * x + i
+        return x
+
+    np.testing.assert_allclose(tg.jit(program)(1.0, *limits[:2]), program(1.0, *limits[:2]))

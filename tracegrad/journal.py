@@ -40,9 +40,8 @@ JOURNALS: ContextVar[tuple[Journal, ...]] = ContextVar("tracegrad_journals", def
 
 
 @contextmanager
-def journal() -> Iterator[Journal]:
-    """Keep a journal of the changes in place that are made in this block."""
-    found = Journal()
+def journal(found: Journal) -> Iterator[Journal]:
+    """Note the changes in place that are made in this block."""
     token = JOURNALS.set((*JOURNALS.get(), found))
     try:
         yield found

@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -37,6 +38,7 @@ Interval = tuple[float, float]
 class Rolled:
     """The loops that are compiled because they are long: how many, and the bounds of their counters' nodes.
 
+    `failed` counts by their code those that had to be unrolled after all.
     `rows`: loops over arrays are compiled for that reason alone, too, so that their integers are to be looked at.
     """
 
@@ -44,6 +46,7 @@ class Rolled:
         self.rows = rows
         self.loops = 0
         self.bounds: dict[Any, Interval | None] = {}
+        self.failed: Counter[types.CodeType] = Counter()
 
 
 ROLLING: ContextVar[Rolled | None] = ContextVar("tracegrad_rolling", default=None)

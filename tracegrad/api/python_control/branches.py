@@ -198,7 +198,8 @@ def choose(
     def deciding(run: Callable[[], tuple[Any, ...]], holds: bool) -> Callable[[], tuple[Any, ...]]:
         def decided() -> tuple[Any, ...]:
             learn(predicate, holds)
-            found = run()
+            with around.watched("if"):
+                found = run()
             around.check("if")
             return (*found, *(m.value() for m in carried))
 

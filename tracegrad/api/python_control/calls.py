@@ -15,7 +15,7 @@ import numpy as np
 
 from tracegrad.api.python_control import MARK, ROLLING, CannotConvert, convert, elements, refusal
 from tracegrad.api.python_control.branches import and_, if_exp, or_, truth
-from tracegrad.api.python_control.effects import is_users
+from tracegrad.api.python_control.effects import is_users, refuse_next
 from tracegrad.api.python_control.state import as_weak, is_number, is_traced
 from tracegrad.errors import ArgumentError, TracerBoolError, TracerError
 from tracegrad.numpy.promote import array
@@ -46,6 +46,14 @@ class TracedRange:
         if not is_traced(self.step):
             return number < self.stop if self.step > 0 else number > self.stop
         return ((self.step > 0) & (number < self.stop)) | ((self.step < 0) & (number > self.stop))
+
+    def backwards(self) -> TracedRange:
+        """Return the same numbers from the last to the first."""
+        if is_traced(self.step):
+            raise TracerError("reversed: the step of a range is not known while tracing", fix="make it static")
+        sign = 1 if self.step > 0 else -1
+        last = self.start + (self.stop - self.start - sign) // self.step * self.step
+        return TracedRange(last, self.start - self.step, -self.step)
 
     def __iter__(self) -> Iterator[Any]:
         for limit in (self.start, self.stop, self.step):
@@ -101,6 +109,10 @@ def zipped(*parts: Any, strict: bool = False) -> Any:
 
 
 def backwards(values: Any) -> Any:
+    if isinstance(values, range):
+        return values[::-1]
+    if isinstance(values, TracedRange):
+        return values.backwards()
     return Rows((values[::-1],), lambda row: row[0]) if is_array(values) else reversed(values)
 
 
@@ -178,6 +190,7 @@ def converted_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     """Call `fn`, converted if it is the user's own."""
     del scope
     kwargs = kwargs or {}
+    refuse_next((*args, getattr(fn, "__self__", None)))
     try:
         replaced = BUILTINS.get(fn)
     except TypeError:

@@ -121,7 +121,8 @@ class Carry:
             for row in tracers[m:]:
                 Memory(row, ROW)
             self.variables.set(self.rebuilt(tracers[:n]))
-            body(*tracers[m:])
+            with self.around.watched(self.what):
+                body(*tracers[m:])
             found, ends = self.variables.get(), [array.value() for array in self.arrays]
             with suppress(memory.Written):  # of an element of an array: it is set again outside
                 self.variables.set(self.entry)

@@ -15,6 +15,8 @@ import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ MOST_OBJECTS = 2000
 MOST_BYTES = 1 << 22
 Part = tuple[str, Any]
 """How the user's code names an object, and the object."""
+WATCHED: ContextVar[tuple[tuple[str, list[Part]], ...]] = ContextVar("tracegrad_watched", default=())
+"""What is being traced, a loop or a branch, one in another, and the iterators from outside of each."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -134,12 +138,27 @@ def box_of(name: str, value: Any) -> Box | None:
     return None
 
 
+def refuse_next(values: Sequence[Any]) -> None:
+    """Refuse to go on with an iterator from outside of what is being traced: it runs once while tracing."""
+    found = [value for value in values if isinstance(value, Iterator)]
+    if not found:
+        return
+    for what, iterators in WATCHED.get():
+        for name, iterator in iterators:
+            if any(value is iterator for value in found):
+                raise Mismatch(
+                    f"{what}: it takes the next of the iterator {name}, under a traced condition or in a traced loop",
+                    fix="go through the values in a `for`, or read them from an array by the loop's counter",
+                )
+
+
 class Surroundings:
     """What pieces of code can reach and change, as it was; their own `variables` are no part of it."""
 
     def __init__(self, code: Sequence[Callable[..., Any]], variables: Sequence[str]):
         self.boxes: list[Box] = []
         self.arrays: list[tuple[str, Any, Any]] = []
+        self.iterators: list[Part] = []
         self.bytes = MOST_BYTES
         seen: set[int] = set()
         pending: list[Part] = [part for fn in code for part in self.of_function(fn, variables)]
@@ -158,6 +177,8 @@ class Surroundings:
                 self.bytes -= value.nbytes
                 self.arrays.append((name, value, value.copy()))
             return
+        if isinstance(value, Iterator):
+            self.iterators.append((name, value))
         box = box_of(name, value)
         if box is not None:
             self.boxes.append(box)
@@ -187,10 +208,14 @@ class Surroundings:
                 self.boxes.append(Global(name, space))
                 yield name, space[name]
 
+    def changes(self) -> tuple[list[Box], list[tuple[str, Any, Any]]]:
+        """Return what has changed: places, and arrays of NumPy's."""
+        written = [part for part in self.arrays if part[1].tobytes() != part[2].tobytes()]
+        return [box for box in self.boxes if box.changed()], written
+
     def check(self, what: str) -> None:
         """Undo every change and refuse the first."""
-        changed = [box for box in self.boxes if box.changed()]
-        written = [part for part in self.arrays if part[1].tobytes() != part[2].tobytes()]
+        changed, written = self.changes()
         if not changed and not written:
             return
         for box in changed:
@@ -202,6 +227,15 @@ class Surroundings:
             f"{what}: it changes {names[0]} in place, under a traced condition",
             fix="assign a new value to a variable instead; tg.scan collects a value per round",
         )
+
+    @contextmanager
+    def watched(self, what: str) -> Iterator[None]:
+        """Within this block, refuse to take the next of an iterator that was there before."""
+        token = WATCHED.set((*WATCHED.get(), (what, self.iterators)))
+        try:
+            yield
+        finally:
+            WATCHED.reset(token)
 
     def forget_unset(self) -> None:
         """Take what no path has set out of dictionaries and objects again."""

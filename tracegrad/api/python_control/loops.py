@@ -26,7 +26,8 @@ from tracegrad.api.python_control import ROLLING
 from tracegrad.api.python_control.branches import and_, if_stmt, negates, truth
 from tracegrad.api.python_control.calls import Rows, TracedRange, counter
 from tracegrad.api.python_control.carry import Carry, Variables
-from tracegrad.api.python_control.rolling import check_integers, is_long
+from tracegrad.api.python_control.effects import Surroundings, refuse_next
+from tracegrad.api.python_control.rolling import MOST_FAILURES, MOST_NODES, check_integers
 from tracegrad.api.python_control.state import (
     Getter,
     Region,
@@ -104,10 +105,9 @@ def while_stmt(
         return
     if not decision:
         return
-    entry = get_state()
-    with journal() as changes:
-        body()
-        decision = test()
+    start = Start(variables, begins_again=True)
+    start.run(body)
+    decision = test()
     first = True
     while not is_traced(decision):
         if not decision:
@@ -115,10 +115,10 @@ def while_stmt(
         body()
         decision = test()
         first = False
-    if first:
-        changes.exchange()
-        set_state(entry)
-    compiled_while(test, body, variables, certain=first)
+    certain = first and start.can_begin_again()
+    if certain:
+        start.again()
+    compiled_while(test, body, variables, certain)
 
 
 def for_stmt(
@@ -134,6 +134,7 @@ def for_stmt(
     del options
     code = (body,) if extra_test is None else (body, extra_test)
     variables = Variables(names, get_state, careful(set_state, names), code)
+    refuse_next([iterated])
     if isinstance(iterated, TracedRange):
         counted(iterated, extra_test, body, variables, certain=False)
         return
@@ -225,9 +226,10 @@ def unrolled(
     iterated: Iterable[Any], extra_test: Test | None, body: Callable[[Any], None], variables: Variables
 ) -> None:
     """A Python loop; once a `break` depends on a traced value, a range is compiled and other rounds are branches."""
-    start = Start(variables)
+    rolls = ROLLING.get() is not None or extra_test is not None
+    start = Start(variables, begins_again=rolls and isinstance(iterated, range) and len(iterated) > 1)
     for rounds, item in enumerate(iterated):
-        if rounds == 1 and extra_test is None and rolled(iterated, start, body):
+        if rounds and extra_test is None and rolled(iterated, rounds, start, body):
             return
         decision = True if extra_test is None else extra_test()
         if not is_traced(decision):
@@ -242,33 +244,44 @@ def unrolled(
 
 
 class Start:
-    """The variables and arrays before the first round of a loop, to begin it once more."""
+    """The variables and arrays before the first round of a loop, to begin it once more if `begins_again`.
 
-    def __init__(self, variables: Variables):
+    That cannot be where rounds have changed lists, objects or the like: only variables and traced arrays are set back.
+    """
+
+    def __init__(self, variables: Variables, begins_again: bool):
         self.variables = variables
         self.entry = variables.get()
-        self.changes: Journal | None = None
+        self.changes = Journal() if begins_again else None
+        self.around = Surroundings(variables.code, variables.names) if begins_again else None
         self.nodes = 0
 
-    def run(self, body: Callable[[Any], None], item: Any) -> None:
-        """Run a round; the first one can be taken back."""
-        if self.changes is not None:
-            body(item)
+    def run(self, body: Callable[..., None], *item: Any) -> None:
+        """Run a round that can be taken back."""
+        if self.changes is None:
+            body(*item)
             return
         here = current_trace()
         before = len(here.builder.nodes) if here is not None else 0
-        with journal() as self.changes:
-            body(item)
+        with journal(self.changes):
+            body(*item)
         if here is not None and not here.computes:
-            self.nodes = len(here.builder.nodes) - before
+            self.nodes += len(here.builder.nodes) - before
+
+    def can_begin_again(self) -> bool:
+        return self.around is not None and not any(self.around.changes())
 
     def again(self) -> None:
-        """Let everything be as before the first round, or, the second time, as after it."""
+        """Let everything be as before the first round, or, the second time, as after the last one."""
         now = self.variables.get()
         if self.changes is not None:
             self.changes.exchange()
         self.variables.set(self.entry)
         self.entry = now
+
+    def close(self) -> None:
+        """Stop following the rounds: the loop does not begin again."""
+        self.changes = self.around = None
 
 
 def numbered(numbers: range) -> Rows:
@@ -277,18 +290,27 @@ def numbered(numbers: range) -> Rows:
     return Rows(rows, lambda row: counter(row[0], numbers[0], numbers[-1]))
 
 
-def rolled(numbers: Iterable[Any], start: Start, body: Callable[[Any], None]) -> bool:
-    """Compile a loop over a range that would be long; say whether that can be."""
-    if not isinstance(numbers, range) or not is_long(start.nodes, len(numbers)):
+def rolled(numbers: Iterable[Any], rounds: int, start: Start, body: Callable[[Any], None]) -> bool:
+    """Compile a loop over a range that would be long, as its first rounds show; say whether that can be."""
+    context = ROLLING.get()
+    if context is None or not isinstance(numbers, range) or start.around is None:
         return False
-    now = start.variables.get()
-    start.again()
-    try:
-        check = functools.partial(check_integers, counter=numbers)
-        scanned(numbered(numbers), body, start.variables, check)
-    except Exception:  # whatever a round does with a traced counter: it is unrolled
+    if len(numbers) < 3 or start.nodes * len(numbers) <= MOST_NODES * rounds:
+        return False
+    code, again = body.__code__, start.can_begin_again()
+    rest = numbers if again else numbers[rounds:]
+    if context.failed[code] >= MOST_FAILURES or len(rest) < 3:
+        start.close()
+        return False
+    if again:
         start.again()
-        start.variables.set(now)
+    try:
+        scanned(numbered(rest), body, start.variables, functools.partial(check_integers, counter=rest))
+    except Exception:  # whatever a round does with a traced counter: it is unrolled
+        context.failed[code] += 1
+        if again:
+            start.again()
+        start.close()
         return False
     return True
 
@@ -297,14 +319,15 @@ def compiled_range(
     numbers: range, rounds: int, start: Start, extra_test: Test | None, body: Callable[[Any], None]
 ) -> bool:
     """Compile the rest of a range (all of it after one round); say whether that can be."""
-    rest = numbers if rounds == 1 else numbers[rounds:]
+    again = rounds == 1 and start.can_begin_again()
+    rest = numbers if again else numbers[rounds:]
     now = start.variables.get()
-    if rounds == 1:
+    if again:
         start.again()
     try:
-        counted(TracedRange(rest.start, rest.stop, rest.step), extra_test, body, start.variables, certain=rounds == 1)
+        counted(TracedRange(rest.start, rest.stop, rest.step), extra_test, body, start.variables, certain=again)
     except (TracerBoolError, Mismatch) as error:
-        if rounds == 1:
+        if again:
             start.again()
         start.variables.set(now)
         if len(rest) > UNROLL_LIMIT:

@@ -20,14 +20,11 @@ from tracegrad.trace import Tracer
 
 MOST_NODES = 300
 """A loop whose rounds together have more nodes is compiled."""
+MOST_FAILURES = 2
+"""A loop that could not be compiled so often, inside another one, is unrolled at once."""
 ALL: Interval = (float("-inf"), float("inf"))
 LIMIT, SMALL = 2**63, 2**31
 GROWING = ("mul", "power", "left_shift", "square")
-
-
-def is_long(nodes: int, rounds: int) -> bool:
-    """Say whether a loop is to be compiled, of so many rounds with so many nodes each."""
-    return ROLLING.get() is not None and rounds > 2 and nodes * rounds > MOST_NODES
 
 
 def corners(operation: Callable[[Any, Any], Any]) -> Callable[..., Interval]:
