@@ -93,10 +93,11 @@ def test_a_convolution_in_a_loop_calls_the_library_kernel():
     ("x", "w", "more", "why"),
     [
         ((2, 8, 9, 9), (4, 8, 3, 3), {}, "tile over a padded copy: 4 maps from 8 planes by 9 taps"),
+        ((1, 3, 224, 224), (32, 3, 3, 3), {"stride": 2, "padding": 1}, "tile over a padded copy: 32 maps from 3 planes"),
         ((2, 8, 9, 9), (4, 8, 1, 1), {}, "matrix product: one tap, stride 1, no padding; tile "),
         ((2, 8, 4, 5), (4, 8, 4, 5), {}, "matrix product: one window, all of the input; "),
         ((2, 8, 9, 9), (8, 2, 3, 3), {"groups": 4}, "dot products: 2 channels and 2 maps in a group, by 9 taps"),
-        ((1, 64, 14, 14), (48, 64, 3, 3), {"padding": 6, "dilation": 6}, "tap by tap: 51% of the products are"),
+        ((1, 64, 14, 14), (72, 64, 3, 3), {"padding": 6, "dilation": 6}, "tap by tap: 51% of the products are"),
         ((4, 64, 9, 9), (96, 64, 3, 3), {"stride": 2}, "product with patches: 96 maps by 576 columns; "),
         ((4, 32, 30, 30), (32, 32, 3, 3), {"padding": 1}, "winograd 4x4: 36 products per tile instead of 144; "),
         ((8, 64, 14, 14), (64, 16, 3, 3), {"padding": 1, "groups": 4}, "32 strips of 16 tiles, a group at a time"),

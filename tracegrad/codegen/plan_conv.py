@@ -35,6 +35,7 @@ from tracegrad.codegen.tile_shape import tile_shape
 THREAD_CACHE = 1 << 20
 SMALLER = (4, 16)  # into how many parts the tile's chunks are cut where they take too much scratch
 WORTH = 1.1  # how much faster a path is to be for a family of kernels more to compile and to load
+LEAST_CHANNELS = 64  # and maps, of products tap by tap: 1 to 3 channels would take 4 to 10 times as long as on the tile
 SWEEPS = {"forward": forward_sweep, "data": data_sweep}
 TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 
@@ -100,7 +101,7 @@ def _instead_of_tile(
     if kind == "weight":
         if WORTH * patches_cost(g, shape, size) < gradient_cost(g, threads, shape, size):
             return [("patches", 1, f"product with patches: {g.outputs} maps by {g.channels * g.taps} columns")]
-    elif WORTH * taps_cost(kind, g, shape, size) < tile_cost(g, SWEEPS[kind], threads, shape, size):
+    elif min(g.channels, g.outputs) >= LEAST_CHANNELS and WORTH * taps_cost(kind, g, shape, size) < tile_cost(g, SWEEPS[kind], threads, shape, size):
         inside = f"{share_inside(g):.0%} of the products are not with zeros around the input"
         return [("taps", 1, f"tap by tap: {inside}")]
     return []
