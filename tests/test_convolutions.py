@@ -93,7 +93,7 @@ def test_a_convolution_in_a_loop_calls_the_library_kernel():
     ("x", "w", "more", "why"),
     [
         ((2, 8, 9, 9), (4, 8, 3, 3), {}, "tile over a padded copy: 4 maps from 8 planes by 9 taps"),
-        ((1, 3, 224, 224), (32, 3, 3, 3), {"stride": 2, "padding": 1}, "tile over a padded copy: 32 maps from 3 planes"),
+        ((1, 3, 224, 224), (32, 3, 3, 3), {"stride": 2, "padding": 1}, "tile over a padded copy: 32 maps"),
         ((2, 8, 9, 9), (4, 8, 1, 1), {}, "matrix product: one tap, stride 1, no padding; tile "),
         ((2, 8, 4, 5), (4, 8, 4, 5), {}, "matrix product: one window, all of the input; "),
         ((2, 8, 9, 9), (8, 2, 3, 3), {"groups": 4}, "dot products: 2 channels and 2 maps in a group, by 9 taps"),

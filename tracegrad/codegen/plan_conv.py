@@ -96,15 +96,15 @@ def _instead_of_tile(
 ) -> list[tuple[str, int, str]]:
     """Return the path that takes less time than the tile over a padded copy, by their costs, if there is one."""
     shape, size = tile_shape(isa), ITEM_SIZES[dtype]
-    if g.groups > 1 or g.flops < LEAST_FLOPS:
+    if g.groups > 1 or g.flops < LEAST_FLOPS or (kind != "weight" and min(g.channels, g.outputs) < LEAST_CHANNELS):
         return []
     if kind == "weight":
-        if WORTH * patches_cost(g, shape, size) < gradient_cost(g, threads, shape, size):
-            return [("patches", 1, f"product with patches: {g.outputs} maps by {g.channels * g.taps} columns")]
-    elif min(g.channels, g.outputs) >= LEAST_CHANNELS and WORTH * taps_cost(kind, g, shape, size) < tile_cost(g, SWEEPS[kind], threads, shape, size):
-        inside = f"{share_inside(g):.0%} of the products are not with zeros around the input"
-        return [("taps", 1, f"tap by tap: {inside}")]
-    return []
+        cost, on_tile = patches_cost(g, shape, size), gradient_cost(g, threads, shape, size)
+        found = "patches", 1, f"product with patches: {g.outputs} maps by {g.channels * g.taps} columns"
+    else:
+        cost, on_tile = taps_cost(kind, g, shape, size), tile_cost(g, SWEEPS[kind], threads, shape, size)
+        found = "taps", 1, f"tap by tap: {share_inside(g):.0%} of the products are not with zeros around the input"
+    return [found] if WORTH * cost < on_tile else []
 
 
 def _plan_path(path: str, cut: int, kind: str, dtype: str, g: Geometry, threads: int, isa: str | None) -> LibraryCall:
