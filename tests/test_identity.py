@@ -10,6 +10,8 @@ import pytest
 
 from tracegrad.codegen import cpu
 from tracegrad.config import config
+from tracegrad.ir import PRIMITIVES
+from tracegrad.ops.custom import Written
 from tracegrad.runtime import cache, identity
 
 
@@ -113,3 +115,8 @@ def test_the_version_of_numba_needs_no_import() -> None:
     folder = Path(numba.__file__).parent
     assert numba.__version__ in (folder / "_version.py").read_text()
     assert identity.numba_version()
+
+
+def test_the_source_of_every_written_primitive_is_part_of_the_key() -> None:
+    folders = {type(p).__module__.split(".")[1] for p in PRIMITIVES.values() if isinstance(p, Written)}
+    assert folders <= set(identity.COMPILER)

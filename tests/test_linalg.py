@@ -119,6 +119,57 @@ def test_only_the_lower_triangle_is_read() -> None:
     np.testing.assert_allclose(tg.jit(np.linalg.cholesky)(mixed), np.linalg.cholesky(a))
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [((96, 96), np.float32), ((2, 101, 101), np.float64)])
+def test_large_matrices_go_block_by_block(shape: tuple[int, ...], dtype: Any) -> None:
+    a = spd(RNG.normal(size=shape)).astype(dtype)
+    b = RNG.normal(size=(*shape[:-1], 20)).astype(dtype)
+
+    def factored(a: Any, b: Any) -> Any:
+        low, solve = np.linalg.cholesky(a), np.linalg.solve
+        return low, solve(low, b), solve(np.swapaxes(low, -1, -2), b), solve(low, b[..., :1])
+
+    expected = factored(a, b)
+    lower = np.tril(a) + np.triu(np.full_like(a, np.nan), 1)  # the upper triangle is not read
+    for found, wanted in zip(tg.jit(factored)(lower, b), expected, strict=True):
+        assert found.dtype == wanted.dtype
+        close = (1e-11 if dtype == np.float64 else 1e-2) * np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=close)
+    bad = a.copy()
+    bad[..., 90, 90] = -1.0
+    assert np.isnan(tg.jit(np.linalg.cholesky)(bad)).all()
+
+
+def test_large_factors_of_a_nearly_singular_matrix_are_as_good_as_lapacks() -> None:
+    x = np.linspace(0.0, 10.0, 100)
+    a = np.exp(-0.5 * (x[:, None] - x) ** 2) + 1e-10 * np.eye(100)
+    low = tg.jit(np.linalg.cholesky)(a)
+    np.testing.assert_allclose(low @ low.T, a, rtol=0, atol=5e-15)
+
+
+def test_gradients_of_large_matrices() -> None:
+    a, b, t = (RNG.normal(size=(100, 100)) for _ in range(3))
+    a = a @ a.T / 100 + np.eye(100)
+
+    def loss(a: Any) -> Any:
+        low = np.linalg.cholesky(a)
+        return (np.linalg.solve(low.T, np.linalg.solve(low, b)) * t).sum() / 100 + np.log(np.diag(low)).sum()
+
+    inverse, mirrored = np.linalg.inv(a), lambda m: 0.5 * (m + m.T)
+    expected = mirrored(-(inverse @ t @ b.T @ inverse) / 100 + 0.5 * inverse)
+    np.testing.assert_allclose(tg.jit(tg.grad(loss))(a), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_factors_are_solved_by_substitution() -> None:
+    def solved(a: Any, b: Any) -> Any:
+        low = np.linalg.cholesky(a)
+        return [np.linalg.solve(m, b) for m in (low, low.T, a.T, low @ low)]
+
+    a, b = spd(RNG.normal(size=(5, 5))), RNG.normal(size=5)
+    graph = str(tg.compile(solved, a, b).graph)
+    assert graph.count("triangular_solve(") == 2 and graph.count(" solve(") == 2
+    assert_same(tg.jit(solved)(a, b), solved(a, b), 1e-8)
+
+
 def test_errors() -> None:
     for call in (tnp.linalg.cholesky, tnp.linalg.inv, tnp.linalg.det, tnp.linalg.slogdet):
         with pytest.raises(ShapeError, match=r"f64\[2, 3\] is not a square matrix"):

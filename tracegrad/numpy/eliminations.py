@@ -1,7 +1,8 @@
 """Factorisations as loops over columns, for compiled programs: each round works on whole stacks of matrices at once.
 
-Textbook algorithms (G. Golub and C. Van Loan, "Matrix Computations", chapters 3 to 5), not blocked: n rounds over n^2
-elements. What a round must not touch is masked.
+Textbook algorithms (G. Golub and C. Van Loan, "Matrix Computations", chapters 3 to 5): n rounds over n^2 elements.
+What a round must not touch is masked. For large matrices Cholesky's factors, and substitution with many right sides, go
+block by block, which leaves most of the work to matrix products.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from tracegrad.ir import Aval
-from tracegrad.numpy import creation, elementwise as ew, reductions, selecting
+from tracegrad.numpy import arithmetic, creation, elementwise as ew, reductions, selecting
 from tracegrad.numpy.arithmetic import where
-from tracegrad.numpy.joining import concatenate, stack
+from tracegrad.numpy.joining import concatenate, pad, stack
+from tracegrad.numpy.products import matmul
+from tracegrad.numpy.shaping import matrix_transpose as mT, moveaxis, reshape
 from tracegrad.ops import control
 from tracegrad.ops.shape import iota
 from tracegrad.trace import trace
 
 FEW = 3
 """Matrices up to this size are worked on without loops: a loop takes longer to compile than their few operations."""
+BLOCK, LARGE = 32, 96
+"""Matrices from a size of LARGE on go block by block."""
 INT64 = np.dtype(np.int64)
 
 
@@ -37,7 +42,7 @@ def rounds(count: int, step: Callable[..., Any], *carry: Any) -> Any:
 def cholesky(a: Any) -> Any:
     """Return L of a = L L.T; all NaN where a pivot is not positive."""
     n = a.shape[-1]
-    m = cholesky_of_few(a) if n <= FEW else cholesky_in_rounds(a)
+    m = cholesky_of_few(a) if n <= FEW else cholesky_in_rounds(a) if n < LARGE else cholesky_in_blocks(a)
     failed = reductions.any(~(selecting.diagonal(m, 0, -2, -1) > 0.0), -1)
     return where(failed[..., None, None], np.nan, m)
 
@@ -66,6 +71,71 @@ def cholesky_in_rounds(a: Any) -> Any:
 
     (m,) = rounds(a.shape[-1], step, a)
     return selecting.tril(m)
+
+
+def cholesky_in_blocks(a: Any) -> Any:
+    """Factor the block on the diagonal; the rows below it follow by substitution, what is left by a product."""
+    n = a.shape[-1]
+    a = bordered(a, -2, -1)
+    size = a.shape[-1]
+    row, within = creation.arange(size), creation.arange(BLOCK)
+
+    def step(k: Any, m: Any) -> Any:
+        columns = k * BLOCK + within
+        panel = selecting.take(m, columns, -1)
+        low = cholesky_in_rounds(selecting.take(panel, columns, -2))
+        place = row - k * BLOCK
+        below = where((place >= BLOCK)[:, None], panel, 0.0)
+        below = mT(substitute_in_rounds(low, mT(below), upwards=False))
+        beside = selecting.take(low, arithmetic.clip(place, 0, BLOCK - 1), -2)
+        inside = ((place >= 0) & (place < BLOCK))[:, None]
+        return [m - matmul(below, mT(below)), where(inside, beside, below)]
+
+    panels = blocks(size, step, a)
+    return selecting.tril(reshape(panels, a.shape)[..., :n, :n])
+
+
+def bordered(a: Any, *axes: int) -> Any:
+    """Continue a matrix to whole blocks along some axes: both of a square one, with ones on its diagonal."""
+    n = a.shape[axes[0]]
+    more = -n % BLOCK
+    if not more:
+        return a
+    wide = pad(a, [(0, more if axis - len(a.shape) in axes else 0) for axis in range(len(a.shape))])
+    if len(axes) == 1:
+        return wide
+    place = creation.arange(n + more)
+    return where((place[:, None] == place) & (place >= n), 1.0, wide)
+
+
+def blocks(size: int, step: Callable[..., Any], x: Any, order: int = 1) -> Any:
+    """Run x, y = step(k, x) for all blocks, from the last one with order -1; return the y side by side as columns."""
+    count = size // BLOCK
+    traced = trace(lambda x, k: step(k, x), [x.aval, Aval((), INT64)], name="block")
+    numbers = iota.beside(x, shape=(count,), axis=0, dtype=INT64)
+    whole = control.scan(
+        x, numbers, *traced.captures, body=traced.graph, n_carry=1, n_xs=1, length=count, reverse=order < 0
+    )
+    return moveaxis(control.item(whole, index=1), 0, -2)
+
+
+def substitute_in_blocks(a: Any, b: Any, *, upwards: bool) -> Any:
+    """Find a block of unknowns by substitution, and take it out of the other equations by a product."""
+    n, count = b.shape[-2:]
+    a, b = bordered(a, -2, -1), bordered(b, -2)
+    size = a.shape[-1]
+    row, within = creation.arange(size)[:, None], creation.arange(BLOCK)
+
+    def step(k: Any, b: Any) -> Any:
+        rows = k * BLOCK + within
+        columns = selecting.take(a, rows, -1)
+        triangle = selecting.take(columns, rows, -2)
+        known = substitute_in_rounds(triangle, selecting.take(b, rows, -2), upwards=upwards)
+        rest = row < k * BLOCK if upwards else row >= (k + 1) * BLOCK
+        return [b - matmul(where(rest, columns, 0.0), known), mT(known)]
+
+    found = blocks(size, step, b, -1 if upwards else 1)
+    return mT(reshape(found, (*b.shape[:-2], count, size)))[..., :n, :]
 
 
 def eliminate(m: Any, n: int) -> tuple[Any, Any]:
@@ -119,6 +189,13 @@ def substitute(a: Any, b: Any, *, upwards: bool) -> Any:
             for j in order[place + 1 :]:
                 rows[j] = rows[j] - a[..., j, i][..., None] * rows[i]
         return stack(rows, -2)
+    if n >= LARGE and b.shape[-1] >= BLOCK // 2:
+        return substitute_in_blocks(a, b, upwards=upwards)
+    return substitute_in_rounds(a, b, upwards=upwards)
+
+
+def substitute_in_rounds(a: Any, b: Any, *, upwards: bool) -> Any:
+    n = a.shape[-1]
     row = creation.arange(n)[:, None]
 
     def step(k: Any, x: Any) -> Any:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from tracegrad.errors import DTypeError, ShapeError
+from tracegrad.ir import Node
 from tracegrad.ir.aval import Aval, is_float
 from tracegrad.numpy import arithmetic, creation, eliminations, reductions, selecting
 from tracegrad.numpy.products import matmul
 from tracegrad.numpy.shaping import matrix_transpose as mT
 from tracegrad.ops.custom import Written
+from tracegrad.ops.shape import transpose
 
 
 def square(name: str, a: Aval) -> int:
@@ -136,6 +138,20 @@ def check_right_side(name: str, a: Aval, b: Aval) -> None:
     n = square(name, a)
     if a.dtype != b.dtype or b.ndim != a.ndim or a.shape[:-2] != b.shape[:-2] or b.shape[-2] != n:
         raise ShapeError(f"{name}: {b} does not fit {a}", fix="check the right side's shape")
+
+
+def solve_any(a: Any, b: Any) -> Any:
+    """Return x with a x = b: by substitution if the matrix is known to be triangular, else by elimination."""
+    node = getattr(a, "_node", None)
+    if not isinstance(node, Node):
+        return solve(a, b)
+    if node.prim is cholesky:
+        return triangular_solve(a, b, transpose=False)
+    if node.prim is transpose:
+        source, perm = node.operands[0], node.params["perm"]
+        if isinstance(source, Node) and source.prim is cholesky and perm[-2:] == (a.ndim - 1, a.ndim - 2):
+            return triangular_solve(mT(a), b, transpose=True)
+    return solve(a, b)
 
 
 def inverse(a: Any) -> Any:

@@ -142,7 +142,7 @@ def solve(a: ArrayLike, b: ArrayLike, /) -> Array:
     if lead is None:
         raise ShapeError(f"solve: {shown(y)} does not fit {shown(x)}", fix="check the axes before the last two")
     x, y = (broadcast_array(v, (*lead, *v.shape[-2:])) for v in (x, y))
-    found = factorisations.solve(x, y)
+    found = factorisations.solve_any(x, y)
     return found[..., 0] if vector else found
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from tracegrad.codegen import cpu
 from tracegrad.runtime import cache as disk
 
-COMPILER = ("ir", "ops", "passes", "schedule", "codegen", "runtime")
+COMPILER = ("ir", "ops", "passes", "schedule", "codegen", "runtime", "numpy")
+"""`numpy` holds the loops that factorisations are lowered to (`ops.custom.Written`), which no graph in a key shows."""
 CPU_TEXT = "/proc/cpuinfo"
 CPU_LINES = (
     "vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags",
