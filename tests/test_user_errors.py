@@ -5,7 +5,9 @@ HERE stands for this file and the line marked with `# <-`, ELSEWHERE for another
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -330,6 +332,58 @@ def masked_array() -> None:
 def masked_array_for_a_compiled_program() -> None:
     program = tg.compile(lambda x: x.sum(), tg.spec(2))
     program(np.ma.masked_array([1.0, 2.0], [True, False]))  # <-
+
+
+@wrong(
+    """
+    spec at HERE: the shape (2, -1) has a negative size
+      fix: pass sizes of 0 or more
+    """
+)
+def negative_size() -> None:
+    tg.compile(lambda x: x + 1.0, tg.spec((2, -1)))  # <-
+
+
+@wrong(
+    """
+    spec at HERE: the shape (1.5, 2) does not hold integers
+      fix: pass a tuple of integers
+    """
+)
+def fractional_size() -> None:
+    tg.compile(lambda x: x + 1.0, tg.spec((1.5, 2)))  # <-
+
+
+@wrong(
+    """
+    index at HERE: an index is out of bounds for an axis of size 0
+      fix: the axis is empty
+    """
+)
+def index_of_an_empty_array() -> None:
+    tg.jit(lambda x, i: x[i])(np.ones(0), 0)  # <-
+
+
+@wrong(
+    """
+    argmax at HERE: f64[0] is empty along axis 0
+      fix: check the shape first
+    """
+)
+def largest_of_nothing() -> None:
+    tg.jit(lambda x: x.argmax())(np.ones(0))  # <-
+
+
+@wrong(
+    """
+    pickle at HERE: <lambda> is a compiled program
+      fix: save it with program.save(path), and tg.load(path)
+    """
+)
+def pickled_program() -> None:
+    program = tg.compile(lambda x: x + 1.0, tg.spec(2))
+    assert copy.deepcopy(program) is program
+    pickle.dumps(program)  # <-
 
 
 @wrong(

@@ -51,6 +51,17 @@ class Compiled:
         self._static = parts.static
         self.__name__ = parts.name
 
+    def __reduce__(self) -> Any:
+        raise ArgumentError(
+            f"pickle: {self.__name__} is a compiled program", fix="save it with program.save(path), and tg.load(path)"
+        )
+
+    def __copy__(self) -> Compiled:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Compiled:
+        return self
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._watch is not None:
             self.check_outside(self._watch.key())

@@ -13,6 +13,7 @@ from tracegrad.errors import ArgumentError
 from tracegrad.ir import Aval
 from tracegrad.ir import layout as layouts
 from tracegrad.ir.aval import NAMES, check_dtype, check_plain, peculiar
+from tracegrad.numpy.promote import settle_shape
 from tracegrad.record import record
 from tracegrad.runtime.layout import WORTH_A_PROGRAM, layout_of
 from tracegrad.trace import Tracer, scalar_dtype
@@ -29,11 +30,12 @@ class Spec:
 def spec(shape: int | Sequence[int], dtype: Any = np.float64) -> Spec:
     """Describe an argument of `tg.compile` by shape and dtype instead of by an example.
 
+    Raises ShapeError for negative sizes, ArgumentError for others than integers, and DTypeError for unknown dtypes.
+
     >>> spec((32, 10), np.float32)
     Spec(shape=(32, 10), dtype=dtype('float32'))
     """
-    sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    return Spec(sizes, check_dtype(dtype, "spec"))
+    return Spec(settle_shape("spec", shape), check_dtype(dtype, "spec"))
 
 
 def leaf_key(leaf: Any) -> Any:

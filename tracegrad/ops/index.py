@@ -46,7 +46,8 @@ def checked(name: str, front: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
         if i.size and (i.min() < -n or i.max() >= n):
             bad = int(i.min()) if i.min() < -n else int(i.max())
             raise IndexOutOfBounds(
-                f"{name}: index {bad} is out of bounds for an axis of size {n}", fix=f"use indices from {-n} to {n - 1}"
+                f"{name}: index {bad} is out of bounds for an axis of size {n}",
+                fix=f"use indices from {-n} to {n - 1}" if n else "the axis is empty",
             )
     return tuple(np.asarray(i) for i in indices)
 

@@ -129,7 +129,7 @@ class ArgExtremum(Primitive):
         if len(axes) != 1 or not 0 <= axes[0] < x.ndim:
             raise ShapeError(f"{self.name}: axis {axes} does not fit {x}", fix=f"use an axis from 0 to {x.ndim - 1}")
         if x.shape[axes[0]] == 0:
-            raise ShapeError(f"{self.name}: {x} is empty along axis {axes[0]}")
+            raise ShapeError(f"{self.name}: {x} is empty along axis {axes[0]}", fix="check the shape first")
         return Aval(tuple(x.shape[a] for a in kept(x.ndim, axes)), np.dtype(np.int64))
 
     def vjp(self, ct: Any, y: Any, x: Any, *, axes: Axes) -> Any:

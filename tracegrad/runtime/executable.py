@@ -207,14 +207,15 @@ class Executable:
                 f"{name}: compiled for {Aval(shape, dtype)} but called with the {type(value).__name__} {value}",
                 fix="pass a value of that dtype, or compile for this one",
             )
-        try:
-            for narrow in [DTYPES[d] for at, d in self.facts.narrowed if at == position]:
-                np.array(value, narrow)
-            return np.array(value, dtype)
-        except OverflowError as error:
-            raise DTypeError(
-                f"{name}: {error}", fix="pass a smaller number, or convert the array beside it to a wider dtype"
-            ) from None
+        for wanted in [*[DTYPES[d] for at, d in self.facts.narrowed if at == position], dtype]:
+            try:
+                found = np.array(value, wanted)
+            except OverflowError:
+                raise DTypeError(
+                    f"{name}: the number {value} does not fit {NAMES[wanted]}",
+                    fix="pass a smaller number, or convert the array beside it to a wider dtype",
+                ) from None
+        return found
 
     def check_donated(self, values: Sequence[Any], arrays: Sequence[Any]) -> None:
         """Refuse donated memory that cannot be written, or that another argument shares; copy what is strided."""
@@ -263,7 +264,7 @@ class Executable:
         primitive, size, file, line = self.facts.checks[status - 1]
         raise IndexOutOfBounds(
             f"{primitive}: an index is out of bounds for an axis of size {size}",
-            fix=f"use indices from {-size} to {size - 1}",
+            fix=f"use indices from {-size} to {size - 1}" if size else "the axis is empty",
             where=Where(file, line) if file else None,
         )
 
