@@ -136,6 +136,14 @@ def right_packing(bits: int, shape: TileShape) -> Any:
     return pack_b
 
 
+@kernel
+def first_term(k: int, block: int, blocks: int, limit: int, tail: int) -> int:
+    """Return where a block of terms begins: blocks are as even as can be, or the last one is the tail."""
+    if tail == 0:
+        return k * block // blocks
+    return k if block == blocks else minimum(block * limit, k - tail)
+
+
 def blocked_product(bits: int, shape: TileShape) -> Any:
     """Return the kernel block(a, a_row, a_k, b, ..., m, n, k, repeats, plan, work, operands, origin, is_packed)."""
     size = bits // 8
@@ -146,6 +154,12 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
     multiply = panel_product(bits, shape)
     store = storer(f"float{bits}")
     zero = KERNEL_TYPES[f"float{bits}"](0)
+
+    @kernel
+    def clear(c: int, c_row: int, m: int, n: int) -> None:
+        for i in range(m):
+            for j in range(n):
+                store(c, i * c_row + j, zero)
 
     @kernel
     def block(
@@ -175,21 +189,15 @@ def blocked_product(bits: int, shape: TileShape) -> Any:
             width = minimum(n_step, n - first)
             part = c + first * size
             if k == 0:
-                for i in range(m):
-                    for j in range(width):
-                        store(part, i * c_row + j, zero)
+                clear(part, c_row, m, width)
                 if origin >= 0:
                     finish(operands, origin + first, m, c_row, width)
             for turn in range(turns):
                 repeat, k_block = turn // k_blocks, turn % k_blocks
-                k0 = k * k_block // k_blocks
-                depth = k * (k_block + 1) // k_blocks - k0
+                k0 = first_term(k, k_block, k_blocks, depth_limit, tail)
+                depth = first_term(k, k_block + 1, k_blocks, depth_limit, tail) - k0
                 if tail:
-                    k0 = minimum(k_block * depth_limit, k - tail)
-                    depth = minimum(depth_limit, k - tail - k0)
-                    b_pitch = 0
-                    if k_block == k_blocks - 1:
-                        depth, b_pitch = tail, (tail + 2) * columns
+                    b_pitch = (tail + 2) * columns if k_block == k_blocks - 1 else 0
                 right, right_k = b + (repeat * b_repeat + k0 * b_k + first * b_column) * size, b_k * size
                 if b_pitch:
                     pack_b(right, b_k, b_column, depth, width, work, b_pitch)

@@ -33,6 +33,9 @@ for itself, so units are independent.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from tracegrad.codegen.plan import HEADER_BYTES, ITEM_SIZES, SHORT_NAMES, LibraryCall, ceil_div, round_up
 from tracegrad.codegen.tile_shape import TileShape, tile_shape
 
@@ -109,53 +112,127 @@ def plan_gemm(
     """
     if repeated[0] == 0:
         k, repeated = 0, ONE_AXIS
+    product = Product(
+        dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner, repeated
+    )  # fmt: skip
     if dtype not in ("float32", "float64"):
-        return _plan_loops(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner, repeated)
-    shape, size, repeats = tile_shape(isa), ITEM_SIZES[dtype], repeated[0]
-    if repeats == 1 and min(m, n, k) > 0 and _is_narrow(m, n, k, a_strides, b_strides, size, shape):
-        return _plan_narrow(dtype, m, n, k, a_strides, b_strides, c_strides, batch, threads, operands, inner)
-    row_blocks, column_blocks, splits = _cut(m, n, k, repeats, batch, threads, shape, size)
-    tasks = min(batch * row_blocks * column_blocks * splits, 8 * threads if batch > 1 else 1 << 19)
-    flops = 2 * batch * m * n * k * repeats
-    if flops < FLOPS_PER_TASK:
+        return _plan_loops(product)
+    shape = tile_shape(isa)
+    is_single = repeated[0] == 1 and min(m, n, k) > 0
+    if is_single and _is_narrow(m, n, k, a_strides, b_strides, product.size, shape):
+        return _plan_narrow(product)
+    return _plan_tile(product, shape)
+
+
+@dataclass(frozen=True)
+class Product:
+    """What `plan_gemm` is asked for; a, b and c are the strides of the operands."""
+
+    dtype: str
+    m: int
+    n: int
+    k: int
+    a: Strides
+    b: Strides
+    c: Strides
+    batch: int
+    threads: int
+    operands: tuple[int, int, int]
+    inner: Inner
+    repeated: Inner
+
+    @property
+    def size(self) -> int:
+        return ITEM_SIZES[self.dtype]
+
+    @property
+    def repeats(self) -> int:
+        return self.repeated[0]
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.batch * self.m * self.n * self.k * self.repeats
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Return the words from A to C_ROW."""
+        return (
+            (self.operands[0], *self.a) + (self.operands[1], *self.b) + (self.operands[2], self.c[0], self.c[1])
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What is packed of the operands: the pitches of panels (0: they are read in place), and how much at a time."""
+
+    a_pitch: int
+    b_pitch: int
+    a_panels: int
+    n_step: int
+    depth: int
+    kept_a: int
+    tail: int
+    a_bytes: int
+    b_bytes: int
+
+    @property
+    def operands(self) -> str:
+        return " and ".join(x for x, pitch in (("A", self.a_pitch), ("B", self.b_pitch)) if pitch)
+
+
+def _plan_tile(p: Product, shape: TileShape) -> LibraryCall:
+    """Plan a product on the register tile."""
+    cut = row_blocks, column_blocks, splits = _cut(p.m, p.n, p.k, p.repeats, p.batch, p.threads, shape, p.size)
+    tasks = min(p.batch * math.prod(cut), 8 * p.threads if p.batch > 1 else 1 << 19)
+    if p.flops < FLOPS_PER_TASK:
         tasks = min(tasks, 1)
-    block = ceil_div(m, row_blocks), ceil_div(ceil_div(n, shape.columns(size)), column_blocks) * shape.columns(size)
-    share = k if repeats > 1 else ceil_div(k, splits)
-    most_terms, widest = _block_of_b(m, n, k, batch, b_strides, shape, size)
+    packing = _pack(p, cut, shape)
+    in_place = packing.a_pitch == packing.b_pitch == packing.tail == 0
+    is_small = in_place and math.prod(cut) * p.repeats == 1 and 0 < p.k <= packing.depth
+    work = packing.b_bytes + packing.a_bytes + 64 + HEADER_BYTES
+    partial = round_up(splits * p.m * p.n * p.size) if splits > 1 else 0
+    columns = shape.columns(p.size)
+    plan = (
+        (p.batch, p.m, p.n, p.k, *p.places)
+        + (row_blocks, column_blocks, splits, tasks)
+        + (packing.a_pitch, packing.b_pitch, packing.a_panels, packing.n_step, packing.depth)
+        + (packing.b_bytes, int(is_small), work, partial)
+        + (*p.inner, max(1, STRIP_BYTES // (packing.depth * columns * p.size)) * columns)
+        + (packing.kept_a, p.threads, *p.repeated, packing.tail)
+    )
+    name = SHORT_NAMES[p.dtype]
+    scratch = HEADER_BYTES + partial + work * p.threads
+    are_rows_whole = packing.n_step >= p.n
+    is_one_block = p.batch * row_blocks * column_blocks == 1 and packing.a_panels >= ceil_div(p.m, shape.rows)
+    grain = p.n if column_blocks == 1 and are_rows_whole else 0
+    if (is_one_block and are_rows_whole) or splits > 1:
+        grain = p.m * p.n
+    why = _explained(shape, p.size, row_blocks, column_blocks, p.repeats, splits, packing.operands)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, p.flops, why, True, grain)
+
+
+def _pack(p: Product, cut: tuple[int, int, int], shape: TileShape) -> Packing:
+    """Decide what is packed of the blocks that a product is cut into."""
+    size, columns = p.size, shape.columns(p.size)
+    row_blocks, column_blocks, splits = cut
+    rows, width = ceil_div(p.m, row_blocks), ceil_div(ceil_div(p.n, columns), column_blocks) * columns
+    share = p.k if p.repeats > 1 else ceil_div(p.k, splits)
+    most_terms, widest = _block_of_b(p.m, p.n, p.k, p.batch, p.b, shape, size)
     depth = max(1, min(share, most_terms))
-    a_pitch, a_panels = _packed_a(block[0], min(n, block[1]), depth, a_strides, shape, size)
-    b_pitch, n_step = _packed_b(n, k * repeats, block[1], widest, depth, b_strides, shape, size)
-    tail = _short_tail(m, n, share, b_strides, shape, size)
+    a_pitch, a_panels = _packed_a(rows, min(p.n, width), depth, p.a, shape, size)
+    b_pitch, n_step = _packed_b(p.n, p.k * p.repeats, width, widest, depth, p.b, shape, size)
+    tail = _short_tail(p.m, p.n, share, p.b, shape, size)
     if tail:
         b_pitch = 0
-    k_blocks, all_panels = ceil_div(k, depth), ceil_div(block[0], shape.rows)
-    uses = batch * ceil_div(n, n_step) if row_blocks * splits * repeats == 1 else 1
-    room = batch * (k + m) * n * size // (2 * threads)
-    kept_a = _kept_a(a_strides, inner, batch, uses, k_blocks, all_panels * a_pitch * size, room)
-    if n_step < block[1] and k_blocks * repeats == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
-        n_step = min(n_step, NEAR_BYTES // (depth * shape.columns(size) * size) * shape.columns(size))
-    packed_a = round_up(k_blocks * kept_a or a_panels * a_pitch * size)
-    packed_b = round_up(ceil_div(n_step, shape.columns(size)) * max(b_pitch, tail and _panel(tail, shape, size)) * size)
-    is_small = a_pitch == b_pitch == tail == 0 and row_blocks * column_blocks * splits * repeats == 1 and 0 < k <= depth
-    work = packed_b + packed_a + 64 + HEADER_BYTES
-    partial = round_up(splits * m * n * size) if splits > 1 else 0
-    plan = (
-        (batch, m, n, k)
-        + (operands[0], *a_strides)
-        + (operands[1], *b_strides)
-        + (operands[2], c_strides[0], c_strides[1])
-        + (row_blocks, column_blocks, splits, tasks)
-        + (a_pitch, b_pitch, a_panels, n_step, depth, packed_b, int(is_small), work, partial)
-        + (*inner, max(1, STRIP_BYTES // (depth * shape.columns(size) * size)) * shape.columns(size))
-        + (kept_a, threads, *repeated, tail)
-    )
-    name = SHORT_NAMES[dtype]
-    scratch = HEADER_BYTES + partial + work * threads
-    is_whole = batch * row_blocks * column_blocks == 1 and a_panels >= ceil_div(m, shape.rows) and n_step >= n
-    grain = m * n if is_whole or splits > 1 else n if column_blocks == 1 and n_step >= n else 0
-    packed = " and ".join(x for x, pitch in (("A", a_pitch), ("B", b_pitch)) if pitch)
-    why = _explained(shape, size, row_blocks, column_blocks, repeats, splits, packed)
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, scratch, flops, why, True, grain)
+    k_blocks, all_panels = ceil_div(p.k, depth), ceil_div(rows, shape.rows)
+    uses = p.batch * ceil_div(p.n, n_step) if row_blocks * splits * p.repeats == 1 else 1
+    room = p.batch * (p.k + p.m) * p.n * size // (2 * p.threads)
+    kept_a = _kept_a(p.a, p.inner, p.batch, uses, k_blocks, all_panels * a_pitch * size, room)
+    if n_step < width and k_blocks * p.repeats == 1 and a_panels >= all_panels and (kept_a or not a_pitch):
+        n_step = min(n_step, NEAR_BYTES // (depth * columns * size) * columns)
+    a_bytes = round_up(k_blocks * kept_a or a_panels * a_pitch * size)
+    b_bytes = round_up(ceil_div(n_step, columns) * max(b_pitch, tail and _panel(tail, shape, size)) * size)
+    return Packing(a_pitch, b_pitch, a_panels, n_step, depth, kept_a, tail, a_bytes, b_bytes)
 
 
 def _block_of_b(
@@ -262,35 +339,23 @@ def _is_narrow(m: int, n: int, k: int, a_strides: Strides, b_strides: Strides, s
     return a_strides[1] == 1 and few and (m >= 8 * n and k >= 16 if n <= 4 else m >= 16 * n and k >= 16 * (n - 1))
 
 
-def _plan_narrow(
-    dtype: str,
-    m: int,
-    n: int,
-    k: int,
-    a_strides: Strides,
-    b_strides: Strides,
-    c_strides: Strides,
-    batch: int,
-    threads: int,
-    operands: tuple[int, int, int],
-    inner: Inner,
-) -> LibraryCall:
+def _plan_narrow(p: Product) -> LibraryCall:
     """Plan a product with few columns, C = A b, or with few rows, C^T = B^T a."""
-    size = ITEM_SIZES[dtype]
+    size, m, n, k, batch, threads = p.size, p.m, p.n, p.k, p.batch, p.threads
     if n <= m:
         results, width = m, n
-        matrix = (operands[0], *a_strides)
-        vector = (operands[1], b_strides[0], b_strides[1])
-        turned = inner
-        result = (operands[2], c_strides[0], c_strides[1])
-        steps = b_strides[2], 1
+        matrix = (p.operands[0], *p.a)
+        vector = (p.operands[1], p.b[0], p.b[1])
+        turned = p.inner
+        result = (p.operands[2], p.c[0], p.c[1])
+        steps = p.b[2], 1
     else:
         results, width = n, m
-        matrix = (operands[1], b_strides[0], b_strides[2], b_strides[1])
-        vector = (operands[0], a_strides[0], a_strides[2])
-        turned = (inner[0], inner[2], inner[1])
-        result = (operands[2], c_strides[0], 1)
-        steps = a_strides[1], c_strides[1]
+        matrix = (p.operands[1], p.b[0], p.b[2], p.b[1])
+        vector = (p.operands[0], p.a[0], p.a[2])
+        turned = (p.inner[0], p.inner[2], p.inner[1])
+        result = (p.operands[2], p.c[0], 1)
+        steps = p.a[1], p.c[1]
     is_small = 2 * results * width * k * batch < FLOPS_PER_TASK
     wanted = 1 if is_small or batch >= threads else ceil_div(threads, batch)
     widest = max(64, SUM_BYTES // (size * width))
@@ -309,42 +374,24 @@ def _plan_narrow(
     partial = round_up(splits * results * width * size) if splits > 1 else 0
     plan = (batch, results, k, *matrix, *vector, *result, blocks, splits, tasks, work, partial, *turned)
     plan += (width, *steps, pitch, depth)
-    name = SHORT_NAMES[dtype]
+    name = SHORT_NAMES[p.dtype]
     scratch = HEADER_BYTES + partial + work * threads
-    flops = 2 * batch * m * n * k
     grain = m * n if blocks == 1 or splits > 1 else n if n <= m else 0
     why = f"matrix by {width} vectors: {blocks} blocks" + (f", {splits} splits of k" if splits > 1 else "")
-    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, flops, why, True, grain)
+    return LibraryCall(f"tg_gemv_{name}", f"gemv_{name}", plan, scratch, p.flops, why, True, grain)
 
 
-def _plan_loops(
-    dtype: str,
-    m: int,
-    n: int,
-    k: int,
-    a_strides: Strides,
-    b_strides: Strides,
-    c_strides: Strides,
-    batch: int,
-    threads: int,
-    operands: tuple[int, int, int],
-    inner: Inner,
-    repeated: Inner,
-) -> LibraryCall:
+def _plan_loops(p: Product) -> LibraryCall:
     """Plan a product in plain loops, a row of C per task."""
-    tasks = batch * m
-    flops = 2 * batch * m * n * k * repeated[0]
-    if flops < FLOPS_PER_TASK:
+    tasks = p.batch * p.m
+    if p.flops < FLOPS_PER_TASK:
         tasks = min(1, tasks)
-    tasks = min(tasks, 16 * threads)
+    tasks = min(tasks, 16 * p.threads)
     plan = (
-        (batch, m, n, k)
-        + (operands[0], *a_strides)
-        + (operands[1], *b_strides)
-        + (operands[2], c_strides[0], c_strides[1])
+        (p.batch, p.m, p.n, p.k, *p.places)
         + (1, 1, 1, tasks, *[0] * (INNER - A_PITCH))
-        + (*inner, *[0] * (REPEATS - STRIP), *repeated, 0)
+        + (*p.inner, *[0] * (REPEATS - STRIP), *p.repeated, 0)
     )
-    name = SHORT_NAMES[dtype]
+    name = SHORT_NAMES[p.dtype]
     why = "plain loops: integers"
-    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, flops, why)
+    return LibraryCall(f"tg_gemm_{name}", f"gemm_{name}", plan, HEADER_BYTES, p.flops, why)

@@ -108,6 +108,23 @@ def cut_strips(images: int, rows: int, columns: int, wanted: int, tasks: int) ->
     return Strips(rows, columns, row_chunks, column_chunks, 1)
 
 
+def share_strips(
+    g: Geometry, rows: int, columns: int, panels: int, wanted: int, threads: int, is_tiles_first: bool
+) -> tuple[Strips, int]:
+    """Cut maps of rows x columns tiles into blocks of about `wanted`, and return how many tasks share the products.
+
+    A group is a task; where all tiles are transformed first, tasks share the panels of maps.
+    """
+    if g.groups > 1:
+        return cut_strips(g.images // g.groups, rows, columns, wanted, 1), g.groups
+    if is_tiles_first:
+        group = max(1, min(g.images, wanted // (rows * columns)))
+        tasks = panels if panels < 4 * threads else max(4 * threads, ceil_div(panels, PANELS))
+        return Strips(rows, columns, 1, 1, group), tasks
+    strips = cut_strips(g.images, rows, columns, wanted, 4 * threads)
+    return strips, ceil_div(g.images * strips.row_chunks * strips.column_chunks, strips.group)
+
+
 def plan_winograd(
     kind: str, dtype: str, g: Geometry, m: int, threads: int, shape: TileShape, cut: int = 1
 ) -> LibraryCall:
@@ -129,18 +146,8 @@ def plan_winograd(
     v_row = depth * size
     wanted = max(LEAST_TILES, TILE_CACHE // (points * v_row)) // cut
     is_tiles_first = g.groups == 1 and g.images * rows * columns <= outputs
-    if g.groups > 1:
-        strips = cut_strips(g.images // g.groups, rows, columns, wanted, 1)
-        tasks = g.groups
-    elif is_tiles_first:
-        strips = cut_strips(g.images, rows, columns, g.images * rows * columns, 1)
-        strips = Strips(rows, columns, 1, 1, max(1, min(g.images, wanted // (rows * columns))))
-        tasks = panels if panels < 4 * threads else max(4 * threads, ceil_div(panels, PANELS))
-    else:
-        strips = cut_strips(g.images, rows, columns, wanted, 4 * threads)
-        tasks = 0
+    strips, tasks = share_strips(g, rows, columns, panels, wanted, threads, is_tiles_first)
     count = g.images * strips.row_chunks * strips.column_chunks
-    tasks = tasks or ceil_div(count, strips.group)
     own_panels = ceil_div(panels, tasks) if is_tiles_first else panels
     u_point = own_panels * depth * width * size + POINT_GAP
     slots = count if is_tiles_first else strips.group
