@@ -180,6 +180,38 @@ def holders() -> Outside:
 OUTSIDE = [attributes_by_text, defaults_of_inner_functions, sets_and_deques, mappings, holders]
 
 
+RATES = [0.5]
+
+
+@functools.singledispatch
+def dispatched(x: Any) -> Any:
+    return x * RATES[0]
+
+
+def functions_behind_wrappers() -> Outside:
+    return lambda x: dispatched(x), lambda: RATES.__setitem__(0, RATES[0] + 1.0)
+
+
+def long_containers() -> Outside:
+    numbers, table = [1.0] * (LONGEST + 1), {i: float(i) for i in range(LONGEST + 1)}
+    longer = set(range(LONGEST + 1))
+
+    def change() -> None:
+        numbers[7], table[5] = 100.0, 50.0
+        longer.add(-3)
+        longer.discard(1)
+
+    return lambda x: x * sum(numbers) + table[5] + sum(longer), change
+
+
+def kinds_of_arrays() -> Outside:
+    held: list[Any] = [np.ones(3)]
+    return lambda x: x * (2.0 if isinstance(held[0], np.ndarray) else 3.0), lambda: held.__setitem__(0, 1.0)
+
+
+OUTSIDE += [functions_behind_wrappers, long_containers, kinds_of_arrays]
+
+
 @pytest.mark.parametrize("make", OUTSIDE, ids=lambda make: make.__name__)
 def test_what_is_reached_in_other_ways(make: Callable[[], Outside]) -> None:
     fn, change = make()

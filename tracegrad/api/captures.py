@@ -9,6 +9,7 @@ finds them.
 from __future__ import annotations
 
 import enum
+import operator
 import types
 import weakref
 from collections import deque
@@ -28,7 +29,7 @@ Containers = (*Mappings, list, tuple, deque)
 Sets = (set, frozenset)
 Holders = (ContextVar, weakref.ref)
 LONGEST = 1024
-"""Containers that are longer are told by their length alone."""
+"""What is in longer containers is told by identity, and not followed."""
 Functions = (types.FunctionType, types.BuiltinFunctionType, np.ufunc, type)
 
 
@@ -151,15 +152,32 @@ def key_of(value: Any) -> Any:
         return (kind, value) if value and value == value else (kind, repr(value))  # tells 0.0 from -0.0
     if isinstance(value, Constant):
         return kind, repr(value)
+    if isinstance(value, (*Containers, *Sets)) and len(value) > LONGEST:
+        return kind, Contents(value)
     if isinstance(value, Containers):
         return kind, tuple(value) if isinstance(value, Mappings) else len(value)
     if isinstance(value, Sets):
-        return kind, frozenset(value) if len(value) <= LONGEST else len(value)
+        return kind, frozenset(value)
     if isinstance(value, types.MethodType):
         return value.__func__
     if isinstance(value, types.FunctionType) and not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
         return value.__code__, id(value.__globals__)  # defined once more by the same text, it is the same
     return value if isinstance(value, Functions) or is_wrapper(value) else kind
+
+
+class Contents:
+    """What is in a long container: equal to the same objects in the same order."""
+
+    def __init__(self, container: Any) -> None:
+        self.parts = [*container, *container.values()] if isinstance(container, Mappings) else list(container)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Contents) or len(self.parts) != len(other.parts):
+            return False
+        return all(map(operator.is_, self.parts, other.parts))
+
+    def __hash__(self) -> int:
+        return len(self.parts)
 
 
 def is_wrapper(value: Any) -> bool:

@@ -3,9 +3,9 @@
 Followed are the variables that the function names, and the user's functions and methods it names in turn; from there,
 items of lists, tuples, dicts and sets, defaults of arguments, and attributes of objects whose names occur in that code
 (all attributes of the modules in `tracegrad.nn`). Not seen are attributes whose names are computed elsewhere
-(`getattr(x, name)`; of `getattr(x, "w")` and `getattr(x, f"w{i}")` they are known, or how they begin), items of
-containers longer than LONGEST, what hangs deeper than DEEPEST, and more than MOST values: these keep the value they had
-when the function was traced; arrays among them are kept by reference.
+(`getattr(x, name)`; of `getattr(x, "w")` and `getattr(x, f"w{i}")` they are known, or how they begin), methods that are
+replaced by others, what hangs in the items of containers longer than LONGEST, what hangs deeper than DEEPEST, and more
+than MOST values: these keep the value they had when the function was traced; arrays among them are kept by reference.
 """
 
 from __future__ import annotations
@@ -220,6 +220,7 @@ class Search:
             yield from map(plain, value.traced_functions())
         elif callable(value) and (found := plain(value)) is not None:
             yield found
+            yield plain(wrapped(found))
         elif not isinstance(value, types.ModuleType):
             unused = set() if isinstance(value, type) else SELDOM
             for cls in classes(value):

@@ -9,6 +9,7 @@ from types import CodeType
 from typing import Any
 
 from tracegrad import tree
+from tracegrad.api.captures import Containers, Contents, Mappings, Sets
 from tracegrad.api.signature import Parameters, describe
 
 WARN_AFTER = 8
@@ -89,10 +90,14 @@ def outside(key: Any) -> str:
     """Write the key of a captured value: a number or string, an array's shape and dtype, a container's size."""
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], type):
         kind, content = key
-        if issubclass(kind, dict):
+        if isinstance(content, Contents):
+            return f"{len(content.parts)} values"
+        if issubclass(kind, Mappings):
             return "keys " + ", ".join(map(repr, content))
-        if issubclass(kind, (list, tuple)):
+        if issubclass(kind, Containers):
             return f"{content} items"
+        if issubclass(kind, Sets):
+            return f"{len(content)} elements"
         return content if isinstance(content, str) and kind is not str else repr(content)
     code = key[0] if isinstance(key, tuple) else getattr(key, "__code__", None)
     if isinstance(code, CodeType):

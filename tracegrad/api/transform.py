@@ -72,7 +72,9 @@ class Call:
         trace = current_trace()
         arrays = []
         if self.outside is not None and (trace is None or not trace.computes) and not STATE.get().eager:
-            arrays = [a for _, a in self.outside().arrays() if liftable(a)]
+            outside = self.outside()
+            # code that asks for np.ndarray may do something else with a tracer, which is none
+            arrays = [a for _, a in outside.arrays() if liftable(a) and "ndarray" not in outside.names]
         floats = [a for a in arrays if is_float(a.dtype)]
         choices = [arrays] if not arrays else [arrays, []] if len(floats) in (0, len(arrays)) else [arrays, floats, []]
         return converted_at_need(self, lambda call: call.first_of(choices, act), Call.converted)

@@ -28,8 +28,8 @@ def permuted(x: Array, perm: tuple[int, ...]) -> Array:
 
 def whole_sizes(x: Array, shape: Any, name: str = "reshape") -> Shape:
     """Return a shape whose -1, if any, is filled in from the size of x."""
-    listed = list(shape) if isinstance(shape, (tuple, list)) else [shape]
-    holes = [i for i, n in enumerate(listed) if isinstance(n, int) and n == -1]
+    listed = list(shape) if isinstance(shape, (tuple, list, np.ndarray)) and np.ndim(shape) else [shape]
+    holes = [i for i, n in enumerate(listed) if isinstance(n, (int, np.integer)) and n == -1]
     if len(holes) > 1:
         raise ShapeError(f"{name}: {tuple(listed)} has more than one -1", fix="give all sizes but one")
     known = settle_shape(name, [1 if i in holes else n for i, n in enumerate(listed)])
