@@ -26,6 +26,7 @@ U = np.array([3, 200, 7], np.uint8)
 K = np.array([[True, False, True], [False, False, True]])
 N = np.array([1.0, np.nan, -np.inf, np.inf, -0.0, 0.0])
 F = RNG.uniform(-2.0, 2.0, (3, 4)).astype(np.float32)
+SIZES = np.array([4, -1])
 
 UNARY = """
 absolute abs fabs negative positive sign square sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan
@@ -116,7 +117,8 @@ TABLE: dict[str, tuple[Case, tuple[Any, ...]]] = {
     "median": (lambda np, x, m: (np.median(x), np.median(x, axis=0), np.median(m, axis=1, keepdims=True)), (A, M)),
     "nan": (lambda np, n: (np.nansum(n[:2]), np.nanmean(n[:2]), np.nanmax(n), np.nanmin(n)), (N,)),
     "diff": (lambda np, s, k: (np.diff(s), np.diff(s, n=2, axis=1), np.diff(k)), (S, K)),
-    "reshape": (lambda np, s: (np.reshape(s, (4, -1)), np.reshape(s, -1), np.ravel(s), np.reshape(s, np.array([4, -1]))), (S,)),
+    "reshape": (lambda np, s: (np.reshape(s, (4, -1)), np.reshape(s, -1), np.ravel(s)), (S,)),
+    "reshape-array": (lambda np, s: np.reshape(s, SIZES), (S,)),
     "transpose": (lambda np, s: (np.transpose(s), np.transpose(s, (1, -1, 0)), np.permute_dims(s, (2, 0, 1))), (S,)),
     "axes": (lambda np, s: (np.swapaxes(s, 0, -1), np.moveaxis(s, 0, 1), np.moveaxis(s, (0, 1), (-1, 0))), (S,)),
     "rollaxis": (lambda np, s: (np.rollaxis(s, 2), np.rollaxis(s, 0, 3), np.matrix_transpose(s)), (S,)),
