@@ -109,6 +109,7 @@ ERRORS = [
     (lambda: F.adaptive_avg_pool2d(np.ones((2, 3)), 1), ShapeError, r"is not a floating-point array \[C, H, W\]"),
     (lambda: F.adaptive_avg_pool2d(np.ones((2, 3, 4)), (1, 2, 3)), ArgumentError, "output_size=.* or 2 of them"),
     (lambda: F.avg_pool2d(np.ones((1, 4, 4)), 2, divisor_override=0), ArgumentError, "divisor_override is 0"),
+    (lambda: F.huber_loss(1.0, 2.0, delta=0.0), ArgumentError, "huber_loss at .*: delta is 0.0, not positive"),
     (lambda: nn.MSELoss(reduction="avg"), ArgumentError, "MSELoss at .*: reduction='avg' is not known"),
     (lambda: nn.BCELoss()(np.ones(2), np.ones(3)), ShapeError, "differ in shape"),
     (lambda: nn.init.orthogonal(KEY, (3,)), ShapeError, r"the shape \(3,\) has fewer than 2 axes"),

@@ -758,7 +758,7 @@ def unknown_backend() -> None:
 
 @wrong(
     """
-    grad at HERE: main returns f32[64, 10], not a scalar
+    grad at HERE: <lambda> returns f32[64, 10], not a scalar
       fix: reduce it, for instance with .sum() or .mean(), or use tg.vjp
     """
 )
@@ -768,7 +768,7 @@ def loss_that_is_no_scalar() -> None:
 
 @wrong(
     """
-    grad at HERE: main returns i64, which has no gradient
+    grad at HERE: <lambda> returns i64, which has no gradient
       fix: return a floating-point loss
     """
 )
@@ -778,7 +778,7 @@ def integer_loss() -> None:
 
 @wrong(
     """
-    grad at HERE: main returns a structure, not one scalar
+    grad at HERE: <lambda> returns a structure, not one scalar
       fix: return one number, or use has_aux=True and return (loss, aux)
     """
 )
@@ -788,7 +788,7 @@ def loss_with_extra_results() -> None:
 
 @wrong(
     """
-    grad at HERE: main returns nothing, not one scalar
+    grad at HERE: <lambda> returns nothing, not one scalar
       fix: return one number, or use has_aux=True and return (loss, aux)
     """
 )
@@ -808,7 +808,7 @@ def integer_argument() -> None:
 
 @wrong(
     """
-    grad at HERE: main must return (loss, aux) when has_aux=True
+    grad at HERE: <lambda> must return (loss, aux) when has_aux=True
       fix: return loss, aux
     """
 )
@@ -818,7 +818,7 @@ def has_aux_without_aux() -> None:
 
 @wrong(
     """
-    grad at HERE: main returns f32[64, 10], not a scalar
+    grad at HERE: <lambda> returns f32[64, 10], not a scalar
       fix: reduce it, for instance with .sum() or .mean(), or use tg.vjp
     """
 )
@@ -828,7 +828,7 @@ def has_aux_with_a_vector() -> None:
 
 @wrong(
     """
-    grad at HERE: argnums=2 names no argument of this call of main
+    grad at HERE: argnums=2 names no argument of this call of <lambda>
       fix: check argnums
     """
 )
@@ -838,7 +838,7 @@ def argnums_out_of_range() -> None:
 
 @wrong(
     """
-    grad at HERE: argnums='w' names no argument of this call of main
+    grad at HERE: argnums='w' names no argument of this call of <lambda>
       fix: check argnums
     """
 )
@@ -880,7 +880,7 @@ def vjp_of_integers() -> None:
 
 @wrong(
     """
-    vjp at HERE: main returns i64[64, 10], and only floating-point results have cotangents
+    vjp at HERE: <lambda> returns i64[64, 10], and only floating-point results have cotangents
       fix: return floating-point values only, or use tg.value_and_grad with has_aux=True
     """
 )

@@ -211,7 +211,7 @@ def check_results(call: Call, graph: Graph) -> None:
     for output in graph.outputs:
         if not is_float(output.dtype):
             raise GradientError(
-                f"jacobian: {call.name} returns {output.aval}, and only floating-point results have derivatives",
+                f"jacobian: {call.label} returns {output.aval}, and only floating-point results have derivatives",
                 fix="return floating-point values only",
                 where=output.where if isinstance(output, Node) else None,
             )

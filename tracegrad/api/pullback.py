@@ -128,7 +128,7 @@ def check_results(call: Call, graph: Graph) -> None:
     for output in graph.outputs:
         if not is_float(output.dtype):
             raise GradientError(
-                f"vjp: {call.name} returns {output.aval}, and only floating-point results have cotangents",
+                f"vjp: {call.label} returns {output.aval}, and only floating-point results have cotangents",
                 fix="return floating-point values only, or use tg.value_and_grad with has_aux=True",
                 where=output.where if isinstance(output, Node) else None,
             )

@@ -58,9 +58,14 @@ class Call:
         return replace(self, fn=retry(self.fn, error))
 
     @property
+    def label(self) -> str:
+        """The function's name in errors."""
+        return str(getattr(self.fn, "__name__", type(self.fn).__name__))
+
+    @property
     def name(self) -> str:
-        text = getattr(self.fn, "__name__", type(self.fn).__name__)
-        return text if text.isidentifier() else "main"
+        """The function's name in graphs, whose text is Python's."""
+        return self.label if self.label.isidentifier() else "main"
 
     def trace(self, leaves: Sequence[Any]) -> Traced:
         """Trace the function for leaves of these avals; convert its control flow if that is needed."""
@@ -165,7 +170,7 @@ class Grad:
             probe = tree.unflatten(traced.out_tree, list(range(traced.out_tree.num_leaves)))
             if not isinstance(probe, tuple) or len(probe) != 2:
                 raise GradientError(
-                    f"grad: {call.name} must return (loss, aux) when has_aux=True", fix="return loss, aux"
+                    f"grad: {call.label} must return (loss, aux) when has_aux=True", fix="return loss, aux"
                 )
             single = isinstance(probe[0], int)
         else:
@@ -173,20 +178,20 @@ class Grad:
         if not single:
             found = "a structure" if traced.out_tree.num_leaves else "nothing"
             raise GradientError(
-                f"grad: {call.name} returns {found}, not one scalar",
+                f"grad: {call.label} returns {found}, not one scalar",
                 fix="return one number, or use has_aux=True and return (loss, aux)",
             )
         first = traced.graph.outputs[0]
         where = first.where if isinstance(first, Node) else None
         if shape != ():
             raise GradientError(
-                f"grad: {call.name} returns {first.aval}, not a scalar",
+                f"grad: {call.label} returns {first.aval}, not a scalar",
                 fix="reduce it, for instance with .sum() or .mean(), or use tg.vjp",
                 where=where,
             )
         if not is_float(first.dtype):
             raise GradientError(
-                f"grad: {call.name} returns {first.aval}, which has no gradient",
+                f"grad: {call.label} returns {first.aval}, which has no gradient",
                 fix="return a floating-point loss",
                 where=where,
             )
@@ -220,7 +225,7 @@ class Grad:
         for asked, name in zip(given, names, strict=True):
             if name not in passed:
                 raise ArgumentError(
-                    f"grad: argnums={asked!r} names no argument of this call of {call.name}", fix="check argnums"
+                    f"grad: argnums={asked!r} names no argument of this call of {call.label}", fix="check argnums"
                 )
         return names
 

@@ -64,6 +64,8 @@ def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
 @rounded_once
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
     """Return d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (Huber, 1964)."""
+    if isinstance(delta, (int, float)) and delta <= 0:
+        raise ArgumentError(f"huber_loss: delta is {delta}, not positive", fix="use l1_loss")
     x, y = matching("huber_loss", input, target)
     d = tnp.abs(x - y)
     return reduced("huber_loss", tnp.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
