@@ -389,6 +389,8 @@ BY_HAND = {
     "3-d product": Case(3, 24, (3, 7, 14), 40, (1, 1, 1), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1)),
     "product of several images": Case(7, 50, (3, 3), 40, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
     "product of one small image": Case(1, 24, (7, 7), 40, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "product of one image, few maps": Case(1, 24, (13, 17), 3, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    "product of one image, few channels": Case(1, 2, (13, 17), 24, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
     "product of points": Case(9, 24, (1, 1), 40, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
     "product of one point": Case(1, 24, (1, 1), 40, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
     "product of parts of a plane": Case(2, 9, (20, 30), 24, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),

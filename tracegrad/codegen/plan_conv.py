@@ -28,14 +28,15 @@ from tracegrad.codegen.plan_conv_runs import data_sweep, forward_sweep, plan_run
 from tracegrad.codegen.plan_conv_taps import plan_taps, share_inside, taps_cost
 from tracegrad.codegen.plan_conv_weight import gradient_cost, plan_gradient
 from tracegrad.codegen.plan_gemm import plan_gemm
-from tracegrad.codegen.plan_winograd import LEAST_FLOPS, plan_winograd, tile_sizes
+from tracegrad.codegen.plan_winograd import plan_winograd, tile_sizes
 from tracegrad.codegen.plan_winograd_weight import plan_winograd_weight
 from tracegrad.codegen.tile_shape import tile_shape
 
 THREAD_CACHE = 1 << 20
 SMALLER = (4, 16)  # into how many parts the tile's chunks are cut where they take too much scratch
 WORTH = 1.1  # how much faster a path is to be for a family of kernels more to compile and to load
-LEAST_CHANNELS = 64  # and maps, of products tap by tap: 1 to 3 channels would take 4 to 10 times as long as on the tile
+WORTH_FLOPS = 1 << 25  # and how much it is to have to do: the layers of LeNet with 64 images stay below
+LEAST_CHANNELS = 64  # and maps, of products tap by tap: with 1 to 3 they take 4 to 10 times as long as the tile
 SWEEPS = {"forward": forward_sweep, "data": data_sweep}
 TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 
@@ -96,7 +97,9 @@ def _instead_of_tile(
 ) -> list[tuple[str, int, str]]:
     """Return the path that takes less time than the tile over a padded copy, by their costs, if there is one."""
     shape, size = tile_shape(isa), ITEM_SIZES[dtype]
-    if g.groups > 1 or g.flops < LEAST_FLOPS or (kind != "weight" and min(g.channels, g.outputs) < LEAST_CHANNELS):
+    if g.groups > 1 or g.flops < WORTH_FLOPS:
+        return []
+    if kind != "weight" and (g.taps == 1 or min(g.channels, g.outputs) < LEAST_CHANNELS):
         return []
     if kind == "weight":
         cost, on_tile = patches_cost(g, shape, size), gradient_cost(g, threads, shape, size)

@@ -7,7 +7,8 @@ which is transposed, some positions at a time (`conv_pointwise_kernels`).  Where
 positions of several images: sums go to memory and back once for each.
 
 Where (n, p) is one axis in memory, and short, this is a product of matrices: x is packed once, and dw is written along
-its rows.  One core, in times: 960 -> 320 channels at 7 x 7, one image 1.8; 480 -> 20 at 1 x 1, 32 images 14.
+its rows; where channels or maps are few, a single image is one, too.  One core, in times: 960 -> 320 channels at 7 x 7,
+one image 1.8; 480 -> 20 at 1 x 1, 32 images 14.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ BATCH_BYTES = 192 << 10
 """Rows of a chunk: every panel of columns reads them again, from the L2 cache."""
 MATRIX_PLANE = 128
 """Positions of a single image up to which a product of matrices is faster: 1.0 to 1.3 times as slow at 196 to 3136."""
+FEW = 6
+"""Channels or maps up to which the other operand of a single image is read once, as a matrix by few vectors: 64
+channels to 2 maps 2.7 times as fast on 64 x 64, to 6 maps 1.6 times, to 16 maps 0.7 times."""
 TRANSPOSED = 0.5
 """The cost of transposing an element, in steps of one row of the tile (measured: 0.3 to 0.7)."""
 TURNED = 5
@@ -71,7 +75,7 @@ def divisors(n: int) -> Iterable[int]:
 def plan_pointwise_gradient(dtype: str, g: Geometry, threads: int, shape: TileShape) -> LibraryCall:
     """Plan dw of a pointwise convolution."""
     plane = math.prod(g.size)
-    if plane == 1 or (g.images == 1 and plane <= MATRIX_PLANE):
+    if plane == 1 or (g.images == 1 and (plane <= MATRIX_PLANE or min(g.outputs, g.channels) <= FEW)):
         if plane == 1:
             k, dy_strides, x_strides = g.images, (0, 1, g.outputs), (0, g.channels, 1)
         else:
