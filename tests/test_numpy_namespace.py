@@ -311,6 +311,24 @@ def test_gradients(name: str) -> None:
     check_grads(lambda *xs: flat(case(tnp, *xs)), arrays, order=1, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 40, 129, 1000])
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_searching_in_tables_of_any_size(size: int, dtype: Any) -> None:
+    rng = np.random.default_rng(size)
+    table = np.sort(rng.integers(0, size, size)).astype(dtype)
+    ends = [np.nan, np.inf, -np.inf] if dtype == np.float64 else []
+    values = np.concatenate([rng.uniform(-2.0, size + 2.0, 200), table[:50], ends]).astype(dtype)
+    if dtype == np.float64 and size > 1:
+        table[-1] = np.nan
+    for side in ("left", "right"):
+        search = lambda a, v, side=side: np.searchsorted(a, v, side)
+        compiled = tg.compile(search, table, values)
+        found = compiled(table, values)
+        assert found.dtype == np.int64 and compiled.kernels <= 3
+        np.testing.assert_array_equal(found, search(table, values))
+        np.testing.assert_array_equal(tnp.searchsorted(table, values, side), found)
+
+
 @pytest.mark.parametrize("exponent", [1.5, 2.5, -0.5, -1.5, 3.5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_powers_by_roots_are_exact_enough_up_to_the_ends_of_the_range(exponent: float, dtype: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tracegrad.errors import ArgumentError, ShapeError
 from tracegrad.ir.aval import is_float
 from tracegrad.numpy import arithmetic, elementwise as ew, indexing, reductions, shaping
 from tracegrad.numpy.promote import computed, readonly_view
-from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, one_axis, shown
+from tracegrad.numpy.promote import BOOL, INT64, Array, ArrayLike, array, broadcast_array, cast, one_axis, shown
 from tracegrad.ops import elementwise as ops
 from tracegrad.ops import index as index_ops
 from tracegrad.ops.shape import iota
@@ -120,13 +122,38 @@ def median(x: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> 
     return shaping.reshape(found, tuple(1 if axis is None or a == at else m for a, m in enumerate(x.shape)))
 
 
+FEW_TO_SEARCH = 128
+"""Vectors up to this size are compared with in whole, which vectorises."""
+
+
 def searchsorted(a: ArrayLike, v: ArrayLike, side: str = "left") -> Array:
-    """Return where to insert `v` into the sorted vector `a` to keep it sorted, as `numpy.searchsorted`: int64."""
+    """Return where to insert `v` into the sorted vector `a` to keep it sorted, as `numpy.searchsorted`: int64.
+
+    NaN comes last, as NumPy sorts it.
+    """
     a, v = array("searchsorted", a), array("searchsorted", v)
     if len(a.shape) != 1:
         raise ShapeError(f"searchsorted: {shown(a)} is not a vector", fix="pass a sorted vector")
-    wide = shaping.expand_dims(v, -1)
-    return reductions.sum(ew.less(a, wide) if side == "left" else ew.less_equal(a, wide), -1)
+    before = ew.less if side == "left" else ew.less_equal
+    if a.shape[0] > FEW_TO_SEARCH:
+        found = bisected(a, v, before)
+    else:
+        found = reductions.sum(before(a, shaping.expand_dims(v, -1)), -1)
+    if not is_float(v.dtype):
+        return found
+    numbers = reductions.sum(ew.equal(a, a)) if side == "left" and is_float(a.dtype) else a.shape[0]
+    return arithmetic.where(ew.isnan(v), numbers, found)
+
+
+def bisected(a: Array, v: Array, before: Any) -> Array:
+    """Count the elements of a sorted vector `before` each v, by halving what may be the next one: no index leaves a."""
+    first: Array = np.int64(0)
+    left = a.shape[0]
+    while left > 1:
+        half = left // 2
+        first = arithmetic.where(before(take(a, first + (half - 1)), v), first + half, first)
+        left -= half
+    return first + cast("searchsorted", before(take(a, first), v), INT64)
 
 
 def triangle(name: str, x: ArrayLike, k: int, *, lower: bool) -> Array:

@@ -29,9 +29,11 @@ def lower_argmax(r: Rewriter, node: Node) -> Operand | None:
     hit = r.add(el.equal, x, r.add(broadcast, best, shape=x.shape, axes=kept))
     if is_float(x.dtype):
         hit = r.add(el.bitwise_or, hit, r.add(el.isnan, x))
-    place = r.add(iota, shape=x.shape, axis=axis, dtype=np.dtype(np.int64))
-    place = r.add(el.where, hit, place, Literal(x.shape[axis], np.dtype(np.int64)))
-    return r.add(reduce_min, place, axes=(axis,))
+    narrow = np.dtype(np.int32 if x.shape[axis] < 2**31 else np.int64)  # CPUs have a vector minimum of 32 bits
+    place = r.add(iota, shape=x.shape, axis=axis, dtype=narrow)
+    place = r.add(el.where, hit, place, Literal(x.shape[axis], narrow))
+    found = r.add(reduce_min, place, axes=(axis,))
+    return found if narrow == node.dtype else r.add(el.convert, found, dtype=node.dtype)
 
 
 @rule(set_slice)

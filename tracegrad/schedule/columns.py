@@ -22,16 +22,23 @@ class Columns(Form):
         width = unit.shape[last]
         block = min(BLOCK, max(32, -(-width // (2 * self.context.threads))))
         blocks = -(-width // block)
-        self.block, self.width, self.column = block, width, self.dims[last]
-        self.slot = Affine.var(self.column) + Affine.var("b", -block)
+        self.width, self.column = width, self.dims[last]
+        self.block = block if blocks > 1 else width
+        self.slot = Affine.var(self.column)
+        if blocks > 1:
+            self.slot = self.slot + Affine.var("b", -block)
         for stage in range(self.passes):
             self.one_pass(stage)
-        outer = [(self.dims[a], unit.shape[a]) for a in unit.kept if a != last] + [("b", blocks)]
+        outer = [(self.dims[a], unit.shape[a]) for a in unit.kept if a != last]
+        if blocks > 1:
+            outer.append(("b", blocks))
         work = unit.size * max(body.work, 1)
         return Lowered((self.kernel(outer, body.statements, work),), tuple(body.needs))
 
     def columns(self, inside: Sequence[Stmt]) -> Loop:
-        """Loop over the columns of this task's block."""
+        """Loop over the columns of this task's block, or over all of them where one block holds them."""
+        if self.block == self.width:
+            return Loop(self.column, self.width, tuple(inside))
         return Loop(self.column, self.block, tuple(inside), Affine.var("b", self.block), self.width)
 
     def one_pass(self, stage: int) -> None:

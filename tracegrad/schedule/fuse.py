@@ -17,6 +17,7 @@ from tracegrad.ir import Graph, Node
 from tracegrad.ir.aval import is_half
 from tracegrad.ir.primitive import INPUT
 from tracegrad.ops.elementwise import convert
+from tracegrad.ops.index import gather
 from tracegrad.ops.shape import broadcast, reshape
 from tracegrad.schedule.kinds import cost, lowering
 from tracegrad.schedule.reads import (
@@ -314,8 +315,10 @@ class Fusion:
     def links(self, node: Node) -> Iterator[Link]:
         """Yield the computed values that `node` reads, seen through views and through values that are inlined."""
         whole = node.prim.kind not in ("elementwise", "reduce")
-        for operand in node.nodes():
-            yield from self.trace_link(operand, "other" if whole else "same")
+        for number, operand in enumerate(node.operands):
+            if isinstance(operand, Node):
+                index = node.prim is gather and number > 0 and operand.shape == node.shape
+                yield from self.trace_link(operand, "same" if index or not whole else "other")
 
     def trace_link(self, source: Node, mode: str) -> Iterator[Link]:
         axes: tuple[int, ...] = ()
