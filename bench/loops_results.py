@@ -37,10 +37,11 @@ def ours(rows: Sequence[Row], case: str) -> float:
 
 def table(rows: Sequence[Row]) -> str:
     """Write the rows of a case, with each peer's time over ours; ~ marks a time scaled from fewer rounds."""
-    head = f"{'case':19}{'library':11}{'size':>9}{'cold':>9}{'warm':>9}{'time':>14}{'spread':>8}{'over ours':>12}"
+    wide = max(19, *(len(row.case) + 1 for row in rows)) if rows else 19
+    head = f"{'case':{wide}}{'library':11}{'size':>9}{'cold':>9}{'warm':>9}{'time':>14}{'spread':>8}{'over ours':>12}"
     lines = [head]
     for row in rows:
-        name = f"{row.case:19}{row.library:11}"
+        name = f"{row.case:{wide}}{row.library:11}"
         if row.error:
             lines.append(f"{name}{row.error[:100]}")
             continue
