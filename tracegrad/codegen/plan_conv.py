@@ -35,8 +35,9 @@ from tracegrad.codegen.tile_shape import tile_shape
 THREAD_CACHE = 1 << 20
 SMALLER = (4, 16)  # into how many parts the tile's chunks are cut where they take too much scratch
 WORTH = 1.1  # how much faster a path is to be for a family of kernels more to compile and to load
-WORTH_FLOPS = 1 << 25  # and how much it is to have to do: the layers of LeNet with 64 images stay below
+WORTH_FLOPS = 1 << 25  # and the least work: the layers of LeNet with 64 images have less
 LEAST_CHANNELS = 64  # and maps, of products tap by tap: with 1 to 3 they take 4 to 10 times as long as the tile
+MOST_INSIDE = 0.85  # of their products; 3 x 1 x 1 taps on 8 x 28 x 28 (0.92) took 1.5 times as long as on the tile
 SWEEPS = {"forward": forward_sweep, "data": data_sweep}
 TOO_LARGE = ": larger chunks would copy more than 1.5 times the arrays"
 
@@ -99,14 +100,15 @@ def _instead_of_tile(
     shape, size = tile_shape(isa), ITEM_SIZES[dtype]
     if g.groups > 1 or g.flops < WORTH_FLOPS:
         return []
-    if kind != "weight" and (g.taps == 1 or min(g.channels, g.outputs) < LEAST_CHANNELS):
+    inside = share_inside(g)
+    if kind != "weight" and (inside > MOST_INSIDE or min(g.channels, g.outputs) < LEAST_CHANNELS):
         return []
     if kind == "weight":
         cost, on_tile = patches_cost(g, shape, size), gradient_cost(g, threads, shape, size)
         found = "patches", 1, f"product with patches: {g.outputs} maps by {g.channels * g.taps} columns"
     else:
         cost, on_tile = taps_cost(kind, g, shape, size), tile_cost(g, SWEEPS[kind], threads, shape, size)
-        found = "taps", 1, f"tap by tap: {share_inside(g):.0%} of the products are not with zeros around the input"
+        found = "taps", 1, f"tap by tap: {inside:.0%} of the products are not with zeros around the input"
     return [found] if WORTH * cost < on_tile else []
 
 
@@ -164,8 +166,8 @@ def choose_path(kind: str, g: Geometry, threads: int) -> tuple[str, str]:
     | winograd | 3 x 3 taps, stride 1, where `tile_sizes`    | 2.25 or 4 times fewer products, paid for with           |
     |          | finds its costs to be lower                 | transforms of the channels and of the weights           |
     | taps     | forward and data, no groups, where costs    | no products with the zeros around x, all weights are    |
-    |          | say so (`_instead_of_tile`): wide dilation, | read once: 2048 maps of 28 x 28 with dilation 12 2.4    |
-    |          | small maps, many weights                    | times as fast as the tile, 512 of 2 x 7 x 7 1.4 times   |
+    |          | say so (`_instead_of_tile`): wide dilation, | read once: 2048 channels of 28 x 28 with dilation 12    |
+    |          | small maps, many weights                    | 2.4 times as fast as the tile                           |
     | patches  | weight, no groups, where costs say so: few  | every tap's elements are transposed, but sums are added |
     |          | positions, more maps than a few, dilation   | to dw in place: 512 maps and channels of 14 x 14 with   |
     |          |                                             | stride 2 4 times as fast as the tile                    |
