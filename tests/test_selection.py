@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -149,3 +150,107 @@ def test_refused(case: Case, text: str) -> None:
         tg.jit(case)(X)
     with pytest.raises(AttributeError):
         tg.jit(lambda x: x[x > 0].nothing)(X)
+
+
+# --- copies and views -------------------------------------------------------------------------------------------------
+
+
+def changed_after_a_mask(x: Any) -> Any:
+    y = x * 1.0
+    m = y > 0
+    v = y[m]
+    y[:] = 7.0
+    m[:] = True
+    v += 1.0
+    return v.sum(), y, y[m].sum()
+
+
+def test_what_a_mask_selects_is_a_copy() -> None:
+    for ours, theirs in zip(tg.jit(changed_after_a_mask)(X), changed_after_a_mask(X), strict=True):
+        np.testing.assert_allclose(ours, theirs)
+
+
+# --- x[start:stop] with bounds that are not known ---------------------------------------------------------------------
+
+
+def sums_of_parts(x: Any, n: Any) -> Any:
+    return x[:n].sum(), x[n:].prod(), x[-n:].var(), x[n:-1].sum(), x[:n] @ x[:n], np.exp(x[n:]).sum(), x[1:n].mean()
+
+
+def parts_changed(x: Any, n: Any) -> Any:
+    y = x.copy()
+    y[n:] = 0.5
+    y[:n] *= 2.0
+    y[n:] += x[n:] * 3.0
+    y[:n] = np.sin(x[:n])
+    v = y[1:n]
+    v -= 1.0
+    w = y[n:]
+    y[0] = 100.0
+    return y, v.sum(), w.sum()
+
+
+def parts_of_rows(x: Any, n: Any) -> Any:
+    a = np.outer(x, x)
+    a[n:, 1] = 5.0
+    a[2, n:] -= a[1, n:]
+    a[1, :n] = 0.5
+    a[:n] += x
+    t = a.T[:n]
+    t *= 0.5
+    return a, a[n:, 0].sum(), a[:n].sum(axis=0), a[:n, 2:4].sum(), (a[1, :n] * a[2, :n]).sum()
+
+
+@pytest.mark.parametrize("program", [sums_of_parts, parts_changed, parts_of_rows])
+def test_slices_with_traced_bounds(program: Callable[..., Any]) -> None:
+    pytest.importorskip("malt")
+    compiled = tg.jit(program)
+    x = X.ravel()[:7]
+    for n in (0, 1, 3, 7, 9, -2, -9):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = program(x, n)
+        for ours, theirs in zip(compiled(x, n), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert compiled.traces == 1
+    check_grads(tg.jit(lambda x: program(x, np.int64(3))), [x], order=1)
+    check_grads(lambda x: compiled(x, 3), [x], order=1)
+
+
+def table_by_a_traced_bound(x: Any, n: Any) -> Any:
+    table = np.arange(8.0)
+    return x * table[:n].sum()
+
+
+def test_a_table_of_numpys_by_a_traced_bound() -> None:
+    pytest.importorskip("malt")
+    np.testing.assert_allclose(tg.jit(table_by_a_traced_bound)(X, 3), X * 3.0)
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        (lambda x, n: x[:n], r"x\[start:stop\] with a traced bound.*: how many elements it has"),
+        (lambda x, n: x[:n] + x[n:], "different"),
+        (lambda x, n: x[:n] + x, r"add with an array of shape .4, 5. of x\[start:stop\]"),
+        (lambda x, n: np.sort(x[:n]), r"numpy.sort of x\[start:stop\]"),
+        (lambda x, n: x[:n, n:].sum(), "an integer of a traced value i64 is not known"),
+        (lambda x, n: x[::n].sum(), "an integer of a traced value i64 is not known"),
+        (lambda x, n: assigned_to(x.copy(), n, np.ones(2)), r"f64\[2\] in the places of a traced mask or slice"),
+        (lambda x, n: added_to(x.astype(np.int64), n), "which cannot be stored in i64"),
+    ],
+)  # fmt: skip
+def test_slices_refused(program: Callable[..., Any], text: str) -> None:
+    pytest.importorskip("malt")
+    with pytest.raises(tg.TracegradError, match=text):
+        tg.jit(program)(X, 2)
+
+
+def assigned_to(y: Any, n: Any, value: Any) -> Any:
+    y[0, :n] = value
+    return y
+
+
+def added_to(y: Any, n: Any) -> Any:
+    y[:n] += 0.5
+    return y

@@ -332,7 +332,10 @@ class Tracer:
         )
 
     def __hash__(self) -> int:
-        return id(self)
+        raise TracerError(
+            f"the hash of a traced value {self.aval}: it is not known while tracing, so it is no key of a dictionary",
+            fix="index an array instead, or make the argument static",
+        )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"

@@ -11,7 +11,8 @@ from tracegrad.errors import DTypeError, ShapeError
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, products
 from tracegrad.numpy.creation import astype
 from tracegrad.numpy.promote import Array, shown
-from tracegrad.numpy.selection import Selected, written
+from tracegrad.numpy.selection import Selected, elementwise, written
+from tracegrad.numpy.slices import Part, by_slice
 from tracegrad.numpy.updates import Update
 from tracegrad.numpy.shaping import as_shape, ndim
 from tracegrad.memory import ELEMENT, WRITERS, write_out
@@ -29,6 +30,9 @@ def setitem(self: Tracer, index: Any, value: Any) -> None:
     """x[index] = value: values are converted to x's dtype; where a place repeats, the last value stays."""
     if value is ELEMENT:
         return
+    if (part := by_slice(self, index)) is not None:
+        assign(part, value)
+        return
     if isinstance(value, Selected) and isinstance(index, Tracer):
         self.changed(written(self, index, value), "item assignment")
         return
@@ -40,8 +44,20 @@ def setitem(self: Tracer, index: Any, value: Any) -> None:
         self.changed(Update(self, how).set(stored(self, value)), "item assignment")
 
 
+def assign(part: Part, value: Any) -> None:
+    """Store a value in x[start:stop] for bounds that are not known."""
+    if part.is_place_of(value):
+        return
+    whole = part._whole
+    if isinstance(value, Selected):
+        found = written(whole, part._mask, value)
+    else:
+        found = masked(whole, part._mask, stored(whole, value))
+    write_out(found, whole, "item assignment")
+
+
 def masked(x: Tracer, mask: Tracer, value: Any) -> Array:
-    """Return x with `value` wherever a traced mask holds: one value for all places, as their number is not known."""
+    """Return x with `value` wherever a mask holds: one value for all places, as their number is not known."""
     rest = x.ndim - mask.ndim
     if mask.shape != x.shape[: mask.ndim]:
         raise ShapeError(
@@ -49,7 +65,7 @@ def masked(x: Tracer, mask: Tracer, value: Any) -> Array:
         )
     if ndim(value) > rest:
         raise ShapeError(
-            f"item assignment: {shown(value)} in the places of a traced mask, whose number is not known",
+            f"item assignment: {shown(value)} in the places of a traced mask or slice, whose number is not known",
             fix="choose with x = np.where(mask, values, x), values of the shape of x",
         )
     return arithmetic.where(as_shape(mask, (*mask.shape, *(1,) * rest)), value, x)
@@ -71,6 +87,15 @@ def stored(x: Tracer, value: Any) -> Any:
     return value if fits else astype(value, x.dtype)
 
 
+def check_stored(found: Array, x: Array, name: str) -> None:
+    """Refuse to store a result of an operator like `+=` in an array of another kind of numbers."""
+    if not np.can_cast(found.dtype, x.dtype, "same_kind"):
+        raise DTypeError(
+            f"{name}: the result is {shown(found)}, which cannot be stored in {shown(x)}",
+            fix="write x = x + y, which may have another dtype",
+        )
+
+
 def in_place(name: str, function: Callable[..., Any]) -> Callable[[Tracer, Any], Any]:
     """Make an operator like `+=` of a function."""
     shown_name = f"{name.strip('_')}"
@@ -85,17 +110,31 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[[Tracer, Any],
                 f"{shown_name}: the result is {shown(found)}, which does not fit into {shown(self)}",
                 fix="write x = x + y, which may have another shape",
             )
-        if not np.can_cast(found.dtype, self.dtype, "same_kind"):
-            raise DTypeError(
-                f"{shown_name}: the result is {shown(found)}, which cannot be stored in {shown(self)}",
-                fix="write x = x + y, which may have another dtype",
-            )
+        check_stored(found, self, shown_name)
         self.changed(found if found.dtype == self.dtype else astype(found, self.dtype), shown_name)
         return self
 
     operator.__name__ = name
     operator.__doc__ = f"Change the array in place, as NumPy's `{name}`."
     return operator
+
+
+def in_part(name: str, function: Callable[..., Any]) -> Callable[[Part, Any], Any]:
+    """Make an operator like `+=` of a function, for x[start:stop] with bounds that are not known."""
+    shown_name = f"{name.strip('_')}"
+
+    def operator(self: Part, other: Any) -> Part:
+        found = elementwise(function, shown_name, self, other)
+        check_stored(found._whole, self._whole, shown_name)
+        write_out(written(self._whole, self._mask, found), self._whole, shown_name)
+        return self
+
+    return operator
+
+
+for name, function in OPERATORS.items():
+    if name != "__imatmul__":
+        setattr(Part, name, in_part(name, function))
 
 
 def fill(self: Tracer, value: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tracegrad.errors import ArgumentError, TracerError
 from tracegrad.numpy import arithmetic, array_methods, creation, elementwise as ew, inplace, joining, pieces
-from tracegrad.numpy import products, reductions, selecting, selection, shaping, special
+from tracegrad.numpy import products, reductions, selecting, selection, shaping, slices, special
 from tracegrad.numpy import torch_names
 from tracegrad.numpy.promote import Array, DType, settle_dtype
 from tracegrad.numpy.updates import At
@@ -52,7 +52,7 @@ UNARY: dict[str, Function] = {
     "abs": ew.absolute,
     "invert": ew.invert,
     "round": arithmetic.round,
-    "getitem": selection.getitem,
+    "getitem": slices.getitem,
 }
 METHODS: dict[str, Function] = {
     "all": reductions.all,

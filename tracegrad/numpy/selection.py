@@ -14,7 +14,7 @@ import numpy as np
 
 from tracegrad.errors import TracerError
 from tracegrad.ir.aval import is_float
-from tracegrad.numpy import arithmetic, elementwise as ew, indexing, reductions, selecting, shaping
+from tracegrad.numpy import arithmetic, elementwise as ew, reductions, selecting, shaping
 from tracegrad.numpy.promote import BOOL, INT64, Array, array, operand, shape_of, shown
 from tracegrad.trace import FUNCTIONS, UFUNCS, Tracer
 
@@ -26,11 +26,12 @@ class Selected:
 
     __slots__ = ("_mask", "_whole")
     unsized = True
+    what = "x[mask]: how many elements a traced mask selects"
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, whole: Array, mask: Array):
-        self._whole = whole
-        self._mask = mask
+        self._whole = as_copy(whole)
+        self._mask = as_copy(mask)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -58,9 +59,7 @@ class Selected:
         return reductions.sum(self._mask, dtype=INT64)
 
     def refuse(self, what: str) -> NoReturn:
-        raise TracerError(
-            f"{what} of x[mask]: how many elements a traced mask selects is not known while tracing", fix=FIX
-        )
+        raise TracerError(f"{what} of {self.what} is not known while tracing", fix=FIX)
 
     def wide_mask(self, keep: int | None = None) -> Array:
         """Return the mask with axes of size 1 for the axes after the first."""
@@ -77,6 +76,9 @@ class Selected:
             self.refuse("an element or a part")
         lead = () if first is Ellipsis else (slice(None),) * self._mask.ndim
         return Selected(self._whole[(*lead, *parts[1:])] if lead else self._whole[parts], self._mask)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.refuse("an assignment to a part")
 
     def __getattr__(self, name: str) -> Any:
         if name in REDUCTIONS:
@@ -121,6 +123,11 @@ class Selected:
 
     def __repr__(self) -> str:
         return f"Selected<{shown(self._whole)} by {shown(self._mask)}>"
+
+
+def as_copy(x: Array) -> Array:
+    """Return an array that no change in place of x reaches: what a mask selects is a copy."""
+    return x.owned() if type(x) is Tracer else x
 
 
 def elementwise(function: Callable[..., Any], name: str, *operands: Any, **params: Any) -> Selected:
@@ -291,12 +298,6 @@ def by_mask(x: Array, index: Any) -> Selected | None:
         return None
     lead = (slice(None),) * mask.ndim
     return Selected(x if len(parts) == 1 else x[(*lead, *parts[1:])], mask)
-
-
-def getitem(x: Array, index: Any) -> Any:
-    """Return x[index], as NumPy does (`indexing.getitem`); of a traced mask, a selection."""
-    found = by_mask(x, index)
-    return indexing.getitem(x, index) if found is None else found
 
 
 def written(x: Array, mask: Array, value: Selected) -> Array:

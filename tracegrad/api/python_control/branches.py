@@ -281,7 +281,6 @@ def if_stmt(
         set_state((*found, *entry[n_outputs:]))
     except BaseException:
         set_state(entry)
-        around.forget_unset()
         raise
 
 

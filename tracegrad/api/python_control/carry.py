@@ -221,6 +221,9 @@ class Carry:
                     raise self.refusal(name, value, after)
                 continue
             if isinstance(value, Undefined):
+                inside = "[" in name or "." in name  # of a dictionary or an object: code can see whether it is there
+                if inside and self.certain:
+                    raise self.refusal(name, value, after)
                 if self.certain or isinstance(value, Unreturned):
                     self.values[index] = zero_like(after)
                     self.filled.add(index)

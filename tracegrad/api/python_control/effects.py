@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from tracegrad.api.python_control.state import Undefined
 from tracegrad.errors import PACKAGE, Mismatch
 from tracegrad.trace import Tracer
 
@@ -70,14 +69,14 @@ class Box:
 
 
 class Items(Box):
-    """The items of a dictionary, or the attributes of an object; what a branch has not set is not there."""
+    """The items of a dictionary, or the attributes of an object."""
 
     def __init__(self, name: str, items: dict[Any, Any]):
         self.items = items
         super().__init__(name, self.pairs, self.refill)
 
     def pairs(self) -> list[Any]:
-        return [part for key, v in list(self.items.items()) if not isinstance(v, Undefined) for part in (key, v)]
+        return [part for item in self.items.items() for part in item]
 
     def refill(self, before: list[Any]) -> None:
         self.items.clear()
@@ -236,9 +235,3 @@ class Surroundings:
             yield
         finally:
             WATCHED.reset(token)
-
-    def forget_unset(self) -> None:
-        """Take what no path has set out of dictionaries and objects again."""
-        for box in self.boxes:
-            if isinstance(box, Items) and any(isinstance(v, Undefined) for v in box.items.values()):
-                box.put(box.before)

@@ -18,8 +18,8 @@ from tracegrad.api.python_control.state import as_weak
 from tracegrad.errors import ShapeError
 from tracegrad.ir.aval import can_hold
 from tracegrad.numpy import special
-from tracegrad.numpy.indexing import getitem
 from tracegrad.numpy.promote import shown
+from tracegrad.numpy.slices import getitem
 from tracegrad.trace import FUNCTIONS, Tracer
 
 Function = Callable[..., Any]
@@ -109,10 +109,14 @@ FILLED: dict[Any, Function] = {
 """What is called instead where arrays of NumPy's were to be filled with traced values."""
 
 
+def any_traced(part: slice) -> bool:
+    return isinstance(part.start, Tracer) or isinstance(part.stop, Tracer)
+
+
 def item(value: Any, index: Any) -> Any:
     """Return `value[index]`: NumPy's arrays take traced indices, `np.c_[x, y]` and `np.r_[x, y]` traced arrays."""
     parts = index if isinstance(index, tuple) else (index,)
-    if not any(isinstance(part, Tracer) for part in parts):
+    if not any(isinstance(part, Tracer) or (isinstance(part, slice) and any_traced(part)) for part in parts):
         return value[index]
     if (value is np.c_ or value is np.r_) and not any(isinstance(part, (slice, str)) for part in parts):
         arrays = [tnp.atleast_1d(part) for part in parts]

@@ -78,7 +78,6 @@ def compiled_while(test: Test, body: Callable[[], None], variables: Variables, c
         )
     except BaseException:
         variables.set(entry)
-        carry.around.forget_unset()
         raise
     found = [Tracer(r._trace, r._node) if isinstance(r, Tracer) else r for r in results]
     ended = (
@@ -217,7 +216,6 @@ def scanned(
         results, _ = scan(lambda leaves, row: (carry.step(region, [*leaves, *row]), None), carry.initial(), parts)
     except BaseException:
         variables.set(entry)
-        carry.around.forget_unset()
         raise
     variables.set(carry.finish(region, list(results)))
 

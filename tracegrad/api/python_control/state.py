@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,41 @@ class Guarded(Undefined):
         if any(trace.known.get(node) is holds for trace in STATE.get().traces for node, holds in self.guards):
             return self.value
         return super().read()
+
+
+class Element:
+    """An element of a container that a statement may set, to be set back: it is taken away where it was not there."""
+
+    def __init__(self, owner: Any, key: Any):
+        self.owner = owner
+        self.key = key
+
+    @property
+    def value(self) -> Any:
+        return self.owner[self.key]
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if not isinstance(value, Undefined):
+            self.owner[self.key] = value
+        elif hasattr(self.owner, "keys"):
+            self.owner.pop(self.key, None)
+
+
+class Attribute(Element):
+    """An attribute of an object, likewise."""
+
+    @property
+    def value(self) -> Any:
+        return getattr(self.owner, self.key)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if not isinstance(value, Undefined):
+            setattr(self.owner, self.key, value)
+        else:
+            with suppress(AttributeError):
+                delattr(self.owner, self.key)
 
 
 def opened(value: Any) -> Any:

@@ -184,3 +184,34 @@ def start_undefined(tree: ast.AST) -> None:
         read = {n.id for p in states for n in ast.walk(p) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         unset = "".join(f"{name} = ag__.Undefined({name!r})\n" for name in sorted(stored & read))
         function.body[:0] = ast.parse(unset).body
+
+
+def leave_out_undefined(tree: ast.AST) -> None:
+    """Let what sets the state of variables take `d["k"]` and `s.x` away again where these hold no value yet.
+
+    `"k" in d`, `len(d)` and `hasattr(s, "x")` are then what they are in Python.
+    """
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef) or not function.name.startswith("set_state"):
+            continue
+        for statement in function.body:
+            if isinstance(statement, ast.Assign):
+                statement.targets = [placed(target) for target in statement.targets]
+
+
+def placed(target: ast.expr) -> ast.expr:
+    """Return a target of an assignment as one that knows of values that are not there."""
+    match target:
+        case ast.Tuple(elts=parts):
+            return ast.Tuple([placed(part) for part in parts], ast.Store())
+        case ast.Subscript(value=owner, slice=key):
+            return place("Element", owner, key)
+        case ast.Attribute(value=owner, attr=name):
+            return place("Attribute", owner, ast.Constant(name))
+    return target
+
+
+def place(kind: str, owner: ast.expr, key: ast.expr) -> ast.Attribute:
+    """Write `ag__.kind(owner, key).value`, to be assigned."""
+    made = ast.Call(ast.Attribute(ast.Name("ag__", ast.Load()), kind, ast.Load()), [owner, key], [])
+    return ast.Attribute(made, "value", ast.Store())

@@ -101,6 +101,8 @@ OPERATORS = types.SimpleNamespace(
     FunctionScope=Scope,
     with_function_scope=lambda thunk, name, options: thunk(Scope()),
     autograph_artifact=mark,
+    Attribute=state.Attribute,
+    Element=state.Element,
     Undefined=state.Undefined,
     UndefinedReturnValue=state.Unreturned,
     ld=load,
@@ -180,8 +182,12 @@ class Elements(ast.NodeTransformer):
         """Return what stands in the brackets as an argument, None if it is known."""
         if isinstance(node, ast.Tuple) and any(self.index(part) is not None for part in node.elts):
             return ast.Tuple([self.whole(part) for part in node.elts], ast.Load())
-        known = (ast.Constant, ast.Slice, ast.UnaryOp, ast.Starred, ast.Tuple)
-        return None if isinstance(node, known) else node
+        if isinstance(node, ast.Slice):
+            bounds = [part for part in (node.lower, node.upper) if part is not None]
+            return self.whole(node) if any(self.index(part) is not None for part in bounds) else None
+        if isinstance(node, ast.UnaryOp):
+            return node if self.index(node.operand) is not None else None
+        return None if isinstance(node, (ast.Constant, ast.Starred, ast.Tuple)) else node
 
     def whole(self, node: ast.expr) -> ast.expr:
         if not isinstance(node, ast.Slice):
@@ -294,6 +300,7 @@ def transform(fn: types.FunctionType) -> tuple[Any, Any]:
     node = Expressions(context).visit(Blocks.transform(node, context))
     node = Elements().visit(Reads(context).visit(logical_expressions.transform(node, context)))
     syntax.start_undefined(node)
+    syntax.leave_out_undefined(node)
     return node, context
 
 
