@@ -470,3 +470,16 @@ def test_every_block_of_a_large_product_is_finished_once(m: int, k: int, n: int,
     program = tg.compile(lambda x, w, b, r: 2.0 * (x @ w + b) - r, x, w, b, r)
     assert program.kernels == 1
     np.testing.assert_array_equal(program(x, w, b, r), 2.0 * (x @ w + b) - r)  # whole numbers: every sum is exact
+
+
+def test_an_epilogue_of_a_branch_reads_and_writes_numbers() -> None:
+    """They lie in the arena: an epilogue is a function of its own, which sees no stack slot of the branch."""
+
+    def until(s: Any, y: Any) -> Any:
+        v = s + y @ y
+        return tg.while_loop(lambda c: (c[0] < 3.0) & ~c[1], lambda c: (c[0] * 2.0, c[0] > 4.0), (v, v > 4.0))[0]
+
+    program = tg.compile(lambda s, y: tg.cond(s > 0.0, until, lambda s, y: s, s, y), 1.0, np.ones(300))
+    assert "on its blocks" in program.schedule
+    np.testing.assert_allclose(program(1.0, np.full(300, 0.01)), 4.12)
+    np.testing.assert_allclose(program(-1.0, np.full(300, 0.01)), -1.0)

@@ -76,8 +76,13 @@ class Entry:
                 self.plan.buffers[step.workspace[0]] = ("u8", max(b.arena_bytes for b in bodies))
 
     def keep_scalars(self) -> None:
-        """Give the scalars between the steps of a loop body stack slots, which LLVM turns into registers."""
+        """Give the scalars between the steps of a loop body stack slots, which LLVM turns into registers.
+
+        What tasks and the epilogues of library calls read or write stays: those are functions of their own.
+        """
         shared = {b for s in self.plan.steps if isinstance(s, Kernel) and self.tasks(s) > 1 for b in s.buffers()}
+        epilogues = [s.epilogue for s in self.plan.steps if isinstance(s, Call) and s.epilogue is not None]
+        shared |= {b for epilogue in epilogues for b in epilogue.buffers()}
         for name, place in self.memory.places.items():
             if place.kind == "arena" and name not in shared and self.plan.buffers[name][1] == 1:
                 self.memory.places[name] = Place("stack", len(self.stack), place.nbytes)
