@@ -332,10 +332,8 @@ class Tracer:
         )
 
     def __hash__(self) -> int:
-        raise TracerError(
-            f"the hash of a traced value {self.aval}: it is not known while tracing, so it is no key of a dictionary",
-            fix="index an array instead, or make the argument static",
-        )
+        text = f"the hash of a traced value {self.aval}: it is not known while tracing, so it is no key of a dictionary"
+        raise TracerError(text, fix="index an array instead, or make the argument static")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
