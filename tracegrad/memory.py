@@ -190,8 +190,11 @@ def stepped(x: np.ndarray[Any, Any], prim: Callable[..., Any], params: dict[str,
             return x[tuple(slice(a, a + n * s if a + n * s >= 0 else None, s) for a, n, s in ranges)]
         case "place":  # the strides are those of any index
             how = params["at"].how
+            sizes = dict(zip(how.axes, params["at"].sizes, strict=True))
             parts = zip(how.start, how.size, how.step, range(len(how.size)), strict=True)
-            part = x[tuple(0 if axis in how.axes else slice(a, a + n * s, s) for a, n, s, axis in parts)]
+            part = x[
+                tuple(slice(0, sizes[axis]) if axis in sizes else slice(a, a + n * s, s) for a, n, s, axis in parts)
+            ]
             return part.reshape(how.shape, copy=False)
     raise ValueError("repeated elements have no place of their own")
 

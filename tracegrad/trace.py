@@ -8,7 +8,7 @@ on the way are captured: they become hidden inputs that are read again at each c
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -58,7 +58,16 @@ STATE: ContextVar[State] = ContextVar("tracegrad", default=State())  # noqa: B03
 
 
 @contextmanager
-def eager() -> Iterator[None]:
+def within_state(**changes: Any) -> Iterator[None]:
+    """Change the state inside this block."""
+    token = STATE.set(replace(STATE.get(), **changes))
+    try:
+        yield
+    finally:
+        STATE.reset(token)
+
+
+def eager() -> AbstractContextManager[None]:
     """Run decorated functions op by op in NumPy inside this block: for debugging, and to compare with compiled code.
 
     >>> import tracegrad as tg
@@ -66,21 +75,12 @@ def eager() -> Iterator[None]:
     ...     tg.grad(lambda x: x * x)(3.0)
     np.float64(6.0)
     """
-    token = STATE.set(replace(STATE.get(), eager=True))
-    try:
-        yield
-    finally:
-        STATE.reset(token)
+    return within_state(eager=True)
 
 
-@contextmanager
-def patience(nodes: int) -> Iterator[None]:
+def patience(nodes: int) -> AbstractContextManager[None]:
     """Raise LongLoop where one line of the user's makes so many nodes inside this block."""
-    token = STATE.set(replace(STATE.get(), patience=nodes))
-    try:
-        yield
-    finally:
-        STATE.reset(token)
+    return within_state(patience=nodes)
 
 
 def current_trace() -> Trace | None:
@@ -101,7 +101,7 @@ def is_scalar(value: Any) -> bool:
 class Trace:
     """One run of a function on tracers; while `line` is set, new nodes carry it instead of the caller's line.
 
-    `known` holds the conditions that are decided where this trace is that of a branch.
+    `known` holds the conditions that are decided where this trace is that of a branch, `bounds` those of counters.
     """
 
     def __init__(self, builder: Builder, level: int, computes: bool = False):
@@ -115,6 +115,7 @@ class Trace:
         self.captured: dict[int, Capture] = {}
         self.values: dict[Node, Any] = {}
         self.known: dict[Operand, bool] = {}
+        self.bounds: dict[Operand, tuple[float, float]] = {}
         self.lines = Lines()
 
     def input(
@@ -332,8 +333,8 @@ class Tracer:
         )
 
     def __hash__(self) -> int:
-        text = f"the hash of a traced value {self.aval}: it is not known while tracing, so it is no key of a dictionary"
-        raise TracerError(text, fix="index an array instead, or make the argument static")
+        fix = "index an array instead of a dictionary, or make the argument static"
+        raise TracerError(f"the hash of a traced value {self.aval} is not known while tracing", fix=fix)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
@@ -368,14 +369,13 @@ def identity(value: Any) -> int:
 @contextmanager
 def new_trace(name: str, *, computes: bool = False) -> Iterator[Trace]:
     """Open a trace inside the ones that are live; it is dead afterwards."""
-    state = STATE.get()
-    trace = Trace(Builder(name), len(state.traces) + 1, computes)
-    token = STATE.set(replace(state, traces=(*state.traces, trace)))
-    try:
-        yield trace
-    finally:
-        trace.live = False
-        STATE.reset(token)
+    traces = STATE.get().traces
+    trace = Trace(Builder(name), len(traces) + 1, computes)
+    with within_state(traces=(*traces, trace)):
+        try:
+            yield trace
+        finally:
+            trace.live = False
 
 
 @record

@@ -26,8 +26,7 @@ from tracegrad.ir.build import live
 from tracegrad.numpy.promote import mark
 from tracegrad.ops.custom import Rule, custom
 from tracegrad.ops.elementwise import convert
-from tracegrad.record import replace
-from tracegrad.trace import STATE, Traced, Tracer, is_scalar, scalar_dtype, trace
+from tracegrad.trace import STATE, Traced, Tracer, is_scalar, scalar_dtype, trace, within_state
 
 Values = Sequence[Any]
 
@@ -106,13 +105,9 @@ class Unfinished:
 
 @contextmanager
 def unfinished(recipe: Recipe, rule: Rule) -> Iterator[Unfinished]:
-    state = STATE.get()
     entry = Unfinished(recipe, rule)
-    token = STATE.set(replace(state, rules=(*state.rules, (recipe.key, entry))))
-    try:
+    with within_state(rules=(*STATE.get().rules, (recipe.key, entry))):
         yield entry
-    finally:
-        STATE.reset(token)
 
 
 def call(recipe: Recipe) -> Any:

@@ -245,17 +245,21 @@ def getitem(x: ArrayLike, index: Any) -> Array:
 
 
 class Place:
-    """The place of x[i] for traced numbers i; equal to another one at the same numbers."""
+    """The place of x[i] for traced numbers i; equal to another one at the same numbers.
 
-    __slots__ = ("how",)
+    `sizes` are those of the windows that it takes of the indexed axes, 1 where it takes an element.
+    """
 
-    def __init__(self, how: Plan):
+    __slots__ = ("how", "sizes")
+
+    def __init__(self, how: Plan, sizes: Ints = ()):
         self.how = how
+        self.sizes = sizes or (1,) * len(how.axes)
 
     def fields(self) -> tuple[Any, ...]:
         how = self.how
-        points = tuple(p._node if isinstance(p, Tracer) else int(p) for p in how.points)
-        return how.source, how.start, how.size, how.step, points, how.axes, how.perm, how.shape
+        points = tuple(p._node if isinstance(p, Tracer) else np.asarray(p).tobytes() for p in how.points)
+        return how.source, how.start, how.size, how.step, points, how.axes, how.perm, how.shape, self.sizes
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Place) and self.fields() == other.fields()

@@ -12,7 +12,7 @@ from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing, p
 from tracegrad.numpy.creation import astype
 from tracegrad.numpy.promote import Array, shown
 from tracegrad.numpy.selection import Selected, elementwise, written
-from tracegrad.numpy.slices import Part, by_slice
+from tracegrad.numpy.slices import Part, by_slice, place_of
 from tracegrad.numpy.updates import Update
 from tracegrad.numpy.shaping import as_shape, ndim
 from tracegrad.memory import ELEMENT, WRITERS, write_out
@@ -29,6 +29,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 def setitem(self: Tracer, index: Any, value: Any) -> None:
     """x[index] = value: values are converted to x's dtype; where a place repeats, the last value stays."""
     if value is ELEMENT:
+        return
+    if (at := place_of(self, index)) is not None:
+        if not is_at(self, at, value):
+            self.changed(Update(self, at.how).set(stored(self, value)), "item assignment")
         return
     if (part := by_slice(self, index)) is not None:
         assign(part, value)
@@ -71,12 +75,18 @@ def masked(x: Tracer, mask: Tracer, value: Any) -> Array:
     return arithmetic.where(as_shape(mask, (*mask.shape, *(1,) * rest)), value, x)
 
 
+def is_at(x: Tracer, at: indexing.Place, value: Any) -> bool:
+    """Say whether a value is the view of x at a place."""
+    own = isinstance(value, Tracer) and value._memory is not None and value._memory is x._memory
+    return own and bool(value._steps == (*x._steps, (indexing.place, {"at": at})))
+
+
 def is_place(x: Tracer, how: indexing.Plan, value: Any) -> bool:
     """Say whether a value is x[index] itself, changed in place: what `x[index] += v` assigns at its end."""
     if not isinstance(value, Tracer) or value._memory is None or value._memory is not x._memory:
         return False
     if how.points:
-        return bool(value._steps == (*x._steps, (indexing.place, {"at": indexing.Place(how)})))
+        return is_at(x, indexing.Place(how), value)
     there = indexing.read(x, how)
     return isinstance(there, Tracer) and there._memory is x._memory and there._steps == value._steps
 

@@ -1,6 +1,8 @@
-"""x[start:stop] where a bound is a traced number: how many elements it has is known to the compiled program only.
+"""x[start:stop] where a bound is a traced number.
 
-A `Part` is a selection (`Selected`) whose mask holds between the bounds. It is a view, as in NumPy: `x[i:] = v` and
+`x[i:i + 3]` is a window: it has three elements wherever the counter i leads, if all of that lies in x. It is read and
+written like `x[i]`, by index arrays. Of all else, how many elements it has is known to the compiled program only: a
+`Part` is a selection (`Selected`) whose mask holds between the bounds. Both are views, as in NumPy: `x[i:] = v` and
 `part += v` change x. Bounds mean what they mean in Python: negative ones count from the end, and those outside are cut.
 """
 
@@ -12,8 +14,10 @@ import numpy as np
 
 from tracegrad.memory import one_place
 from tracegrad.numpy import arithmetic, creation, elementwise as ew, indexing
-from tracegrad.numpy.promote import Array
+from tracegrad.numpy.intervals import difference, interval
+from tracegrad.numpy.promote import Array, readonly_view
 from tracegrad.numpy.selection import Selected, by_mask, same_mask
+from tracegrad.numpy.shaping import as_shape
 from tracegrad.trace import Tracer
 
 
@@ -79,9 +83,45 @@ def settled(bound: Any, n: int) -> Any:
     return slice(bound, None).indices(n)[0]
 
 
+def window(entry: slice, n: int) -> int | None:
+    """Return the size of a slice that has it wherever its bounds lie, on an axis of size n; else None."""
+    if entry.step not in (None, 1) or entry.start is None or entry.stop is None:
+        return None
+    size = difference(entry.start, entry.stop)
+    if size is None or size < 0:
+        return None
+    first, last = interval(entry.start)
+    return size if first >= 0 and last + size <= n else None
+
+
+def by_window(x: Array, index: Any) -> tuple[tuple[Any, ...], tuple[int, ...]] | None:
+    """Return an index of arrays in place of windows, and how much it takes of each indexed axis; else None."""
+    parts = index if isinstance(index, tuple) else (index,)
+    unknown = [i for i, p in enumerate(parts) if isinstance(p, slice) and (is_unknown(p.start) or is_unknown(p.stop))]
+    if not unknown or len(parts) > len(x.shape) or not all(is_number(p) or isinstance(p, slice) for p in parts):
+        return None
+    windows = {i: size for i in unknown if (size := window(parts[i], x.shape[i])) is not None}
+    points = [i for i, p in enumerate(parts) if i in windows or is_number(p)]
+    if len(windows) < len(unknown) or points[-1] - points[0] + 1 > len(points):
+        return None
+    found = list(parts)
+    for number, (i, size) in enumerate(windows.items()):
+        places = ew.add(parts[i].start, creation.arange(size))
+        found[i] = as_shape(places, (size, *(1,) * (len(windows) - 1 - number)))
+    return tuple(found), tuple(windows.get(i, 1) for i in points)
+
+
+def place_of(x: Array, index: Any) -> indexing.Place | None:
+    """Return the place of x[index] if it has windows, else None."""
+    found = by_window(x, index)
+    return None if found is None else indexing.Place(indexing.plan(found[0], x), found[1])
+
+
 def getitem(x: Array, index: Any) -> Any:
     """Return x[index], as NumPy does (`indexing.getitem`); of a traced mask or bound, a selection."""
     found = by_mask(x, index)
+    if found is None and (at := place_of(x, index)) is not None:
+        return readonly_view(x, indexing.place(x, at).owned(), indexing.place, at=at)
     if found is None:
         found = by_slice(x, index)
     return indexing.getitem(x, index) if found is None else found

@@ -31,8 +31,6 @@ BUFFERS: ContextVar[bool] = ContextVar("tracegrad_buffers", default=False)
 """Whether `np.zeros` and the like make traced arrays in converted functions, so that these can be filled."""
 PATIENCE = 300
 """How many nodes a line of a function may make before its loops are to be compiled."""
-Interval = tuple[float, float]
-"""The least and the largest value of an integer: Python's integers, or infinities where nothing is known."""
 
 
 class Rolled:
@@ -45,7 +43,7 @@ class Rolled:
     def __init__(self, rows: bool):
         self.rows = rows
         self.loops = 0
-        self.bounds: dict[Any, Interval | None] = {}
+        self.bounds: dict[Any, tuple[float, float] | None] = {}
         self.failed: Counter[types.CodeType] = Counter()
 
 

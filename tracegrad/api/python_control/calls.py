@@ -94,8 +94,10 @@ def enumerated(values: Any, start: int = 0) -> Any:
 def counter(number: Any, first: int, last: int) -> Any:
     """Return a loop's number as one of Python's, known to lie between two others."""
     found = as_weak(number, True)
-    if (context := ROLLING.get()) is not None and isinstance(found, Tracer):
-        context.bounds[found._node] = (min(first, last), max(first, last))
+    if isinstance(found, Tracer):
+        found._trace.bounds[found._node] = bounds = (min(first, last), max(first, last))
+        if (context := ROLLING.get()) is not None:
+            context.bounds[found._node] = bounds
     return found
 
 

@@ -8,61 +8,22 @@ alone are bounded here, and a loop that could leave 64 bits is unrolled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from tracegrad.api.python_control import ROLLING, Interval
+from tracegrad.api.python_control import ROLLING
 from tracegrad.api.python_control.carry import Carry
 from tracegrad.api.python_control.state import Region
 from tracegrad.errors import Mismatch
 from tracegrad.ir import Graph, Literal, Node, Operand
+from tracegrad.numpy.intervals import ALL, BOUNDS, Interval
 from tracegrad.trace import Tracer
 
 MOST_NODES = 300
 """A loop whose rounds together have more nodes is compiled."""
 MOST_FAILURES = 2
 """A loop that could not be compiled so often, inside another one, is unrolled at once."""
-ALL: Interval = (float("-inf"), float("inf"))
 LIMIT, SMALL = 2**63, 2**31
 GROWING = ("mul", "power", "left_shift", "square")
-
-
-def corners(operation: Callable[[Any, Any], Any]) -> Callable[..., Interval]:
-    """Bound an operation that is monotonous in each operand by what it gives at the ends."""
-
-    def bound(a: Interval, b: Interval) -> Interval:
-        found = [operation(x, y) for x in a for y in b]
-        return min(found), max(found)
-
-    return bound
-
-
-def power(a: Interval, b: Interval) -> Interval:
-    if ALL in (a, b) or b[0] < 0 or b[1] > 64:
-        return ALL
-    most = max(map(abs, a)) ** b[1]
-    return -most, most
-
-
-def remainder(a: Interval, b: Interval) -> Interval:
-    return min(b[0], 0), max(b[1], 0)
-
-
-BOUNDS: dict[str, Callable[..., Interval]] = {
-    "abs": lambda a: (0, max(map(abs, a))),
-    "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
-    "convert": lambda a: a,
-    "floor_divide": lambda a, b: ALL if b[0] <= 0 <= b[1] or ALL in (a, b) else corners(lambda x, y: x // y)(a, b),
-    "maximum": corners(max),
-    "minimum": corners(min),
-    "mod": remainder,
-    "mul": lambda a, b: ALL if ALL in (a, b) else corners(lambda x, y: x * y)(a, b),
-    "neg": lambda a: (-a[1], -a[0]),
-    "power": power,
-    "square": lambda a: (0, max(x * x for x in a)),
-    "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
-    "where": lambda _, a, b: (min(a[0], b[0]), max(a[1], b[1])),
-}
 
 
 class Integers:
