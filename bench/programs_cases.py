@@ -203,7 +203,7 @@ CASES = {
     "lotka-volterra-gradient": Written(2000, 2000, 1e-6, loops.population, rates, (0, 1)),
     "time-warping": Written(300, 12, 1e-9, loops.time_warping, two_series),
     "time-warping-gradient": Written(300, 12, 1e-9, loops.time_warping, two_series, (0, 1)),
-    "cholesky": Written(32, 8, 1e-9, loops.cholesky, definite),
+    "cholesky": Written(128, 8, 1e-9, loops.cholesky, definite),
     "shortest-paths": Written(200, 20, 1e-9, loops.shortest_paths, roads),
     "power-iteration": Written(200, 10, 1e-7, loops.power_iteration, definite),
 }
