@@ -121,3 +121,41 @@ def test_a_window_is_gathered_and_not_masked() -> None:
     text = str(tg.compile(convolution, np.ones((40, 40)), KERNEL).graph)
     assert "= gather(" in text
     assert "less" not in text and "where" not in text
+
+
+def by_an_argument(x: Any, n: Any) -> Any:
+    k, m = max(n, 0) // 2, (n - n % 2) * 0
+    return x[k : k + 3].sum(), x[m : m + 2].sum(), x[n : n + 3].sum()
+
+
+@pytest.mark.parametrize("n", [-4, -1, 0, 3, 14, 30])
+def test_bounds_that_nothing_is_known_of_are_those_of_a_mask(n: int) -> None:
+    pytest.importorskip("malt")
+    x = IMAGE[0]
+    np.testing.assert_allclose(tg.jit(by_an_argument)(x, n), by_an_argument(x, n))
+
+
+def by_small_integers(x: Any, k: Any) -> Any:
+    return x[k:].sum(), x[:k].sum()
+
+
+@pytest.mark.parametrize("k", [-100, 100, -3, 5])
+def test_narrow_bounds_do_not_wrap(k: int) -> None:
+    pytest.importorskip("malt")
+    x = np.arange(200.0)
+    assert tg.jit(by_small_integers)(x, np.int8(k)) == by_small_integers(x, k)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64])
+def test_a_counter_that_may_wrap_has_no_bounds(dtype: Any) -> None:
+    pytest.importorskip("malt")
+
+    def program(x: Any) -> Any:
+        total = 0.0 * x[0]
+        for i in range(100):
+            k = np.asarray(i).astype(dtype) * dtype(2) // dtype(4)
+            total = total + x[k : k + 3].sum() * np.sin(total) * np.cos(total) + x[k : k + 1].mean()
+        return total
+
+    x = np.random.default_rng(3).normal(size=60)
+    np.testing.assert_allclose(tg.jit(program)(x), program(x))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from tracegrad.ir import Literal, Node, Operand
 from tracegrad.trace import Trace, Tracer
@@ -14,11 +17,11 @@ ALL: Interval = (float("-inf"), float("inf"))
 
 
 def corners(operation: Callable[[Any, Any], Any]) -> Callable[..., Interval]:
-    """Bound an operation that is monotonous in each operand by what it gives at the ends."""
+    """Bound an operation that is monotonous in each operand by what it gives at the ends; inf * 0 is anything."""
 
     def bound(a: Interval, b: Interval) -> Interval:
         found = [operation(x, y) for x in a for y in b]
-        return min(found), max(found)
+        return ALL if any(map(math.isnan, found)) else (min(found), max(found))
 
     return bound
 
@@ -26,7 +29,7 @@ def corners(operation: Callable[[Any, Any], Any]) -> Callable[..., Interval]:
 def power(a: Interval, b: Interval) -> Interval:
     if ALL in (a, b) or b[0] < 0 or b[1] > 64:
         return ALL
-    most = max(map(abs, a)) ** b[1]
+    most = max(1, *map(abs, a)) ** b[1]
     return -most, most
 
 
@@ -71,7 +74,13 @@ def interval(value: Any, depth: int = 20) -> Interval:
     rule = BOUNDS.get(operand.prim.name) if depth else None
     if rule is None:
         return ALL
-    return rule(*(interval(Tracer(trace, part), depth - 1) for part in operand.operands))
+    first, last = rule(*(interval(Tracer(trace, part), depth - 1) for part in operand.operands))
+    return (first, last) if operand.dtype.kind == "f" or fits(first, last, operand.dtype) else ALL
+
+
+def fits(first: float, last: float, dtype: np.dtype[Any]) -> bool:
+    """Say whether integers of a dtype hold these numbers: others would wrap."""
+    return dtype.kind in "iu" and np.iinfo(dtype).min <= first and last <= np.iinfo(dtype).max
 
 
 def difference(first: Any, second: Any) -> int | None:

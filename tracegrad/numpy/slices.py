@@ -79,6 +79,7 @@ def between(start: Any, stop: Any, n: int) -> Array:
 def settled(bound: Any, n: int) -> Any:
     """Return a bound that counts from the start."""
     if is_unknown(bound):
+        bound = creation.astype(bound, np.int64)
         return arithmetic.where(ew.less(bound, 0), ew.add(bound, n), bound)
     return slice(bound, None).indices(n)[0]
 

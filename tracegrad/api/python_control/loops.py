@@ -186,13 +186,13 @@ def over_rows(rows: Rows, extra_test: Test | None, body: Callable[[Any], None], 
             counted(numbers, extra_test, lambda i: body(rows[i]), variables, certain=True)
         else:
             context = ROLLING.get()
-            check = functools.partial(check_integers, counter=range(n))
-            rounds = check if context is not None and context.rows else None
+            check = None
+            if context is not None and context.rows:
+                check = functools.partial(check_integers, counter=range(n))
             try:
-                scanned(rows, body, variables, rounds)
+                scanned(rows, body, variables, check)
             except memory.RowWritten:
-                variables.set(entry)
-                scanned(Rows((np.arange(n),), lambda number: rows[number[0]]), body, variables, rounds)
+                scanned(Rows((np.arange(n),), lambda number: rows[number[0]]), body, variables, check)
     except (TracerBoolError, Mismatch):
         variables.set(entry)
         if n > UNROLL_LIMIT:
