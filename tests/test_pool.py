@@ -235,3 +235,8 @@ def test_the_process_ends_in_peace(delay):
     """
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120, cwd=root)
+
+
+def test_the_number_of_threads_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEGRAD_THREADS", "100000")
+    assert type(config)().threads == 1024

@@ -1,7 +1,7 @@
 """The only reader of the environment. Values are read once, when the module is imported; tests set the fields directly.
 
 | variable               | field        | meaning                                                    |
-| TRACEGRAD_THREADS      | threads      | threads of the pool, the default is the number of cores    |
+| TRACEGRAD_THREADS      | threads      | threads of the pool, 1024 at most; by default one per core |
 | TRACEGRAD_CACHE        | cache        | 0 switches the cache on disk off                           |
 | TRACEGRAD_CACHE_DIR    | cache_dir    | where compiled programs are kept                           |
 | TRACEGRAD_CACHE_SIZE   | cache_bytes  | its size, e.g. 500M or 2G; what was used last stays        |
@@ -34,10 +34,13 @@ def _flag(name: str, default: str) -> bool:
     return os.environ.get(name, default) not in ("0", "", "false", "no")
 
 
+MOST_THREADS = 1024
+
+
 def _threads() -> int:
     text = os.environ.get("TRACEGRAD_THREADS", "")
     if text.isdigit() and int(text) > 0:
-        return int(text)
+        return min(int(text), MOST_THREADS)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
