@@ -165,9 +165,36 @@ def changed_after_a_mask(x: Any) -> Any:
     return v.sum(), y, y[m].sum()
 
 
-def test_what_a_mask_selects_is_a_copy() -> None:
-    for ours, theirs in zip(tg.jit(changed_after_a_mask)(X), changed_after_a_mask(X), strict=True):
+def two_names_for_a_selection(x: Any) -> Any:
+    v = x[x > 0]
+    w = np.real(v)
+    w *= 2.0
+    table = np.arange(20.0).reshape(4, 5)
+    t = tg.numpy.asarray(table)[x > 0]
+    u = t
+    u += v
+    return v.sum(), w.mean(), t.sum(), (t - u).max(), x.sum()
+
+
+@pytest.mark.parametrize("program", [changed_after_a_mask, two_names_for_a_selection])
+def test_what_a_mask_selects_is_a_copy(program: Case) -> None:
+    for ours, theirs in zip(tg.jit(program)(X), program(X.copy()), strict=True):
         np.testing.assert_allclose(ours, theirs)
+
+
+def test_a_selection_is_changed_in_a_loop() -> None:
+    pytest.importorskip("malt")
+
+    def program(x: Any, n: Any) -> Any:
+        v = x[x > 0]
+        w = v
+        for _ in range(n):
+            v += 1.0
+            if x[0, 0] > 9.0:
+                v *= 2.0
+        return w.sum()
+
+    np.testing.assert_allclose(tg.jit(program)(X, 3), program(X, 3))
 
 
 # --- x[start:stop] with bounds that are not known ---------------------------------------------------------------------
@@ -198,7 +225,10 @@ def parts_of_rows(x: Any, n: Any) -> Any:
     a[:n] += x
     t = a.T[:n]
     t *= 0.5
-    return a, a[n:, 0].sum(), a[:n].sum(axis=0), a[:n, 2:4].sum(), (a[1, :n] * a[2, :n]).sum()
+    u = a[n:]
+    w = u[:, 1:3]
+    w += 2.0
+    return a, u.sum(), w.sum(), a[n:, 0].sum(), a[:n].sum(axis=0), a[:n, 2:4].sum(), (a[1, :n] * a[2, :n]).sum()
 
 
 @pytest.mark.parametrize("program", [sums_of_parts, parts_changed, parts_of_rows])

@@ -129,14 +129,17 @@ def in_place(name: str, function: Callable[..., Any]) -> Callable[[Tracer, Any],
     return operator
 
 
-def in_part(name: str, function: Callable[..., Any]) -> Callable[[Part, Any], Any]:
-    """Make an operator like `+=` of a function, for x[start:stop] with bounds that are not known."""
+def in_selection(name: str, function: Callable[..., Any]) -> Callable[[Selected, Any], Any]:
+    """Make an operator like `+=` of a function, for x[mask], a copy that may have several names, and x[start:stop]."""
     shown_name = f"{name.strip('_')}"
 
-    def operator(self: Part, other: Any) -> Part:
-        found = elementwise(function, shown_name, self, other)
-        check_stored(found._whole, self._whole, shown_name)
-        write_out(written(self._whole, self._mask, found), self._whole, shown_name)
+    def operator(self: Selected, other: Any) -> Selected:
+        found, whole = elementwise(function, shown_name, self, other), self._whole
+        check_stored(found._whole, whole, shown_name)
+        if isinstance(self, Part) or isinstance(whole, Tracer):
+            write_out(written(whole, self._mask, found), whole, shown_name)
+        else:
+            self._whole = astype(found._whole, whole.dtype)
         return self
 
     return operator
@@ -144,7 +147,7 @@ def in_part(name: str, function: Callable[..., Any]) -> Callable[[Part, Any], An
 
 for name, function in OPERATORS.items():
     if name != "__imatmul__":
-        setattr(Part, name, in_part(name, function))
+        setattr(Selected, name, in_selection(name, function))
 
 
 def fill(self: Tracer, value: Any) -> None:

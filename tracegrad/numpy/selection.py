@@ -8,7 +8,7 @@ The gradient of what is not selected is 0, even where a function of it is NaN (s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -69,13 +69,13 @@ class Selected:
         """Return the whole array with a value where nothing is selected."""
         return arithmetic.where(self.wide_mask(), self._whole, value)
 
-    def __getitem__(self, index: Any) -> Selected:
+    def __getitem__(self, index: Any) -> Self:
         parts = index if isinstance(index, tuple) else (index,)
         first = parts[0] if parts else None
         if first is not Ellipsis and first != slice(None):
             self.refuse("an element or a part")
         lead = () if first is Ellipsis else (slice(None),) * self._mask.ndim
-        return Selected(self._whole[(*lead, *parts[1:])] if lead else self._whole[parts], self._mask)
+        return type(self)(self._whole[(*lead, *parts[1:])] if lead else self._whole[parts], self._mask)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.refuse("an assignment to a part")
@@ -103,6 +103,8 @@ class Selected:
         name = func.__name__
         if name in REDUCTIONS and isinstance(args[0], Selected):
             return REDUCTIONS[name](*args, **kwargs)
+        if name == "real":  # there are no complex numbers
+            return args[0]
         if name in ELEMENTWISE:
             return elementwise(FUNCTIONS[name], f"numpy.{name}", *args, **kwargs)
         if name in PROPERTIES and len(args) == 1:
@@ -284,7 +286,7 @@ REDUCTIONS |= {
 REDUCED = {
     "add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any",
 }  # fmt: skip
-ELEMENTWISE = ("around", "clip", "copy", "isclose", "nan_to_num", "real", "round", "sinc", "where")
+ELEMENTWISE = ("around", "clip", "copy", "isclose", "nan_to_num", "round", "sinc", "where")
 PROPERTIES = ("ndim", "shape", "size")
 
 
