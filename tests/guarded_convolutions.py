@@ -18,6 +18,7 @@ from tests.library_machine import run
 from tracegrad.codegen.plan_conv import plan_conv
 
 EXAMPLES = int(os.environ.get("RANDOM_CONVOLUTIONS", "300"))
+REPEATABLE = "RANDOM_CONVOLUTIONS" not in os.environ or "ALL_CPUS" in os.environ
 KINDS = ("forward", "data", "weight")
 WINOGRAD = ("winograd 2x2", "winograd 4x4")
 EPSILON = {"float32": 1.2e-7, "float64": 2.3e-16}
@@ -153,7 +154,7 @@ def cases(draw: Any) -> Case:
     )  # fmt: skip
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(KINDS), st.sampled_from(DTYPES), cases(), st.sampled_from([1, 2]),
     st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
@@ -176,7 +177,7 @@ def winograd_cases(draw: Any) -> tuple[str, Case]:
     return kind, Case(images, c, size, o, (3, 3), (1, 1), pads, (1, 1), groups)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(WINOGRAD), st.sampled_from(DTYPES), winograd_cases(),
     st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
@@ -202,7 +203,7 @@ def plane_cases(draw: Any) -> Case:
     return Case(images, groups, each(extent), outputs, kernel, each(SMALL), each(PADS), each(SMALL), groups)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(KINDS), st.sampled_from(DTYPES), plane_cases(), st.sampled_from([1, 2]),
     st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
@@ -228,7 +229,7 @@ def group_cases(draw: Any) -> Case:
     return Case(images, c, each(EXTENTS[axes]), o, kernel, each(SMALL), each(PADS), each(SMALL), groups)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(GROUP_PATHS), st.sampled_from(DTYPES), group_cases(), st.sampled_from([1, 2]),
     st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
@@ -253,7 +254,7 @@ def tap_cases(draw: Any) -> Case:
     return Case(images, c, each(extent), o, kernel, each(SMALL), each(pads), each(dilation))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(["forward", "data"]), st.sampled_from(DTYPES), tap_cases(), st.sampled_from([1, 2]),
     st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]), st.sampled_from(["start", "end"]),
@@ -262,7 +263,7 @@ def test_convolutions_tap_by_tap(kind, dtype, case, threads, seed, special, side
     check(kind, dtype, case, threads, seed, special=special, side=side, path="taps")
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize="RANDOM_CONVOLUTIONS" not in os.environ, database=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=REPEATABLE, database=None)
 @given(
     st.sampled_from(DTYPES), st.one_of(cases(), tap_cases()).filter(lambda case: case.groups == 1 and case.n > 0),
     st.sampled_from([1, 2]), st.integers(0, 2**32 - 1), st.sampled_from([0, 0, 0, 1, 3]),
