@@ -50,7 +50,7 @@ def test_on_other_cpus(cpu, tile):
     if not level(cpu).runs_on(host()):
         pytest.skip(f"code for {cpu} does not run here")
     skip_where_this_machine_has(tile)
-    run_apart(*FLOAT_KERNELS, TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="30", RANDOM_PRODUCTS="20")
+    run_apart(*FLOAT_KERNELS, TRACEGRAD_CPU=cpu, RANDOM_CONVOLUTIONS="15", RANDOM_PRODUCTS="10")
 
 
 @pytest.mark.skipif("ALL_CPUS" not in os.environ, reason="compiles all kernels for each tile: set ALL_CPUS=1")
@@ -59,7 +59,7 @@ def test_tiles_of_other_cpus(tile, floats):
     """The code of other tiles in this machine's instructions; float64 in NEON's vectors is seen at x86-64-v2."""
     skip_where_this_machine_has(tile)
     environment = {"GUARDED_TILE": tile, "GUARDED_FLOATS": floats, "TRACEGRAD_CACHE": "0"}
-    run_apart(*FLOAT_KERNELS, RANDOM_CONVOLUTIONS="30", RANDOM_PRODUCTS="20", **environment)
+    run_apart(*FLOAT_KERNELS, RANDOM_CONVOLUTIONS="15", RANDOM_PRODUCTS="10", **environment)
 
 
 SCRIPT = """
