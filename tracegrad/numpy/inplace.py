@@ -30,11 +30,8 @@ def setitem(self: Tracer, index: Any, value: Any) -> None:
     """x[index] = value: values are converted to x's dtype; where a place repeats, the last value stays."""
     if value is ELEMENT:
         return
-    if (at := place_of(self, index)) is not None:
-        if not is_at(self, at, value):
-            self.changed(Update(self, at.how).set(stored(self, value)), "item assignment")
-        return
-    if (part := by_slice(self, index)) is not None:
+    at = place_of(self, index)
+    if at is None and (part := by_slice(self, index)) is not None:
         assign(part, value)
         return
     if isinstance(value, Selected) and isinstance(index, Tracer):
@@ -43,9 +40,9 @@ def setitem(self: Tracer, index: Any, value: Any) -> None:
     if isinstance(index, Tracer) and index.dtype == np.bool_:
         self.changed(masked(self, index, stored(self, value)), "item assignment")
         return
-    how = indexing.plan(index, self)
-    if not is_place(self, how, value):
-        self.changed(Update(self, how).set(stored(self, value)), "item assignment")
+    at = at or indexing.Place(indexing.plan(index, self))
+    if not is_place(self, at, value):
+        self.changed(Update(self, at.how).set(stored(self, value)), "item assignment")
 
 
 def assign(part: Part, value: Any) -> None:
@@ -75,19 +72,13 @@ def masked(x: Tracer, mask: Tracer, value: Any) -> Array:
     return arithmetic.where(as_shape(mask, (*mask.shape, *(1,) * rest)), value, x)
 
 
-def is_at(x: Tracer, at: indexing.Place, value: Any) -> bool:
-    """Say whether a value is the view of x at a place."""
-    own = isinstance(value, Tracer) and value._memory is not None and value._memory is x._memory
-    return own and bool(value._steps == (*x._steps, (indexing.place, {"at": at})))
-
-
-def is_place(x: Tracer, how: indexing.Plan, value: Any) -> bool:
+def is_place(x: Tracer, at: indexing.Place, value: Any) -> bool:
     """Say whether a value is x[index] itself, changed in place: what `x[index] += v` assigns at its end."""
     if not isinstance(value, Tracer) or value._memory is None or value._memory is not x._memory:
         return False
-    if how.points:
-        return is_at(x, indexing.Place(how), value)
-    there = indexing.read(x, how)
+    if at.how.points:
+        return bool(value._steps == (*x._steps, (indexing.place, {"at": at})))
+    there = indexing.read(x, at.how)
     return isinstance(there, Tracer) and there._memory is x._memory and there._steps == value._steps
 
 

@@ -48,10 +48,15 @@ def is_number(entry: Any) -> bool:
     return isinstance(entry, (int, np.integer)) and not isinstance(entry, (bool, np.bool_))
 
 
+def moving(parts: tuple[Any, ...]) -> list[int]:
+    """Return which entries of an index are slices with a bound that is not known while tracing."""
+    return [i for i, p in enumerate(parts) if isinstance(p, slice) and (is_unknown(p.start) or is_unknown(p.stop))]
+
+
 def by_slice(x: Array, index: Any) -> Part | None:
     """Return x[index] if one entry is a slice with unknown bounds, with numbers only before it; else None."""
     parts = index if isinstance(index, tuple) else (index,)
-    places = [i for i, p in enumerate(parts) if isinstance(p, slice) and (is_unknown(p.start) or is_unknown(p.stop))]
+    places = moving(parts)
     if len(places) != 1 or len(parts) > len(x.shape):
         return None
     lead, entry, rest = parts[: places[0]], parts[places[0]], parts[places[0] + 1 :]
@@ -98,7 +103,7 @@ def window(entry: slice, n: int) -> int | None:
 def by_window(x: Array, index: Any) -> tuple[tuple[Any, ...], tuple[int, ...]] | None:
     """Return an index of arrays in place of windows, and how much it takes of each indexed axis; else None."""
     parts = index if isinstance(index, tuple) else (index,)
-    unknown = [i for i, p in enumerate(parts) if isinstance(p, slice) and (is_unknown(p.start) or is_unknown(p.stop))]
+    unknown = moving(parts)
     if not unknown or len(parts) > len(x.shape) or not all(is_number(p) or isinstance(p, slice) for p in parts):
         return None
     windows = {i: size for i in unknown if (size := window(parts[i], x.shape[i])) is not None}
